@@ -1,0 +1,58 @@
+# make help prints the targets.
+GO ?= go
+TOOL = $(GO) tool -modfile=tools/go.mod
+FUZZTIME ?= 10s
+export CGO_ENABLED = 0
+
+.PHONY: help build demo check test lint unit race fuzz integration bench cover install clean
+
+help: ## print the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+
+build: ## bin/cloopfs, a static binary
+	$(GO) build -trimpath -o bin/ ./cmd/cloopfs
+
+demo: ## mount a real image over HTTP and look inside; needs root, under 2 minutes
+	@echo "make demo installs Debian packages and mounts file systems: it needs root"
+	test/install
+	@$(MAKE) --no-print-directory build
+	$(GO) run ./test/demo
+
+check: lint unit ## what needs neither root nor apt, under 2 minutes
+
+test: ## everything; installs what is missing, needs root
+	@echo "make test installs Debian packages, mounts file systems and uses loop devices: it needs root"
+	test/install
+	@$(MAKE) --no-print-directory lint race fuzz integration
+
+lint: ## format, vet, staticcheck, both architectures
+	@out=$$($(TOOL) gofumpt -l .); [ -z "$$out" ] || { echo "not gofumpt'ed: $$out"; exit 1; }
+	$(GO) mod tidy -diff
+	$(GO) vet -tags integration ./...
+	$(TOOL) staticcheck -tags integration ./...
+	GOARCH=amd64 $(GO) build -o /dev/null ./...
+	GOARCH=arm64 $(GO) build -o /dev/null ./...
+
+unit: ## unit tests
+	$(GO) test -count=1 -timeout 5m ./...
+
+race: ## unit tests with the race detector, in random order
+	CGO_ENABLED=1 $(GO) test -race -shuffle=on -count=1 -timeout 10m ./...
+
+fuzz: ## each fuzz target for FUZZTIME
+	test/fuzz $(FUZZTIME)
+
+integration: build ## real mounts, servers and tools; needs root and test/install
+	$(GO) test -tags integration -count=1 -timeout 30m ./test/...
+
+bench: ## benchmarks of the read path, for benchstat
+	$(GO) test -run '^$$' -bench . -benchmem -count 6 ./...
+
+cover: ## statement coverage of the unit tests
+	$(GO) test -coverprofile=build/cover.out ./... && $(GO) tool cover -func=build/cover.out
+
+install: build ## install to $(DESTDIR)/usr/local/bin
+	install -D bin/cloopfs $(DESTDIR)/usr/local/bin/cloopfs
+
+clean: ## remove what was built
+	rm -rf bin build
