@@ -1,0 +1,51 @@
+package blockio
+
+import (
+	"context"
+	"fmt"
+	"io"
+)
+
+// ReadRange fills p from r at off through one stream of src. It returns
+// io.EOF if the source's end was met first.
+func ReadRange(ctx context.Context, src Ranges, p []byte, off int64) (int, error) {
+	p, eof := Clip(p, off, src.Size())
+	if len(p) == 0 {
+		return 0, eof
+	}
+	body, err := src.OpenRange(ctx, Range{Extent: Extent{Off: off, Len: int64(len(p))}})
+	if err != nil {
+		return 0, err
+	}
+	defer body.Close()
+	n, err := io.ReadFull(body, p)
+	if err != nil {
+		return n, fmt.Errorf("read %d bytes at %d: %w", len(p), off, noEOF(err))
+	}
+	return n, eof
+}
+
+// Clip cuts p to what lies at off within size bytes. It returns io.EOF if
+// something was cut off, and an error for an offset below 0.
+func Clip(p []byte, off, size int64) ([]byte, error) {
+	switch {
+	case off < 0:
+		return nil, fmt.Errorf("negative offset %d", off)
+	case off >= size:
+		if len(p) == 0 {
+			return nil, nil
+		}
+		return nil, io.EOF
+	case int64(len(p)) > size-off:
+		return p[:size-off], io.EOF
+	}
+	return p, nil
+}
+
+// noEOF replaces the end of a stream that should have gone on.
+func noEOF(err error) error {
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return ErrShortSource
+	}
+	return err
+}
