@@ -1,0 +1,128 @@
+package cache
+
+import (
+	"context"
+	"sync"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"github.com/cloopfs/cloopfs/blockio"
+)
+
+// Memory holds decoded blocks, the least recently used dropped first. It
+// implements [blockio.BlockCache].
+//
+// Its buffers are counted references: a block that is dropped while a reader
+// holds it goes back to the pool when the reader is done, so Memory's size is
+// its bound plus what readers hold at the moment.
+type Memory struct {
+	blockSize int
+	pool      sync.Pool // of *memoryBlock
+
+	// mu guards the fields below and the refs of every block.
+	mu      sync.Mutex
+	loaded  *simplelru.LRU[int64, *memoryBlock]
+	loading map[int64]*memoryBlock
+}
+
+// NewMemory returns a Memory of at most size bytes for blocks of blockSize
+// bytes each. It always holds at least one block.
+func NewMemory(size int64, blockSize int) *Memory {
+	m := &Memory{blockSize: blockSize, loading: make(map[int64]*memoryBlock)}
+	blocks := int(max(1, size/int64(blockSize)))
+	lru, err := simplelru.NewLRU(blocks, func(_ int64, b *memoryBlock) { b.unrefLocked() })
+	if err != nil {
+		panic("cache: internal error: " + err.Error()) // only for a size below 1
+	}
+	m.loaded = lru
+	return m
+}
+
+// Peek returns block n if it is loaded.
+func (m *Memory) Peek(n int64) (blockio.CachedBlock, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, ok := m.loaded.Get(n)
+	if !ok {
+		return nil, false
+	}
+	b.refs++
+	return b, true
+}
+
+// Acquire returns block n, to be loaded by the caller if load is true.
+func (m *Memory) Acquire(n int64) (block blockio.CachedBlock, load bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, ok := m.loaded.Get(n)
+	if !ok {
+		b, ok = m.loading[n]
+	}
+	if !ok {
+		b = m.newBlock(n)
+		m.loading[n] = b
+	}
+	b.refs++
+	return b, !ok
+}
+
+func (m *Memory) newBlock(n int64) *memoryBlock {
+	b, ok := m.pool.Get().(*memoryBlock)
+	if !ok {
+		b = &memoryBlock{memory: m, bytes: make([]byte, m.blockSize)}
+	}
+	b.n, b.err, b.ready = n, nil, make(chan struct{})
+	return b
+}
+
+// memoryBlock is one block's buffer.
+type memoryBlock struct {
+	memory *Memory
+	n      int64
+	bytes  []byte
+	refs   int // holders, and one for the LRU; guarded by memory.mu
+	// ready is closed by Publish; err is set before that.
+	ready chan struct{}
+	err   error
+}
+
+func (b *memoryBlock) Bytes() []byte { return b.bytes }
+
+func (b *memoryBlock) Publish(err error) {
+	b.memory.mu.Lock()
+	defer b.memory.mu.Unlock()
+	delete(b.memory.loading, b.n)
+	if err == nil {
+		b.refs++
+		b.memory.loaded.Add(b.n, b)
+	}
+	b.err = err
+	close(b.ready)
+}
+
+func (b *memoryBlock) Wait(ctx context.Context) error {
+	select {
+	case <-b.ready:
+		return b.err
+	default:
+	}
+	select {
+	case <-b.ready:
+		return b.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (b *memoryBlock) Release() {
+	b.memory.mu.Lock()
+	defer b.memory.mu.Unlock()
+	b.unrefLocked()
+}
+
+// unrefLocked drops one reference and recycles the buffer after the last.
+func (b *memoryBlock) unrefLocked() {
+	if b.refs--; b.refs == 0 {
+		b.memory.pool.Put(b)
+	}
+}

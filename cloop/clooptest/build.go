@@ -1,0 +1,49 @@
+// Package clooptest makes cloop images for tests, by an encoder other than the
+// decoder that they test.
+package clooptest
+
+import (
+	"bytes"
+	"compress/zlib"
+	"encoding/binary"
+)
+
+// Build returns a V2.0 image of disk with blocks of blockSize bytes. A last
+// block that is short stays short.
+func Build(disk []byte, blockSize int) []byte {
+	var stored [][]byte
+	for off := 0; off < len(disk); off += blockSize {
+		stored = append(stored, Deflate(disk[off:min(off+blockSize, len(disk))], zlib.DefaultCompression))
+	}
+	return Assemble(blockSize, stored)
+}
+
+// Deflate returns a zlib stream of p.
+func Deflate(p []byte, level int) []byte {
+	var buf bytes.Buffer
+	w, err := zlib.NewWriterLevel(&buf, level)
+	if err != nil {
+		panic(err) // a level that does not exist
+	}
+	w.Write(p) // to memory: can't fail
+	w.Close()
+	return buf.Bytes()
+}
+
+// Assemble returns a V2.0 image of the given stored blocks, whatever they hold.
+func Assemble(blockSize int, stored [][]byte) []byte {
+	image := make([]byte, 128, 136+8*(len(stored)+1))
+	copy(image, "#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\nexit $?\n")
+	image = binary.BigEndian.AppendUint32(image, uint32(blockSize))
+	image = binary.BigEndian.AppendUint32(image, uint32(len(stored)))
+	off := uint64(cap(image))
+	for _, s := range stored {
+		image = binary.BigEndian.AppendUint64(image, off)
+		off += uint64(len(s))
+	}
+	image = binary.BigEndian.AppendUint64(image, off)
+	for _, s := range stored {
+		image = append(image, s...)
+	}
+	return image
+}
