@@ -1,0 +1,455 @@
+package fetch_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/blockio/blockiotest"
+	"github.com/cloopfs/cloopfs/fetch"
+)
+
+// newImage returns a source of blocks of the given stored sizes, random bytes.
+func newImage(sizes ...int64) (*blockiotest.Source, blockiotest.Extents) {
+	var ext blockiotest.Extents
+	end := int64(0)
+	for _, n := range sizes {
+		end += n
+		ext.Ends = append(ext.Ends, end)
+	}
+	data := make([]byte, end)
+	rand.NewChaCha8([32]byte{}).Read(data)
+	return &blockiotest.Source{Data: data}, ext
+}
+
+// equal returns n stored sizes of size bytes.
+func equal(n int, size int64) []int64 { return slices.Repeat([]int64{size}, n) }
+
+// ignore is a deliver that accepts everything.
+func ignore(int64, []byte) error { return nil }
+
+func TestConforms(t *testing.T) {
+	sizes := append(equal(40, 3000), 0, 0, 1, 100_000, 70_000, 0)
+	src, ext := newImage(sizes...)
+	for name, opt := range map[string]fetch.Options{
+		"defaults":       {},
+		"one by one":     {Requests: 1, MaxRequest: 1, Keep: 1},
+		"small requests": {Requests: 3, MaxRequest: 10_000, Keep: 20_000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := fetch.New(src, ext, opt)
+			defer s.Close()
+			blockiotest.TestRuns(t, s, ext, src.Data)
+		})
+	}
+}
+
+// asked returns the offsets and lengths of the requests made, in order of offset.
+func asked(src *blockiotest.Source) []blockio.Extent {
+	var list []blockio.Extent
+	for _, r := range src.Asked() {
+		list = append(list, r.Extent)
+	}
+	slices.SortFunc(list, func(a, b blockio.Extent) int { return int(a.Off - b.Off) })
+	return list
+}
+
+func TestRunIsOneRequestUpToTheCap(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		first, count int64
+		want         []blockio.Extent
+	}{
+		{"one block", 3, 1, []blockio.Extent{{Off: 300, Len: 100}}},
+		{"a run", 2, 5, []blockio.Extent{{Off: 200, Len: 500}}},
+		{"the cap", 0, 10, []blockio.Extent{{Off: 0, Len: 1000}}},
+		{"over the cap", 0, 12, []blockio.Extent{{Off: 0, Len: 1000}, {Off: 1000, Len: 200}}},
+		{"a block over the cap", 20, 2, []blockio.Extent{{Off: 2000, Len: 5000}, {Off: 7000, Len: 100}}},
+		{"empty blocks cost nothing", 22, 2, []blockio.Extent{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			src, ext := newImage(append(equal(20, 100), 5000, 100, 0, 0)...)
+			s := fetch.New(src, ext, fetch.Options{MaxRequest: 1000})
+			defer s.Close()
+			if err := s.ReadRun(t.Context(), blockio.Demand, c.first, c.count, ignore); err != nil {
+				t.Fatal(err)
+			}
+			got := slices.DeleteFunc(asked(src), func(e blockio.Extent) bool { return e.Len == 0 })
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("requests (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// slow makes each request of src take a second before its first byte.
+func slow(src *blockiotest.Source) {
+	src.Open = func(ctx context.Context, _ blockio.Range, body io.Reader) (io.Reader, error) {
+		return body, sleep(ctx, time.Second)
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func TestReadersShareAFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(10, 100)...)
+		slow(src)
+		s := fetch.New(src, ext, fetch.Options{})
+		defer s.Close()
+		var wg sync.WaitGroup
+		read := func(class blockio.Class, first, count int64) {
+			wg.Go(func() {
+				if err := s.ReadRun(t.Context(), class, first, count, ignore); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		for range 64 {
+			read(blockio.Demand, 4, 1)
+		}
+		synctest.Wait()
+		read(blockio.Fill, 3, 3)    // flies for 3 and 5 only
+		time.Sleep(2 * time.Second) // and one that comes when all have arrived
+		read(blockio.Demand, 3, 3)
+		wg.Wait()
+		want := []blockio.Extent{{Off: 300, Len: 100}, {Off: 400, Len: 100}, {Off: 500, Len: 100}}
+		if diff := cmp.Diff(want, asked(src)); diff != "" {
+			t.Errorf("requests (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// A reader gets its block when that has arrived, not at the end of the request.
+func TestBlockIsDeliveredAsItArrives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(5, 100)...)
+		src.Open = func(ctx context.Context, _ blockio.Range, body io.Reader) (io.Reader, error) {
+			return readerFunc(func(p []byte) (int, error) {
+				if err := sleep(ctx, time.Second); err != nil {
+					return 0, err
+				}
+				return body.Read(p[:min(len(p), 100)])
+			}), nil
+		}
+		s := fetch.New(src, ext, fetch.Options{})
+		defer s.Close()
+		start := time.Now()
+		var at []time.Duration
+		err := s.ReadRun(t.Context(), blockio.Demand, 0, 5, func(int64, []byte) error {
+			at = append(at, time.Since(start))
+			return nil
+		})
+		want := []time.Duration{time.Second, 2 * time.Second, 3 * time.Second, 4 * time.Second, 5 * time.Second}
+		if diff := cmp.Diff(want, at); err != nil || diff != "" {
+			t.Errorf("error %v, delivered (-want +got):\n%s", err, diff)
+		}
+	})
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+func TestCancelledReaderLeavesTheFlightToOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(3, 100)...)
+		slow(src)
+		s := fetch.New(src, ext, fetch.Options{})
+		defer s.Close()
+		ctx, cancel := context.WithCancel(t.Context())
+		first, second := make(chan error, 1), make(chan error, 1)
+		go func() { first <- s.ReadRun(ctx, blockio.Demand, 0, 3, ignore) }()
+		synctest.Wait()
+		go func() { second <- s.ReadRun(t.Context(), blockio.Demand, 1, 1, ignore) }()
+		synctest.Wait()
+		cancel()
+		if err := <-first; !errors.Is(err, context.Canceled) {
+			t.Errorf("cancelled reader: %v", err)
+		}
+		if err := <-second; err != nil {
+			t.Errorf("other reader: %v", err)
+		}
+		if n := len(src.Asked()); n != 1 {
+			t.Errorf("%d requests, want 1", n)
+		}
+	})
+}
+
+// With one request at a time, demand goes first, whatever was asked before;
+// what nobody wants any more is not asked for.
+func TestQueueServesByClassAndForgetsTheAbandoned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(20, 100)...)
+		slow(src)
+		s := fetch.New(src, ext, fetch.Options{Requests: 1})
+		defer s.Close()
+		abandoned, abandon := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		for _, r := range []struct {
+			ctx   context.Context
+			class blockio.Class
+			n     int64
+		}{
+			{t.Context(), blockio.Fill, 0}, // starts at once
+			{t.Context(), blockio.Fill, 2},
+			{t.Context(), blockio.Trace, 4},
+			{abandoned, blockio.Demand, 6},
+			{t.Context(), blockio.Fill, 8},
+			{t.Context(), blockio.Demand, 10},
+			{t.Context(), blockio.Demand, 8}, // promotes the request for 8
+		} {
+			wg.Go(func() {
+				if err := s.ReadRun(r.ctx, r.class, r.n, 1, ignore); err != nil && r.ctx.Err() == nil {
+					t.Errorf("block %d: %v", r.n, err)
+				}
+			})
+			synctest.Wait()
+		}
+		abandon()
+		wg.Wait()
+		var got []int64
+		for _, r := range src.Asked() {
+			got = append(got, r.Off/100)
+		}
+		if diff := cmp.Diff([]int64{0, 10, 8, 4, 2}, got); diff != "" {
+			t.Errorf("order of requests (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestBadBlockIsFetchedOnceMoreForAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(3, 100)...)
+		slow(src)
+		good := src.Data[100:200]
+		src.Open = func(ctx context.Context, r blockio.Range, body io.Reader) (io.Reader, error) {
+			if !r.Refetch {
+				bad, _ := io.ReadAll(body)
+				bad = bytes.Clone(bad)
+				for i := range bad {
+					if off := r.Off + int64(i); off >= 100 && off < 200 {
+						bad[i] ^= 1
+					}
+				}
+				body = bytes.NewReader(bad)
+			}
+			return body, sleep(ctx, time.Second)
+		}
+		s := fetch.New(src, ext, fetch.Options{})
+		defer s.Close()
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				err := s.ReadRun(t.Context(), blockio.Demand, 0, 3, func(n int64, p []byte) error {
+					if n == 1 && !bytes.Equal(p, good) {
+						return errors.New("bad")
+					}
+					return nil
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		want := []blockio.Range{
+			{Extent: blockio.Extent{Off: 0, Len: 300}},
+			{Extent: blockio.Extent{Off: 100, Len: 100}, Refetch: true},
+		}
+		if diff := cmp.Diff(want, src.Asked()); diff != "" {
+			t.Errorf("requests (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// Whatever a block fails by, it fails at once for a second, and is then tried anew.
+func TestFailureLastsASecond(t *testing.T) {
+	bad := errors.New("bad")
+	for _, c := range []struct {
+		name     string
+		open     error         // of every request
+		deliver  error         // of every delivery
+		timeout  time.Duration // of the first reader; 0 means none
+		want     error
+		requests int // by the first reader
+	}{
+		{name: "request fails", open: bad, want: bad, requests: 1},
+		{name: "bytes are bad", deliver: bad, want: bad, requests: 2},
+		{name: "reader times out", timeout: time.Second / 2, want: context.DeadlineExceeded, requests: 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				src, ext := newImage(equal(3, 100)...)
+				hang := c.timeout > 0
+				src.Open = func(ctx context.Context, _ blockio.Range, body io.Reader) (io.Reader, error) {
+					if hang {
+						return body, sleep(ctx, time.Minute)
+					}
+					return body, c.open
+				}
+				s := fetch.New(src, ext, fetch.Options{})
+				defer s.Close()
+				read := func(timeout time.Duration) error {
+					ctx := t.Context()
+					if timeout > 0 {
+						var cancel context.CancelFunc
+						ctx, cancel = context.WithTimeout(ctx, timeout)
+						defer cancel()
+					}
+					return s.ReadRun(ctx, blockio.Demand, 1, 1, func(int64, []byte) error { return c.deliver })
+				}
+				var be *blockio.BlockError
+				if err := read(c.timeout); !errors.Is(err, c.want) || !errors.As(err, &be) || be.Block != 1 {
+					t.Errorf("first read: %v, want a BlockError of block 1 with %v", err, c.want)
+				}
+				start := time.Now()
+				if err := read(0); !errors.Is(err, c.want) {
+					t.Errorf("second read: %v, want %v", err, c.want)
+				}
+				if d := time.Since(start); d != 0 {
+					t.Errorf("second read took %v, want none", d)
+				}
+				if n := len(src.Asked()); n != c.requests {
+					t.Errorf("%d requests, want %d", n, c.requests)
+				}
+				time.Sleep(time.Second)
+				c.open, c.deliver = nil, nil
+				if err := read(0); err != nil {
+					t.Errorf("read after a second: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// A stream that fails in the middle fails the blocks that have not arrived, and
+// no others.
+func TestTornRequest(t *testing.T) {
+	src, ext := newImage(equal(4, 100)...)
+	torn := errors.New("torn")
+	src.Open = func(_ context.Context, _ blockio.Range, body io.Reader) (io.Reader, error) {
+		return io.MultiReader(io.LimitReader(body, 250), readerFunc(func([]byte) (int, error) { return 0, torn })), nil
+	}
+	s := fetch.New(src, ext, fetch.Options{})
+	defer s.Close()
+	var got []int64
+	err := s.ReadRun(t.Context(), blockio.Demand, 0, 4, func(n int64, _ []byte) error {
+		got = append(got, n)
+		return nil
+	})
+	var be *blockio.BlockError
+	if !errors.Is(err, torn) || !errors.As(err, &be) || be.Block != 2 {
+		t.Errorf("error %v, want %v at block 2", err, torn)
+	}
+	if diff := cmp.Diff([]int64{0, 1}, got); diff != "" {
+		t.Errorf("delivered (-want +got):\n%s", diff)
+	}
+}
+
+// What arrived last is kept, within bounds.
+func TestKeep(t *testing.T) {
+	src, ext := newImage(equal(10, 100)...)
+	s := fetch.New(src, ext, fetch.Options{Keep: 300})
+	defer s.Close()
+	for _, n := range []int64{0, 1, 2, 3, 3, 2, 1, 0} {
+		if err := s.ReadRun(t.Context(), blockio.Demand, n, 1, ignore); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []int64
+	for _, r := range src.Asked() {
+		got = append(got, r.Off/100)
+	}
+	if diff := cmp.Diff([]int64{0, 1, 2, 3, 0}, got); diff != "" {
+		t.Errorf("blocks asked for (-want +got):\n%s", diff)
+	}
+}
+
+func TestCloseEndsEverything(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(8, 100)...)
+		src.Open = func(ctx context.Context, _ blockio.Range, body io.Reader) (io.Reader, error) {
+			return body, sleep(ctx, time.Hour)
+		}
+		s := fetch.New(src, ext, fetch.Options{Requests: 2})
+		var wg sync.WaitGroup
+		for n := range int64(4) {
+			wg.Go(func() {
+				if err := s.ReadRun(t.Context(), blockio.Demand, 2*n, 1, ignore); err == nil {
+					t.Errorf("block %d: no error", 2*n)
+				}
+			})
+		}
+		synctest.Wait()
+		s.Close()
+		wg.Wait()
+		if err := s.ReadRun(t.Context(), blockio.Demand, 7, 1, ignore); err == nil {
+			t.Error("a read after Close: no error")
+		}
+	})
+}
+
+// A run of any length holds no more than what may be ahead.
+func TestLongRunIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(1000, 100)...)
+		s := fetch.New(src, ext, fetch.Options{Requests: 4, MaxRequest: 1000})
+		defer s.Close()
+		most := int64(0)
+		err := s.ReadRun(t.Context(), blockio.Demand, 0, 1000, func(n int64, _ []byte) error {
+			synctest.Wait() // until all that may be under way has arrived
+			for _, r := range src.Asked() {
+				most = max(most, r.End()-100*n)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if most > 13*1000 {
+			t.Errorf("%d bytes ahead of the reader", most)
+		}
+	})
+}
+
+func BenchmarkReadRun(b *testing.B) {
+	for _, count := range []int64{1, 16} {
+		b.Run(fmt.Sprintf("blocks=%d", count), func(b *testing.B) {
+			const stored = 30_000
+			src, ext := newImage(equal(1024, stored)...)
+			s := fetch.New(src, ext, fetch.Options{Keep: 1})
+			defer s.Close()
+			b.SetBytes(count * stored)
+			b.ReportAllocs()
+			n := int64(0)
+			for b.Loop() {
+				if err := s.ReadRun(b.Context(), blockio.Demand, n, count, ignore); err != nil {
+					b.Fatal(err)
+				}
+				if n += count; n+count > 1024 {
+					n = 0
+					src.Asked()
+				}
+			}
+		})
+	}
+}
