@@ -1,0 +1,14 @@
+// Package httpblock reads a file on a web server by HTTP Range requests.
+//
+// A [Source] is opened once, which pins the file's size and validators (ETag,
+// Last-Modified); from then on every answer is judged by itself before its
+// bytes are used, so a file that changes on the server is noticed at the first
+// byte (ErrChanged), never mixed. Passing faults (lost connections, stalls,
+// cut-off bodies, 5xx, 429) are mended by asking again for what is missing,
+// with back-off, until nothing has arrived for Options.Timeout. Requests are
+// HTTP/1.1 GETs over kept connections; there is no HEAD, no conditional
+// request and no multi-range. See RFC 9110, section 14.
+//
+// No error or log line shows a URL's password or the values of its query.
+// Source is safe for concurrent use.
+package httpblock

@@ -1,0 +1,127 @@
+package httpblock
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// pinned is what tells one version of a file from another.
+type pinned struct {
+	size         int64
+	etag         string
+	lastModified string
+}
+
+// span is the range of bytes that an answer brings: [off, off+n) of size.
+type span struct {
+	off, n, size int64
+}
+
+// judge decides whether the answer to a request for [off, off+n) may be used,
+// and which part of the range it brings: a server may legally send less. pin
+// is nil for the first answer of all.
+func judge(resp *http.Response, off, n int64, pin *pinned) (span, error) {
+	asked := fmt.Sprintf("answered %d to bytes=%d-%d", resp.StatusCode, off, off+n-1)
+	switch resp.StatusCode {
+	case http.StatusPartialContent:
+	case http.StatusOK:
+		if pin != nil {
+			if err := pin.compare(resp, pin.size); err != nil {
+				return span{}, err
+			}
+		}
+		return span{}, fmt.Errorf("%w (%s)", ErrNoRanges, asked)
+	case http.StatusRequestedRangeNotSatisfiable:
+		if pin == nil {
+			return span{}, fmt.Errorf("%w: the file is empty (%s)", errAnswer, asked)
+		}
+		return span{}, fmt.Errorf("%w (%s)", ErrChanged, asked)
+	default:
+		return span{}, &StatusError{Code: resp.StatusCode, RetryAfter: retryAfter(resp.Header.Get("Retry-After"))}
+	}
+	if enc := resp.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
+		return span{}, fmt.Errorf("%w: the server sends the file %s-encoded", errAnswer, strconv.Quote(enc))
+	}
+	header := resp.Header.Get("Content-Range")
+	got, err := parseContentRange(header)
+	if err != nil {
+		return span{}, err
+	}
+	if got.off != off || got.n > n {
+		return span{}, fmt.Errorf("%w: Content-Range %q to bytes=%d-%d", errAnswer, header, off, off+n-1)
+	}
+	if resp.ContentLength >= 0 && resp.ContentLength != got.n {
+		return span{}, fmt.Errorf("%w: a body of %d bytes for Content-Range %q", errAnswer, resp.ContentLength, header)
+	}
+	if pin != nil {
+		return got, pin.compare(resp, got.size)
+	}
+	return got, nil
+}
+
+// compare returns ErrChanged if resp is of another version of the file.
+func (p *pinned) compare(resp *http.Response, size int64) error {
+	changed := func(what, before, now string) error {
+		return fmt.Errorf("%w (%s %s -> %s)", ErrChanged, what, before, now)
+	}
+	switch etag, modified := resp.Header.Get("ETag"), resp.Header.Get("Last-Modified"); {
+	case size != p.size:
+		return changed("size", strconv.FormatInt(p.size, 10), strconv.FormatInt(size, 10))
+	case etag != p.etag:
+		return changed("ETag", orNone(p.etag), orNone(etag))
+	case modified != p.lastModified:
+		return changed("Last-Modified", orNone(p.lastModified), orNone(modified))
+	}
+	return nil
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}
+
+// parseContentRange parses "bytes FIRST-LAST/SIZE" (RFC 9110, section 14.4).
+// FIRST and LAST are inclusive.
+func parseContentRange(s string) (span, error) {
+	bad := fmt.Errorf("%w: Content-Range %q", errAnswer, s)
+	rest, ok := strings.CutPrefix(s, "bytes ")
+	if !ok {
+		return span{}, bad
+	}
+	rng, total, ok1 := strings.Cut(rest, "/")
+	first, last, ok2 := strings.Cut(rng, "-")
+	if !ok1 || !ok2 {
+		return span{}, bad
+	}
+	var v [3]int64
+	for i, field := range []string{first, last, total} {
+		n, err := strconv.ParseUint(field, 10, 63)
+		if err != nil {
+			return span{}, bad
+		}
+		v[i] = int64(n)
+	}
+	if v[0] > v[1] || v[1] >= v[2] {
+		return span{}, bad
+	}
+	return span{off: v[0], n: v[1] - v[0] + 1, size: v[2]}, nil
+}
+
+// maxRetryAfter bounds how long a server can make us wait between requests.
+const maxRetryAfter = time.Minute
+
+// retryAfter parses the header Retry-After: seconds or a date. 0 means none.
+func retryAfter(s string) time.Duration {
+	var d time.Duration
+	if seconds, err := strconv.ParseUint(s, 10, 31); err == nil {
+		d = time.Duration(seconds) * time.Second
+	} else if at, err := http.ParseTime(s); err == nil {
+		d = time.Until(at)
+	}
+	return min(max(d, 0), maxRetryAfter)
+}

@@ -1,0 +1,196 @@
+package httpblock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/cloopfs/cloopfs/blockio"
+)
+
+// Options says how to talk to the server. The zero value is usable.
+type Options struct {
+	// Timeout is how long to go on while no data arrives. 0 means for ever.
+	Timeout time.Duration
+	// Connections is the largest number of connections at a time; 32 if 0.
+	Connections int
+	// UserAgent is the header User-Agent; "cloopfs" if empty.
+	UserAgent string
+	// Logger gets a line for each failed attempt, at level debug. nil means none.
+	Logger *slog.Logger
+}
+
+// headSize is how much of the file's start the first request brings: a cloop
+// header and the first thousand entries of its index, within the ten segments
+// that a server sends at once.
+const headSize = 8 << 10
+
+// Source is a file on a web server. It implements [blockio.Ranges] and
+// [blockio.ReaderAt].
+type Source struct {
+	opt    Options
+	url    *url.URL // as given
+	client *http.Client
+	stall  time.Duration // an attempt is given up after so long without a byte
+
+	// Set by Open, constant afterwards.
+	pin     *pinned
+	head    []byte    // the file's first bytes
+	modTime time.Time // zero if the server did not say
+
+	// mu guards the field below.
+	mu sync.Mutex
+	// target is where the file was found last: url, or where it redirects to.
+	target *url.URL
+}
+
+// Open asks for the first bytes of the file at rawURL, and learns its size and
+// validators from the answer. It tries for as long as opt.Timeout allows.
+func Open(ctx context.Context, rawURL string, opt Options) (*Source, error) {
+	u, err := parse(rawURL)
+	if err != nil {
+		return nil, err
+	}
+	if opt.Connections == 0 {
+		opt.Connections = 32
+	}
+	if opt.UserAgent == "" {
+		opt.UserAgent = "cloopfs"
+	}
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Source{opt: opt, url: u, target: u, stall: stallTime(opt.Timeout)}
+	s.client = &http.Client{
+		Transport:     newTransport(opt.Connections, s.stall),
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	_, err = s.retry(ctx, time.Now(), func(until time.Time) (int, error) { return 0, s.readHead(ctx, until) })
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// stallTime is how long an attempt may bring nothing before another is made:
+// short enough for three of them within the timeout.
+func stallTime(timeout time.Duration) time.Duration {
+	if timeout == 0 {
+		return 10 * time.Second
+	}
+	return max(time.Second, min(10*time.Second, timeout/3))
+}
+
+// readHead makes the first request and pins what it finds.
+func (s *Source) readHead(ctx context.Context, until time.Time) error {
+	a, err := s.attempt(ctx, blockio.Range{Extent: blockio.Extent{Len: headSize}}, until)
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	head := make([]byte, a.span.n)
+	if _, err := io.ReadFull(a, head); err != nil {
+		return err
+	}
+	s.head = head
+	s.pin = &pinned{size: a.span.size, etag: a.header.Get("ETag"), lastModified: a.header.Get("Last-Modified")}
+	if t, err := http.ParseTime(s.pin.lastModified); err == nil {
+		s.modTime = t
+	}
+	return nil
+}
+
+// Size is the size of the file in bytes.
+func (s *Source) Size() int64 { return s.pin.size }
+
+// ModTime is the file's Last-Modified when it was opened; zero if the server
+// gave none.
+func (s *Source) ModTime() time.Time { return s.modTime }
+
+// Close drops the kept connections. Streams that are being read go on.
+func (s *Source) Close() { s.client.CloseIdleConnections() }
+
+// OpenRange starts reading r. The request is made by the first Read.
+func (s *Source) OpenRange(ctx context.Context, r blockio.Range) (io.ReadCloser, error) {
+	if r.Off < 0 || r.Len < 0 || r.End() > s.Size() {
+		return nil, fmt.Errorf("bytes %d+%d of a file of %d", r.Off, r.Len, s.Size())
+	}
+	return &stream{ctx: ctx, src: s, left: r, progress: time.Now()}, nil
+}
+
+// ReadAtContext reads bytes of the file: one request, or none for the first
+// few kilobytes.
+func (s *Source) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
+	if off >= 0 && off+int64(len(p)) <= int64(len(s.head)) {
+		return copy(p, s.head[off:]), nil
+	}
+	return blockio.ReadRange(ctx, s, p, off)
+}
+
+// giveUp is when to stop trying if the last byte arrived at progress; zero
+// means never.
+func (s *Source) giveUp(progress time.Time) time.Time {
+	if s.opt.Timeout == 0 {
+		return time.Time{}
+	}
+	return progress.Add(s.opt.Timeout)
+}
+
+// retry calls try until it succeeds, fails for good, or Timeout has passed
+// since the time of the last progress. try gets that moment.
+func (s *Source) retry(ctx context.Context, progress time.Time, try func(until time.Time) (int, error)) (int, error) {
+	until := s.giveUp(progress)
+	if !until.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadlineCause(ctx, until, errStalled)
+		defer cancel()
+	}
+	var last error
+	n, err := backoff.Retry(ctx, func() (int, error) {
+		n, err := try(until)
+		if err == nil {
+			return n, nil
+		}
+		last = err
+		var status *StatusError
+		switch {
+		case permanent(err, s.pin == nil):
+			return n, backoff.Permanent(err)
+		case errors.As(err, &status) && status.RetryAfter > 0:
+			return n, &backoff.RetryAfterError{Duration: status.RetryAfter}
+		}
+		return n, err
+	}, backoff.WithBackOff(newBackOff()), backoff.WithMaxElapsedTime(0),
+		backoff.WithNotify(func(_ error, d time.Duration) {
+			s.opt.Logger.Debug("asking again", "url", Redact(s.url), "in", d, "error", last)
+		}))
+	switch {
+	case err == nil:
+		return n, nil
+	case ctx.Err() == nil: // permanent
+		return n, last
+	case errors.Is(err, errStalled):
+		return n, fmt.Errorf("gave up after %v: %w", s.opt.Timeout, last)
+	default:
+		return n, err
+	}
+}
+
+// newBackOff makes the pauses between attempts: short at first, for a lost
+// connection, and never so long that the end of an outage goes unnoticed.
+func newBackOff() backoff.BackOff {
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval = 100 * time.Millisecond
+	b.Multiplier = 2
+	b.MaxInterval = 2 * time.Second
+	return b
+}

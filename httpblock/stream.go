@@ -1,0 +1,85 @@
+package httpblock
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/cloopfs/cloopfs/blockio"
+)
+
+// stream reads a range, through as many requests as that takes. It is not safe
+// for concurrent use.
+type stream struct {
+	ctx      context.Context // of OpenRange: it bounds every request of the stream
+	src      *Source
+	left     blockio.Range // what has not been read yet
+	attempt  *attempt      // nil: the next Read makes a request
+	progress time.Time     // when the last byte arrived
+}
+
+func (st *stream) Read(p []byte) (int, error) {
+	if st.left.Len == 0 {
+		return 0, io.EOF
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	p = p[:min(int64(len(p)), st.left.Len)]
+	n := 0
+	if st.attempt != nil {
+		st.attempt.until = st.src.giveUp(st.progress)
+		n, _ = st.readOnce(p) // an error is a reason to ask again
+	}
+	if n == 0 {
+		var err error
+		n, err = st.src.retry(st.ctx, st.progress, func(until time.Time) (int, error) {
+			if st.attempt == nil {
+				a, err := st.src.attempt(st.ctx, st.left, until)
+				if err != nil {
+					return 0, err
+				}
+				st.attempt = a
+			}
+			return st.readOnce(p)
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+	st.progress = time.Now()
+	return n, nil
+}
+
+// readOnce reads from the response at hand. It fails if that brings nothing
+// more, and then drops it.
+func (st *stream) readOnce(p []byte) (int, error) {
+	n, err := st.attempt.Read(p)
+	st.left.Off += int64(n)
+	st.left.Len -= int64(n)
+	if err != nil || st.attempt.left == 0 {
+		st.drop()
+	}
+	if n > 0 {
+		return n, nil
+	}
+	if err == nil || err == io.EOF {
+		err = fmt.Errorf("the answer ended %d bytes early", st.left.Len)
+	}
+	return 0, err
+}
+
+func (st *stream) drop() {
+	if st.attempt != nil {
+		st.attempt.Close()
+		st.attempt = nil
+	}
+}
+
+// Close ends the stream. A response that has not been read to its end takes
+// its connection with it.
+func (st *stream) Close() error {
+	st.drop()
+	return nil
+}
