@@ -1,0 +1,97 @@
+package fusefs
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/cloopfs/cloopfs/blockio"
+)
+
+// Options describes a mount. The zero value shows the disk to the caller alone.
+type Options struct {
+	// Source is what /proc/mounts shows as the source; it must hold no secrets.
+	Source string
+	// ModTime is the mtime of disk.img; 1 January 1980 if zero.
+	ModTime time.Time
+	// Timeout is how long a read may wait before it fails with EIO; 0 means for ever.
+	Timeout time.Duration
+	// AllowOther lets other users in, as far as Mode does.
+	AllowOther bool
+	// UID and GID own the files.
+	UID, GID uint32
+	// Mode is the mode of disk.img, the directory's with x for each r; 0400 if 0.
+	Mode uint32
+	// Logger gets a line for failed reads, at most one a second. nil means none.
+	Logger *slog.Logger
+}
+
+const (
+	// maxBackground is how many reads the kernel has under way at a time for
+	// read-ahead, which every buffered read is to it. With go-fuse's default
+	// of 12, so many blocks that do not come freeze the whole mount.
+	maxBackground = 512
+	// maxRead is the largest read the kernel sends, for O_DIRECT.
+	maxRead = 1 << 20
+	// forever is how long the kernel may believe names and attributes.
+	forever = 365 * 24 * time.Hour
+)
+
+// Server is a mounted disk.
+type Server struct{ fuse *fuse.Server }
+
+// Mount shows disk at dir and serves it until it is unmounted by whomever.
+func Mount(dir string, disk blockio.ReaderAt, opt Options) (*Server, error) {
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opt.ModTime.IsZero() {
+		opt.ModTime = time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)
+	}
+	if opt.Mode == 0 {
+		opt.Mode = 0o400
+	}
+	timeout := forever
+	raw := fs.NewNodeFS(newRoot(disk, opt), &fs.Options{
+		EntryTimeout: &timeout,
+		AttrTimeout:  &timeout,
+		RootStableAttr: &fs.StableAttr{
+			Ino: rootIno,
+		},
+	})
+	mountOptions := fuse.MountOptions{
+		Name:                     "cloopfs",
+		FsName:                   opt.Source,
+		AllowOther:               opt.AllowOther,
+		Options:                  []string{"default_permissions"},
+		MaxBackground:            maxBackground,
+		CongestionThreshold:      maxBackground,
+		MaxWrite:                 maxRead,
+		DisableXAttrs:            true,
+		ExplicitDataCacheControl: true,
+		DirectMountStrict:        true,
+		DirectMountFlags:         syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_RDONLY,
+		Logger:                   slog.NewLogLogger(opt.Logger.Handler(), slog.LevelDebug),
+	}
+	server, err := fuse.NewServer(raw, dir, &mountOptions)
+	if errors.Is(err, syscall.EPERM) {
+		// Not the superuser: the set-uid helper mounts.
+		mountOptions.DirectMountStrict = false
+		mountOptions.Options = append(mountOptions.Options, "ro")
+		server, err = fuse.NewServer(raw, dir, &mountOptions)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("mount at %s: %w", dir, err)
+	}
+	go server.Serve()
+	return &Server{fuse: server}, nil
+}
+
+// Wait returns when the disk has been unmounted, everybody who used it has let
+// go, and every read has been answered.
+func (s *Server) Wait() { s.fuse.Wait() }

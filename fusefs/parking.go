@@ -1,0 +1,141 @@
+package fusefs
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// maxParked is how many reads may wait at a time. It leaves the kernel room for
+// reads that need not wait: it has at most maxBackground under way.
+const maxParked = maxBackground * 3 / 4
+
+// timeoutSlack is added to a read's timeout: the layers below give up after
+// the timeout by themselves, and then can say why.
+const timeoutSlack = 250 * time.Millisecond
+
+var errCrowded = errors.New("too many reads are waiting")
+
+// parking is the reads that wait. A reader that was killed may leave its reads
+// behind (the kernel tells only of O_DIRECT reads), so when there are too many
+// the one that has waited longest fails. The zero value is ready.
+type parking struct {
+	// mu guards the field below and each waiter's place.
+	mu    sync.Mutex
+	queue list.List // of *waiter, the longest wait first
+}
+
+// enter returns the context of a read, which ends with ctx or after timeout (0
+// means never). The caller must leave.
+func (p *parking) enter(ctx context.Context, timeout time.Duration) *waiter {
+	w := &waiter{parent: ctx, parking: p}
+	if timeout > 0 {
+		w.deadline = time.Now().Add(timeout + timeoutSlack)
+	}
+	return w
+}
+
+// waiter is the context of one read. Only a read that asks for Done is waiting:
+// until then it costs no timer, no goroutine and no place in the parking.
+type waiter struct {
+	parent   context.Context
+	parking  *parking
+	deadline time.Time // zero means none
+
+	// mu guards the fields below.
+	mu      sync.Mutex
+	parked  context.Context // nil until Done was called
+	cancel  context.CancelFunc
+	place   *list.Element // guarded by parking.mu; nil if not in its queue
+	crowded bool          // guarded by parking.mu: the parking ended the wait
+}
+
+func (w *waiter) Deadline() (time.Time, bool) { return w.deadline, !w.deadline.IsZero() }
+
+func (w *waiter) Done() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.parked == nil {
+		if w.deadline.IsZero() {
+			w.parked, w.cancel = context.WithCancel(w.parent)
+		} else {
+			w.parked, w.cancel = context.WithDeadline(w.parent, w.deadline)
+		}
+		w.parking.park(w)
+	}
+	return w.parked.Done()
+}
+
+func (w *waiter) Err() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.parked != nil:
+		return w.parked.Err()
+	case !w.deadline.IsZero() && !time.Now().Before(w.deadline):
+		return context.DeadlineExceeded
+	}
+	return w.parent.Err()
+}
+
+func (w *waiter) Value(key any) any { return w.parent.Value(key) }
+
+// park puts w into the queue, and ends the longest wait if there are too many.
+func (p *parking) park(w *waiter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w.place = p.queue.PushBack(w)
+	if p.queue.Len() > maxParked {
+		oldest := p.queue.Remove(p.queue.Front()).(*waiter)
+		oldest.place, oldest.crowded = nil, true
+		oldest.cancel()
+	}
+}
+
+// leave ends the read.
+func (w *waiter) leave() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.parked == nil {
+		return
+	}
+	w.cancel()
+	w.parking.mu.Lock()
+	defer w.parking.mu.Unlock()
+	if w.place != nil {
+		w.parking.queue.Remove(w.place)
+		w.place = nil
+	}
+}
+
+// evicted says that the wait was ended because too many others wait.
+func (w *waiter) evicted() bool {
+	w.parking.mu.Lock()
+	defer w.parking.mu.Unlock()
+	return w.crowded
+}
+
+// limiter lets one event a second pass and counts the others. The zero value
+// is ready.
+type limiter struct {
+	mu      sync.Mutex
+	next    time.Time
+	skipped int
+}
+
+// allow says whether this event passes, and how many have not since the last
+// that did.
+func (l *limiter) allow() (skipped int, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if now.Before(l.next) {
+		l.skipped++
+		return 0, false
+	}
+	skipped, l.skipped = l.skipped, 0
+	l.next = now.Add(time.Second)
+	return skipped, true
+}

@@ -1,0 +1,106 @@
+package fusefs
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestWaiterEnds(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		timeout time.Duration
+		cancel  time.Duration // when the reader gives up; 0 means never
+		want    error
+		after   time.Duration
+	}{
+		{"by timeout", 2 * time.Second, 0, context.DeadlineExceeded, 2*time.Second + timeoutSlack},
+		{"by the reader", 2 * time.Second, time.Second, context.Canceled, time.Second},
+		{"by the reader alone", 0, time.Hour, context.Canceled, time.Hour},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				if c.cancel > 0 {
+					time.AfterFunc(c.cancel, cancel)
+				}
+				var p parking
+				w := p.enter(ctx, c.timeout)
+				defer w.leave()
+				start := time.Now()
+				if err := w.Err(); err != nil {
+					t.Errorf("Err() = %v at the start", err)
+				}
+				<-w.Done()
+				if got := time.Since(start); got != c.after {
+					t.Errorf("ended after %v, want %v", got, c.after)
+				}
+				if err := w.Err(); !errors.Is(err, c.want) {
+					t.Errorf("Err() = %v, want %v", err, c.want)
+				}
+				if w.evicted() {
+					t.Error("evicted")
+				}
+			})
+		})
+	}
+}
+
+// A read that never asks for Done ends all the same for who asks for Err.
+func TestWaiterErrWithoutDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p parking
+		w := p.enter(t.Context(), time.Second)
+		defer w.leave()
+		time.Sleep(time.Second + timeoutSlack)
+		if err := w.Err(); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Err() = %v, want DeadlineExceeded", err)
+		}
+		if n := p.queue.Len(); n != 0 {
+			t.Errorf("%d reads parked, want 0", n)
+		}
+	})
+}
+
+// When too many wait, the longest wait ends, and no other.
+func TestParkingIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p parking
+		waiters := make([]*waiter, maxParked+10)
+		for i := range waiters {
+			waiters[i] = p.enter(t.Context(), time.Hour)
+			waiters[i].Done()
+		}
+		for i, w := range waiters {
+			ended := w.Err() != nil
+			if want := i < 10; ended != want || w.evicted() != want {
+				t.Errorf("waiter %d: ended %v, evicted %v; want %v", i, ended, w.evicted(), want)
+			}
+			w.leave()
+		}
+		if n := p.queue.Len(); n != 0 {
+			t.Errorf("%d reads parked after all have left", n)
+		}
+	})
+}
+
+func TestLimiter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l limiter
+		if skipped, ok := l.allow(); !ok || skipped != 0 {
+			t.Errorf("first: %d, %v", skipped, ok)
+		}
+		for range 3 {
+			if _, ok := l.allow(); ok {
+				t.Error("a second event within a second passed")
+			}
+		}
+		time.Sleep(time.Second)
+		if skipped, ok := l.allow(); !ok || skipped != 3 {
+			t.Errorf("after a second: %d skipped, %v; want 3, true", skipped, ok)
+		}
+	})
+}

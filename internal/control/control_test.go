@@ -1,0 +1,90 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestListenAndDial(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	l, err := listen(dir, 42)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]os.FileMode{dir: 0o700, socket(dir, 42): 0o600} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v; want mode %o", path, info.Mode(), err, want)
+		}
+	}
+	raw, err := net.Dial("unix", socket(dir, 42))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := &Conn{raw}
+	defer conn.Close()
+	// The daemon lives: nothing comes until the waiter gives up.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := conn.AwaitEnd(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("AwaitEnd = %v, want Canceled", err)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(socket(dir, 42)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+	for _, c := range l.conns {
+		c.Close() // as the process's end would
+	}
+}
+
+func TestAwaitEndReturnsWithTheDaemon(t *testing.T) {
+	ours, daemons := net.Pipe()
+	daemons.Close()
+	if err := (&Conn{ours}).AwaitEnd(t.Context()); err != nil {
+		t.Errorf("AwaitEnd = %v, want nil", err)
+	}
+}
+
+func TestListenReplacesWhatAKilledDaemonLeft(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(socket(dir, 7), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := listen(dir, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+}
+
+func TestListenRefusesADirectoryOfOthers(t *testing.T) {
+	for name, make := range map[string]func(path string) error{
+		"open to all": func(path string) error {
+			return errors.Join(os.Mkdir(path, 0o700), os.Chmod(path, 0o777))
+		},
+		"a link": func(path string) error {
+			return errors.Join(os.Mkdir(path+".target", 0o700), os.Symlink(path+".target", path))
+		},
+		"a file": func(path string) error { return os.WriteFile(path, nil, 0o600) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "run")
+			if err := make(dir); err != nil {
+				t.Fatal(err)
+			}
+			if l, err := listen(dir, 1); err == nil {
+				l.Close()
+				t.Error("no error")
+			}
+		})
+	}
+}

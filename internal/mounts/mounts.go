@@ -1,0 +1,131 @@
+// Package mounts finds and unmounts the cloopfs file systems of this machine,
+// and tells who uses them. It never touches a mountpoint itself, which might
+// wait for a daemon: everything is read from /proc and /sys.
+package mounts
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+)
+
+// FSType is the type that /proc/mounts shows.
+const FSType = "fuse.cloopfs"
+
+// Mount is a mounted cloopfs.
+type Mount struct {
+	Point  string // where it is mounted, absolute
+	Device int    // minor device number; no other mount has it at the same time
+	Owner  int    // user whose daemon serves it
+}
+
+// At returns the cloopfs mounted at path, the topmost if there are several.
+// path need not be clean or absolute; only its parent is looked up.
+func At(path string) (m Mount, found bool, err error) {
+	point, err := resolve(path)
+	if err != nil {
+		return Mount{}, false, err
+	}
+	infos, err := mountinfo.GetMounts(func(i *mountinfo.Info) (skip, stop bool) {
+		return i.FSType != FSType || i.Mountpoint != point, false
+	})
+	if err != nil || len(infos) == 0 {
+		return Mount{}, false, err
+	}
+	i := infos[len(infos)-1]
+	m = Mount{Point: i.Mountpoint, Device: i.Minor}
+	for option := range strings.SplitSeq(i.VFSOptions, ",") {
+		if id, ok := strings.CutPrefix(option, "user_id="); ok {
+			m.Owner, _ = strconv.Atoi(id)
+		}
+	}
+	return m, true, nil
+}
+
+// resolve makes path absolute and free of links, without a look at its last
+// element: that may be the root of a mount whose daemon is gone.
+func resolve(path string) (string, error) {
+	const maxLinks = 40 // as in the kernel
+	for range maxLinks {
+		abs, err := filepath.Abs(path)
+		if err != nil || abs == "/" {
+			return abs, err
+		}
+		dir, err := filepath.EvalSymlinks(filepath.Dir(abs))
+		if err != nil {
+			return "", err
+		}
+		point := filepath.Join(dir, filepath.Base(abs))
+		// A link to a mountpoint is read, not followed: that never waits.
+		target, err := os.Readlink(point)
+		if err != nil {
+			return point, nil
+		}
+		if path = target; !filepath.IsAbs(target) {
+			path = filepath.Join(dir, target)
+		}
+	}
+	return "", unix.ELOOP
+}
+
+// ErrBusy says that a mount is in use.
+var ErrBusy = errors.New("in use")
+
+// Unmount unmounts m. With lazy it disappears from the tree at once and is
+// unmounted when the last user lets go; else a mount in use is ErrBusy.
+func (m Mount) Unmount(lazy bool) error {
+	flags := unix.UMOUNT_NOFOLLOW
+	if lazy {
+		flags |= unix.MNT_DETACH
+	}
+	err := unix.Unmount(m.Point, flags)
+	if errors.Is(err, unix.EPERM) {
+		return m.helperUnmount(lazy)
+	}
+	if errors.Is(err, unix.EBUSY) {
+		return ErrBusy
+	}
+	return err
+}
+
+// helperUnmount lets the set-uid helper unmount, for users.
+func (m Mount) helperUnmount(lazy bool) error {
+	args := []string{"-u"}
+	if lazy {
+		args = append(args, "-z")
+	}
+	cmd := exec.Command("fusermount3", append(args, "--", m.Point)...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	out, err := cmd.CombinedOutput()
+	switch {
+	case err == nil:
+		return nil
+	case bytes.Contains(bytes.ToLower(out), []byte("busy")):
+		return ErrBusy
+	}
+	return fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
+}
+
+// Abort ends the connection between kernel and daemon: every read under way
+// fails at once, and the daemon ends.
+func (m Mount) Abort() error {
+	abort := fmt.Sprintf("/sys/fs/fuse/connections/%d/abort", m.Device)
+	file, err := os.OpenFile(abort, os.O_WRONLY, 0)
+	if err == nil {
+		_, err = file.WriteString("1")
+		return errors.Join(err, file.Close())
+	}
+	// Without fusectl: a forced unmount aborts first, and may then be EBUSY.
+	if err := unix.Unmount(m.Point, unix.UMOUNT_NOFOLLOW|unix.MNT_FORCE); err == nil || errors.Is(err, unix.EBUSY) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,79 @@
+package mounts
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestResolve(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	real := filepath.Join(dir, "real")
+	err = errors.Join(
+		os.MkdirAll(filepath.Join(real, "mnt"), 0o755),
+		os.Symlink("real", filepath.Join(dir, "dirlink")),
+		os.Symlink(filepath.Join(real, "mnt"), filepath.Join(dir, "abslink")),
+		os.Symlink("real/mnt", filepath.Join(dir, "rellink")),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	want := filepath.Join(real, "mnt")
+	for _, path := range []string{
+		want, want + "/", real + "/./x/../mnt", "real/mnt", "dirlink/mnt", "abslink", "rellink",
+	} {
+		if got, err := resolve(path); err != nil || got != want {
+			t.Errorf("resolve(%q) = %q, %v; want %q", path, got, err, want)
+		}
+	}
+	// The last element need not exist: it is not looked at.
+	if got, err := resolve("real/gone"); err != nil || got != filepath.Join(real, "gone") {
+		t.Errorf("resolve(real/gone) = %q, %v", got, err)
+	}
+	if got, err := resolve("/"); err != nil || got != "/" {
+		t.Errorf("resolve(/) = %q, %v", got, err)
+	}
+	if _, err := resolve("gone/mnt"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("resolve(gone/mnt): %v, want ErrNotExist", err)
+	}
+}
+
+func TestResolveLoopEnds(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := errors.Join(os.Symlink("b", "a"), os.Symlink("a", "b")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := resolve("a"); err == nil {
+		t.Errorf("resolve of a loop of links = %q, no error", got)
+	}
+}
+
+func TestAtFindsNothingWhereNothingIsMounted(t *testing.T) {
+	if m, found, err := At(t.TempDir()); found || err != nil {
+		t.Errorf("At = %v, %v, %v", m, found, err)
+	}
+}
+
+func TestUsersOfAPath(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(dir, "held"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	users := Mount{Point: dir}.Users()
+	if len(users) != 1 || users[0].Path != f.Name() {
+		t.Errorf("Users() = %v, want this process with %s", users, f.Name())
+	}
+	if users := (Mount{Point: dir + "/hel"}).Users(); len(users) != 0 {
+		t.Errorf("Users() of a name that only starts alike = %v", users)
+	}
+}
