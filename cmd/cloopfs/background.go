@@ -1,0 +1,133 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"slices"
+	"syscall"
+)
+
+// A mount in the background is served by a second process of this program in a
+// session of its own. It gets its options over a pipe, since arguments and
+// environment can be read by others, and answers with one line over another.
+const (
+	backgroundEnv = "CLOOPFS_BACKGROUND" // set for the second process, and for nothing else
+	optionsFD     = 3
+	answerFD      = 4
+)
+
+// answer is what the background process says once.
+type answer struct {
+	Ready readiness
+	// Error is empty if the disk is mounted.
+	Error string
+	Hint  string
+	Code  int
+}
+
+// mountBackground starts the background process and returns when the disk is
+// mounted or can't be.
+func mountBackground(ctx context.Context, o mountOptions, stderr io.Writer) error {
+	optionsRead, optionsWrite, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer optionsWrite.Close()
+	answerRead, answerWrite, err := os.Pipe()
+	if err != nil {
+		optionsRead.Close()
+		return err
+	}
+	defer answerRead.Close()
+
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = backgroundArgs(os.Args, o)
+	cmd.Env = append(os.Environ(), backgroundEnv+"=1")
+	cmd.Dir = "/"
+	cmd.ExtraFiles = []*os.File{optionsRead, answerWrite} // optionsFD, answerFD; 0-2 are /dev/null
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = cmd.Start()
+	optionsRead.Close()
+	answerWrite.Close()
+	if err != nil {
+		return fmt.Errorf("start the background process: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { cmd.Process.Signal(syscall.SIGTERM) })
+	defer stop()
+
+	var a answer
+	sendErr := json.NewEncoder(optionsWrite).Encode(o)
+	readErr := json.NewDecoder(answerRead).Decode(&a)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case sendErr != nil || readErr != nil:
+		return &failure{code: exitMount, err: errors.New("the background process ended without a word")}
+	case a.Error != "":
+		return &failure{code: a.Code, err: errors.New(a.Error), hint: a.Hint}
+	}
+	announce(stderr, o, a.Ready)
+	return nil
+}
+
+// backgroundArgs is what ps(1) shows of the background process: the arguments
+// as typed, with SOURCE and MOUNTPOINT as they may be shown.
+func backgroundArgs(typed []string, o mountOptions) []string {
+	args := slices.Clone(typed)
+	args[0] = "cloopfs"
+	for i := range args {
+		if args[i] == o.Source {
+			args[i] = shown(o.Source)
+		}
+	}
+	if abs := len(args) - 1; args[abs] != shown(o.Source) {
+		args[abs] = o.Mountpoint
+	}
+	return args
+}
+
+func inBackground() bool { return os.Getenv(backgroundEnv) != "" }
+
+// runBackground is the background process's main function.
+func runBackground() int {
+	os.Unsetenv(backgroundEnv)
+	signalsIgnored()
+	options, reply := os.NewFile(optionsFD, "options"), os.NewFile(answerFD, "answer")
+	var o mountOptions
+	err := json.NewDecoder(bufio.NewReader(options)).Decode(&o)
+	options.Close()
+	if err != nil {
+		return exitUsage // started by hand
+	}
+	say := func(a answer) {
+		json.NewEncoder(reply).Encode(a) // the other end may have been interrupted
+		reply.Close()
+	}
+	log, err := o.Log.open(nil)
+	if err == nil {
+		err = serveInBackground(o, log, func(r readiness) { say(answer{Ready: r}) })
+	}
+	if err == nil {
+		return exitOK
+	}
+	a := answer{Error: err.Error(), Code: exitCode(err)}
+	var f *failure
+	if errors.As(err, &f) {
+		a.Hint = f.hint
+	}
+	say(a)
+	return a.Code
+}
+
+func serveInBackground(o mountOptions, log *slog.Logger, ready func(readiness)) error {
+	ctx, stop := notifyContext()
+	defer stop()
+	return serveMount(ctx, o, log, ready)
+}

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cloopfs/cloopfs/fusefs"
+	"github.com/cloopfs/cloopfs/internal/mounts"
+)
+
+// mountOptions is everything that the process which serves a mount has to
+// know. It travels to the background process as JSON.
+type mountOptions struct {
+	Source     string
+	Mountpoint string // absolute
+	Memory     sizeValue
+	AllowOther bool
+	UID, GID   uint32
+	Mode       uint32
+	Log        logOptions
+	sourceOptions
+}
+
+func newMountCmd() *cobra.Command {
+	o := mountOptions{Memory: 64 << 20}
+	var foreground bool
+	var mode string
+	cmd := &cobra.Command{
+		Use:   "mount [flags] SOURCE MOUNTPOINT",
+		Short: "Present the disk in an image as MOUNTPOINT/disk.img",
+		Long: `Present the disk that the image at SOURCE decodes to as MOUNTPOINT/disk.img.
+The command returns when the disk can be read, and serves on in the background.
+SOURCE is the http or https URL of a cloop image.`,
+		Example: `  cloopfs mount https://example.org/KNOPPIX /media/image
+  mount -o loop,ro /media/image/disk.img /mnt
+  umount /mnt; cloopfs umount /media/image`,
+		Args: args(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.Source, o.Mountpoint = args[0], args[1]
+			if err := o.complete(mode); err != nil {
+				return err
+			}
+			if err := o.checkMountpoint(cmd.ErrOrStderr()); err != nil {
+				return err
+			}
+			if foreground {
+				return mountForeground(cmd.Context(), o, cmd.ErrOrStderr())
+			}
+			return mountBackground(cmd.Context(), o, cmd.ErrOrStderr())
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&foreground, "foreground", "f", false, "stay in the foreground and log to stderr")
+	f.Var(&o.Memory, "memory", "decoded blocks kept in memory")
+	f.BoolVar(&o.AllowOther, "allow-other", false, "let other users, root included, use the mount")
+	f.Uint32Var(&o.UID, "uid", uint32(os.Getuid()), "owner of the files")
+	f.Uint32Var(&o.GID, "gid", uint32(os.Getgid()), "group of the files")
+	f.StringVar(&mode, "mode", "", "permissions of disk.img, octal (default 0400, with --allow-other 0444)")
+	o.addFlags(f)
+	o.Log.addFlags(f)
+	return cmd
+}
+
+// complete checks the flags and fills in what follows from them.
+func (o *mountOptions) complete(mode string) error {
+	if err := o.validate(); err != nil {
+		return err
+	}
+	if err := o.Log.validate(); err != nil {
+		return err
+	}
+	o.Mode = 0o400
+	if o.AllowOther {
+		o.Mode = 0o444
+	}
+	if mode != "" {
+		m, err := strconv.ParseUint(mode, 8, 32)
+		if err != nil || m == 0 || m&^0o777 != 0 {
+			return usage(fmt.Errorf("--mode %s: not an octal mode such as 0444", mode))
+		}
+		o.Mode = uint32(m)
+	}
+	if o.AllowOther && os.Geteuid() != 0 && !userAllowOther("/etc/fuse.conf") {
+		return &failure{
+			code: exitMount, err: errors.New("--allow-other is not allowed to users on this machine"),
+			hint: "add the line user_allow_other to /etc/fuse.conf",
+		}
+	}
+	abs, err := filepath.Abs(o.Mountpoint)
+	o.Mountpoint = abs
+	return err
+}
+
+// userAllowOther says whether file, in the form of /etc/fuse.conf, lets users
+// share their mounts.
+func userAllowOther(file string) bool {
+	f, err := os.Open(file)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if strings.TrimSpace(lines.Text()) == "user_allow_other" {
+			return true
+		}
+	}
+	return false
+}
+
+// checkMountpoint says whether the mountpoint can be used. A mount of ours
+// whose daemon is dead is cleared away.
+func (o *mountOptions) checkMountpoint(stderr io.Writer) error {
+	fail := func(err error, hint string) error {
+		return &failure{code: exitMount, err: fmt.Errorf("mount at %s: %w", o.Mountpoint, err), hint: hint}
+	}
+	m, found, err := mounts.At(o.Mountpoint)
+	if err != nil {
+		return fail(withoutPath(err), "")
+	}
+	if found {
+		if _, err := os.Stat(o.Mountpoint); !errors.Is(err, syscall.ENOTCONN) {
+			return fail(errors.New("already a cloopfs mount"), "cloopfs umount "+o.Mountpoint)
+		}
+		if err := m.Unmount(true); err != nil {
+			return fail(fmt.Errorf("clear a dead mount: %w", err), "")
+		}
+		fmt.Fprintf(stderr, "cloopfs: cleared a dead mount at %s\n", o.Mountpoint)
+	}
+	info, err := os.Stat(o.Mountpoint)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fail(errors.New("no such directory"), "mkdir "+o.Mountpoint)
+	case err != nil:
+		return fail(withoutPath(err), "")
+	case !info.IsDir():
+		return fail(errors.New("not a directory"), "")
+	}
+	return nil
+}
+
+// withoutPath is the reason in an error of package os.
+func withoutPath(err error) error {
+	var p *os.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
+// mountFailure says that FUSE would not do it.
+func mountFailure(err error) error {
+	f := &failure{code: exitMount, err: err}
+	if _, statErr := os.Stat("/dev/fuse"); errors.Is(statErr, os.ErrNotExist) {
+		f.hint = "modprobe fuse"
+	} else if _, statErr := os.Stat("/bin/fusermount3"); os.Geteuid() != 0 && statErr != nil {
+		f.hint = "install the package fuse3"
+	}
+	return f
+}
+
+// announce tells a person what to do next.
+func announce(w io.Writer, o mountOptions, r readiness) {
+	if !isTerminal(w) {
+		return
+	}
+	disk := filepath.Join(o.Mountpoint, fusefs.DiskName)
+	fmt.Fprintf(w, "cloopfs: mounted at %s: %s, %s\n", o.Mountpoint, fusefs.DiskName, formatSize(r.DiskSize))
+	fmt.Fprintf(w, "cloopfs: hint: sudo mount -o loop,ro %s /mnt\n", disk)
+}
+
+// mountForeground serves the mount until it is unmounted.
+func mountForeground(ctx context.Context, o mountOptions, stderr io.Writer) error {
+	log, err := o.Log.open(stderr)
+	if err != nil {
+		return err
+	}
+	return serveMount(ctx, o, log, func(r readiness) { announce(stderr, o, r) })
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cloopfs/cloopfs/internal/control"
+	"github.com/cloopfs/cloopfs/internal/mounts"
+)
+
+func newUmountCmd() *cobra.Command {
+	var lazy, force bool
+	cmd := &cobra.Command{
+		Use:     "umount [flags] MOUNTPOINT",
+		Aliases: []string{"unmount"},
+		Short:   "Unmount a disk, and wait until its process has ended",
+		Args:    args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return umount(cmd, args[0], lazy, force)
+		},
+	}
+	cmd.Flags().BoolVarP(&lazy, "lazy", "l", false, "detach now, end when the last user lets go")
+	cmd.Flags().BoolVar(&force, "force", false, "abort: every read under way fails at once")
+	cmd.MarkFlagsMutuallyExclusive("lazy", "force")
+	return cmd
+}
+
+// busyTime is how long a mount may be in use by somebody who only looked in,
+// such as a device manager.
+const busyTime = 300 * time.Millisecond
+
+func umount(cmd *cobra.Command, path string, lazy, force bool) error {
+	fail := func(err error, hint string) error {
+		return &failure{code: exitFailure, err: fmt.Errorf("umount %s: %w", path, err), hint: hint}
+	}
+	m, found, err := mounts.At(path)
+	if err != nil {
+		return fail(withoutPath(err), "")
+	}
+	if !found {
+		return fail(errors.New("not a cloopfs mount"), "")
+	}
+	daemon, dialErr := control.Dial(m.Device, m.Owner)
+	if dialErr == nil {
+		defer daemon.Close()
+	}
+	switch {
+	case lazy:
+		if err := m.Unmount(true); err != nil {
+			return fail(err, "")
+		}
+		return nil
+	case force:
+		if err := m.Abort(); err != nil {
+			return fail(fmt.Errorf("abort: %w", err), "")
+		}
+	}
+	err = m.Unmount(force)
+	for deadline := time.Now().Add(busyTime); errors.Is(err, mounts.ErrBusy) && time.Now().Before(deadline); {
+		time.Sleep(busyTime / 10)
+		err = m.Unmount(force)
+	}
+	if errors.Is(err, mounts.ErrBusy) {
+		return busy(m, fail)
+	}
+	if _, still, _ := mounts.At(path); err != nil && still {
+		return fail(err, "")
+	}
+	if dialErr != nil {
+		return nil // a daemon that is dead, or from before a reboot of /run
+	}
+	if err := daemon.AwaitEnd(cmd.Context()); err != nil {
+		return fail(err, "")
+	}
+	return nil
+}
+
+// busy says who uses the mount.
+func busy(m mounts.Mount, fail func(error, string) error) error {
+	users := m.Users()
+	if len(users) == 0 {
+		return fail(mounts.ErrBusy, "cloopfs umount --lazy "+m.Point)
+	}
+	u := users[0]
+	return fail(fmt.Errorf("%s is in use by %s", u.Path, u.Name), u.Hint)
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/cloopfs/cloopfs/cloop"
+	"github.com/cloopfs/cloopfs/httpblock"
+)
+
+// Exit statuses, part of the contract with scripts.
+const (
+	exitOK          = 0
+	exitFailure     = 1   // any other failure
+	exitUsage       = 2   // wrong arguments
+	exitImage       = 3   // the image is invalid or corrupt
+	exitSource      = 4   // the source is unreachable, refuses, or has changed
+	exitMount       = 5   // the mount failed, or the mountpoint is not fit for it
+	exitInterrupted = 130 // ended by a signal
+)
+
+// failure is an error with its exit status, and what may help.
+type failure struct {
+	code int
+	err  error
+	hint string // may be empty
+}
+
+func (f *failure) Error() string { return f.err.Error() }
+
+func (f *failure) Unwrap() error { return f.err }
+
+func usage(err error) error { return &failure{code: exitUsage, err: err} }
+
+// exitCode is the exit status that err stands for. What cobra itself says (an
+// unknown command) is about usage.
+func exitCode(err error) int {
+	var f *failure
+	if errors.As(err, &f) {
+		return f.code
+	}
+	return exitUsage
+}
+
+// sourceFailure says that an image could not be opened or read.
+func sourceFailure(err error) error {
+	f := &failure{code: exitSource, err: err}
+	switch {
+	case errors.Is(err, cloop.ErrFormat), errors.Is(err, cloop.ErrUnsupported), errors.Is(err, cloop.ErrCorrupt):
+		f.code = exitImage
+	case errors.Is(err, httpblock.ErrNoRanges):
+		f.hint = "use a mirror that supports Range requests"
+	case errors.Is(err, httpblock.ErrChanged):
+		f.hint = "unmount and mount again; publish new images under new names"
+	}
+	return f
+}
+
+// report prints err as users see errors.
+func report(w io.Writer, err error) {
+	fmt.Fprintf(w, "cloopfs: %s\n", oneLine(err.Error()))
+	var f *failure
+	if errors.As(err, &f) && f.hint != "" {
+		fmt.Fprintf(w, "cloopfs: hint: %s\n", f.hint)
+	}
+}
+
+// oneLine keeps a message in one line, whatever a server put into it.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"log/syslog"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+)
+
+// logOptions are the flags about the log.
+type logOptions struct {
+	Level   string
+	File    string // absolute, or empty
+	Verbose bool
+	Quiet   bool
+}
+
+func (o *logOptions) addFlags(f *pflag.FlagSet) {
+	f.StringVar(&o.Level, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&o.File, "log-file", "", "append the log to this file (default stderr, in the background syslog)")
+	f.BoolVarP(&o.Verbose, "verbose", "v", false, "short for --log-level debug")
+	f.BoolVarP(&o.Quiet, "quiet", "q", false, "short for --log-level error")
+}
+
+func (o *logOptions) validate() error {
+	switch {
+	case o.Verbose && o.Quiet:
+		return usage(fmt.Errorf("--verbose and --quiet exclude each other"))
+	case o.Verbose:
+		o.Level = "debug"
+	case o.Quiet:
+		o.Level = "error"
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.Level)); err != nil {
+		return usage(fmt.Errorf("--log-level %s: not debug, info, warn or error", o.Level))
+	}
+	if o.File == "" {
+		return nil
+	}
+	abs, err := filepath.Abs(o.File)
+	o.File = abs
+	return err
+}
+
+// open returns the logger: to the file if one is given, else to w, else to syslog.
+// A machine without syslog gets no log.
+func (o *logOptions) open(w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.Level)); err != nil {
+		return nil, err
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch {
+	case o.File != "":
+		f, err := os.OpenFile(o.File, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+		if err != nil {
+			return nil, &failure{code: exitFailure, err: fmt.Errorf("open the log: %w", err)}
+		}
+		w = f
+	case w == nil:
+		s, err := syslog.New(syslog.LOG_DAEMON|syslog.LOG_INFO, "cloopfs")
+		if err != nil {
+			return slog.New(slog.DiscardHandler), nil
+		}
+		w = s
+		options.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey && len(groups) == 0 {
+				return slog.Attr{} // syslog has its own
+			}
+			return a
+		}
+	}
+	return slog.New(slog.NewTextHandler(w, options)), nil
+}
+
+// isTerminal says whether w is a terminal.
+func isTerminal(w any) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/cloopfs/cloopfs/fusefs"
+	"github.com/cloopfs/cloopfs/internal/control"
+	"github.com/cloopfs/cloopfs/internal/mounts"
+)
+
+// readiness is what a mount has to say when it can be used.
+type readiness struct {
+	DiskSize int64
+}
+
+// serveMount opens the image, mounts the disk, calls ready, and returns when
+// the disk has been unmounted and its last user has let go. ctx ends the
+// opening; from then on the process's signals count.
+func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready func(readiness)) error {
+	l, err := openLine(ctx, o.Source, o.sourceOptions, int64(o.Memory), log)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	server, err := fusefs.Mount(o.Mountpoint, l.disk, fusefs.Options{
+		Source:     shown(o.Source),
+		ModTime:    l.source.ModTime(),
+		Timeout:    time.Duration(o.Timeout),
+		AllowOther: o.AllowOther,
+		UID:        o.UID,
+		GID:        o.GID,
+		Mode:       o.Mode,
+		Logger:     log,
+	})
+	if err != nil {
+		return mountFailure(err)
+	}
+	m, found, err := mounts.At(o.Mountpoint)
+	if err != nil || !found {
+		// Somebody has unmounted it already, or /proc is missing.
+		log.Warn("mount not found in /proc", "mountpoint", o.Mountpoint, "error", err)
+	}
+	if socket, err := control.Listen(m.Device); err != nil {
+		log.Warn("umount will not be able to wait for this process", "error", err)
+	} else {
+		defer socket.Close()
+	}
+	if _, err := daemon.SdNotify(true, daemon.SdNotifyReady); err != nil {
+		log.Warn("systemd was not told", "error", err)
+	}
+	log.Info("mounted", "source", shown(o.Source), "mountpoint", o.Mountpoint, "size", l.disk.Size())
+	ready(readiness{DiskSize: l.disk.Size()})
+
+	ended := make(chan struct{})
+	go func() {
+		server.Wait()
+		close(ended)
+	}()
+	return awaitEnd(ended, signals, m, log)
+}
+
+// awaitEnd returns when the mount has ended. The first signal unmounts, lazily
+// if the mount is in use; the second aborts what is still going on.
+func awaitEnd(ended <-chan struct{}, signals <-chan os.Signal, m mounts.Mount, log *slog.Logger) error {
+	select {
+	case <-ended:
+		return nil
+	case <-signals:
+	}
+	err := m.Unmount(false)
+	if errors.Is(err, mounts.ErrBusy) {
+		log.Warn("in use: detached, serving on until the last user lets go", "mountpoint", m.Point)
+		err = m.Unmount(true)
+	}
+	if err != nil {
+		log.Error("unmount failed", "mountpoint", m.Point, "error", err)
+	}
+	select {
+	case <-ended:
+		return nil
+	case <-signals:
+		// The process's end is the end of its connection to the kernel:
+		// whoever still waits gets an error.
+		return &failure{code: exitFailure, err: fmt.Errorf("%s: aborted while in use", m.Point)}
+	}
+}
