@@ -101,6 +101,12 @@ type Runs interface {
 type BlockCache interface {
 	// Peek returns block n if it is loaded.
 	Peek(n int64) (b CachedBlock, ok bool)
+	// Reserve waits until blocks more blocks, 1 or 2, may be loaded: it bounds
+	// the memory of loads under way. A reader reserves all that it is about to
+	// Acquire at once, and calls Unreserve with the same number when it has
+	// published those that it had to load, before it waits for any other.
+	Reserve(ctx context.Context, blocks int) error
+	Unreserve(blocks int)
 	// Acquire returns block n. If load is true the caller has become its
 	// loader: it fills b.Bytes() and calls b.Publish once. Else it calls
 	// b.Wait before it looks at b.Bytes().

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/cloopfs/cloopfs/blockio"
 )
@@ -14,10 +15,11 @@ import (
 //
 // Its buffers are counted references: a block that is dropped while a reader
 // holds it goes back to the pool when the reader is done, so Memory's size is
-// its bound plus what readers hold at the moment.
+// its bound plus what readers load or copy at the moment.
 type Memory struct {
 	blockSize int
 	pool      sync.Pool // of *memoryBlock
+	loads     *semaphore.Weighted
 
 	// mu guards the fields below and the refs of every block.
 	mu      sync.Mutex
@@ -26,10 +28,14 @@ type Memory struct {
 }
 
 // NewMemory returns a Memory of at most size bytes for blocks of blockSize
-// bytes each. It always holds at least one block.
+// bytes each. It always holds at least one block, and lets two be loaded.
 func NewMemory(size int64, blockSize int) *Memory {
-	m := &Memory{blockSize: blockSize, loading: make(map[int64]*memoryBlock)}
 	blocks := int(max(1, size/int64(blockSize)))
+	m := &Memory{
+		blockSize: blockSize,
+		loads:     semaphore.NewWeighted(int64(max(2, blocks))),
+		loading:   make(map[int64]*memoryBlock),
+	}
 	lru, err := simplelru.NewLRU(blocks, func(_ int64, b *memoryBlock) { b.unrefLocked() })
 	if err != nil {
 		panic("cache: internal error: " + err.Error()) // only for a size below 1
@@ -49,6 +55,18 @@ func (m *Memory) Peek(n int64) (blockio.CachedBlock, bool) {
 	b.refs++
 	return b, true
 }
+
+// Reserve waits until so many more blocks may be loaded: in all, as many as
+// Memory may hold.
+func (m *Memory) Reserve(ctx context.Context, blocks int) error {
+	if m.loads.TryAcquire(int64(blocks)) {
+		return nil // without a look at ctx, which may cost a reader its place
+	}
+	return m.loads.Acquire(ctx, int64(blocks))
+}
+
+// Unreserve ends what Reserve began.
+func (m *Memory) Unreserve(blocks int) { m.loads.Release(int64(blocks)) }
 
 // Acquire returns block n, to be loaded by the caller if load is true.
 func (m *Memory) Acquire(n int64) (block blockio.CachedBlock, load bool) {

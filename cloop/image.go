@@ -49,14 +49,15 @@ type read struct {
 	im  *Image
 	p   []byte
 	off int64
-	// partial holds the blocks that this read covers in part and has to load
-	// or to wait for: at most its first and its last.
-	partial [2]partial
+	// partial holds the blocks that this read covers in part: at most its
+	// first and its last.
+	partial  [2]partial
+	partials int
 }
 
 type partial struct {
 	n     int64
-	block blockio.CachedBlock // nil: this slot is not in use
+	block blockio.CachedBlock // nil until it was acquired
 	load  bool                // this read is the block's loader
 	done  bool                // its bytes have been copied
 }
@@ -65,6 +66,42 @@ func (r *read) run(ctx context.Context) (err error) {
 	defer func() { r.release(err) }()
 	bs := int64(r.im.index.blockSize)
 	first, end := r.off/bs, (r.off+int64(len(r.p))+bs-1)/bs
+	r.peek(first)
+	if end-1 > first {
+		r.peek(end - 1)
+	}
+	if err := r.load(ctx, first, end); err != nil {
+		return err
+	}
+	return r.await(ctx)
+}
+
+// peek looks at the first or last block: if the read covers it in part, it is
+// copied from memory, or gets a place in r.partial.
+func (r *read) peek(n int64) {
+	dst, skip := r.span(n)
+	if len(dst) == r.im.index.blockSize {
+		return
+	}
+	s := partial{n: n}
+	if b, ok := r.im.blocks.Peek(n); ok {
+		copy(dst, b.Bytes()[skip:])
+		b.Release()
+		s.done = true
+	}
+	r.partial[r.partials] = s
+	r.partials++
+}
+
+// load reads the blocks [first, end) that are not in memory, except those that
+// another reader is loading.
+func (r *read) load(ctx context.Context, first, end int64) error {
+	if missing := r.missing(); missing > 0 {
+		if err := r.im.blocks.Reserve(ctx, missing); err != nil {
+			return err
+		}
+		defer r.im.blocks.Unreserve(missing)
+	}
 	start := first // the run to be read is [start, n)
 	for n := first; n < end; n++ {
 		if r.want(n) {
@@ -75,10 +112,30 @@ func (r *read) run(ctx context.Context) (err error) {
 		}
 		start = n + 1
 	}
-	if err := r.readRun(ctx, start, end); err != nil {
-		return err
+	return r.readRun(ctx, start, end)
+}
+
+// missing is the number of blocks that the read covers in part and that were
+// not in memory.
+func (r *read) missing() int {
+	n := 0
+	for _, s := range r.partial[:r.partials] {
+		if !s.done {
+			n++
+		}
 	}
-	return r.await(ctx)
+	return n
+}
+
+// find returns block n's place among those that the read covers in part, nil
+// if it covers the block whole.
+func (r *read) find(n int64) *partial {
+	for i := range r.partial[:r.partials] {
+		if r.partial[i].n == n {
+			return &r.partial[i]
+		}
+	}
+	return nil
 }
 
 // span is the part of block n that the read covers: block[skip:] in dst.
@@ -94,21 +151,21 @@ func (r *read) span(n int64) (dst []byte, skip int) {
 // want says whether block n has to be read. If not, it has been copied from
 // memory, or await will do that when it is loaded.
 func (r *read) want(n int64) bool {
-	if dst, _ := r.span(n); len(dst) == r.im.index.blockSize {
+	s := r.find(n)
+	switch {
+	case s == nil:
 		b, ok := r.im.blocks.Peek(n)
 		if ok {
+			dst, _ := r.span(n)
 			copy(dst, b.Bytes())
 			b.Release()
 		}
 		return !ok
+	case s.done:
+		return false
 	}
-	b, load := r.im.blocks.Acquire(n)
-	s := &r.partial[0]
-	if s.block != nil {
-		s = &r.partial[1]
-	}
-	*s = partial{n: n, block: b, load: load}
-	return load
+	s.block, s.load = r.im.blocks.Acquire(n)
+	return s.load
 }
 
 // readRun reads and decodes the blocks [first, end).
@@ -123,12 +180,9 @@ func (r *read) readRun(ctx context.Context, first, end int64) error {
 // blocks may run at the same time.
 func (r *read) deliver(n int64, stored []byte) error {
 	dst, skip := r.span(n)
-	if len(dst) == r.im.index.blockSize {
+	s := r.find(n)
+	if s == nil {
 		return r.im.index.decode(n, dst, stored)
-	}
-	s := &r.partial[0]
-	if s.n != n || s.block == nil {
-		s = &r.partial[1]
 	}
 	if err := r.im.index.decode(n, s.block.Bytes(), stored); err != nil {
 		return err
@@ -141,9 +195,9 @@ func (r *read) deliver(n int64, stored []byte) error {
 
 // await copies what other readers have been loading.
 func (r *read) await(ctx context.Context) error {
-	for i := range r.partial {
+	for i := range r.partial[:r.partials] {
 		s := &r.partial[i]
-		for s.block != nil && !s.done {
+		for !s.done {
 			if err := r.awaitOne(ctx, s); err != nil {
 				return err
 			}
@@ -166,11 +220,8 @@ func (r *read) awaitOne(ctx context.Context, s *partial) error {
 		return err
 	}
 	s.block.Release()
-	s.block, s.load = r.im.blocks.Acquire(s.n)
-	if s.load {
-		return r.readRun(ctx, s.n, s.n+1)
-	}
-	return nil
+	s.block = nil
+	return r.load(ctx, s.n, s.n+1)
 }
 
 // abandoned says that a block's loader stopped for a reason of its own.
@@ -180,8 +231,7 @@ func abandoned(err error) bool {
 
 // release gives the partial blocks back, those not loaded with the reason.
 func (r *read) release(err error) {
-	for i := range r.partial {
-		s := &r.partial[i]
+	for _, s := range r.partial[:r.partials] {
 		if s.block == nil {
 			continue
 		}

@@ -24,16 +24,29 @@ func Open(ctx context.Context, src blockio.ReaderAt) (*Index, error) {
 	if err != nil {
 		return nil, err
 	}
-	// No more than the image's size: parseHeader has compared them.
-	raw := make([]byte, h.indexEnd()-headerSize)
-	if _, err := src.ReadAtContext(ctx, raw, headerSize); err != nil && err != io.EOF {
+	ix := &Index{header: h}
+	if err := ix.read(ctx, src); err != nil {
 		return nil, fmt.Errorf("read index: %w", err)
 	}
-	ix := &Index{header: h, offsets: make([]int64, h.blocks+1)}
-	for i := range ix.offsets {
-		ix.offsets[i] = int64(binary.BigEndian.Uint64(raw[8*i:]))
-	}
 	return ix, ix.check(src.Size())
+}
+
+// indexPiece is how much of the index is read at a time: the source may claim
+// to be of any size, so memory is spent on bytes that have come.
+const indexPiece = 4 << 20
+
+func (ix *Index) read(ctx context.Context, src blockio.ReaderAt) error {
+	buf := make([]byte, min(indexPiece, ix.indexEnd()-headerSize))
+	for off := int64(headerSize); off < ix.indexEnd(); off += int64(len(buf)) {
+		buf = buf[:min(int64(len(buf)), ix.indexEnd()-off)]
+		if _, err := src.ReadAtContext(ctx, buf, off); err != nil && err != io.EOF {
+			return err
+		}
+		for i := 0; i < len(buf); i += 8 {
+			ix.offsets = append(ix.offsets, int64(binary.BigEndian.Uint64(buf[i:])))
+		}
+	}
+	return nil
 }
 
 // check compares the offsets with each other and with the image's size.

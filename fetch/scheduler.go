@@ -23,6 +23,9 @@ type Options struct {
 	// Keep is how many bytes of stored blocks are kept after they arrived;
 	// 4 MiB if 0.
 	Keep int64
+	// Buffer is how many bytes may be under way, kept or being delivered at a
+	// time; 64 MiB if 0. One request is let through even if it is larger.
+	Buffer int64
 }
 
 // failTime is how long a block that failed fails at once.
@@ -44,7 +47,8 @@ type Scheduler struct {
 	mu     sync.Mutex
 	blocks map[int64]*block // flying, kept or failed
 	queue  [blockio.Classes][]*request
-	active int // requests under way
+	active int   // requests under way
+	held   int64 // bytes of requests that have a buffer
 	kept   []*request
 	room   int64 // of Keep, what is left
 	closed bool
@@ -90,6 +94,9 @@ func New(src blockio.Ranges, ext blockio.Extents, opt Options) *Scheduler {
 	}
 	if opt.Keep == 0 {
 		opt.Keep = 4 << 20
+	}
+	if opt.Buffer == 0 {
+		opt.Buffer = 64 << 20
 	}
 	s := &Scheduler{src: src, ext: ext, opt: opt, blocks: make(map[int64]*block), room: opt.Keep}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -152,16 +159,34 @@ func (s *Scheduler) addLocked(r *request, l located) *block {
 	return b
 }
 
-// submitLocked starts r, or queues it while the limit is reached.
+// submitLocked queues r, and starts what may start. nil is let pass.
 func (s *Scheduler) submitLocked(r *request) {
 	switch {
 	case r == nil:
 	case s.closed:
 		s.finishLocked(r, errClosed)
-	case s.active < s.opt.Requests:
-		s.startLocked(r)
 	default:
 		s.queue[r.class] = append(s.queue[r.class], r)
+		s.startLocked()
+	}
+}
+
+// startLocked starts queued requests, the highest class first, as far as the
+// limits let it.
+func (s *Scheduler) startLocked() {
+	for class := range s.queue {
+		for len(s.queue[class]) > 0 {
+			r := s.queue[class][0]
+			if s.active >= s.opt.Requests || s.active > 0 && s.held+r.rng.Len > s.opt.Buffer {
+				return
+			}
+			s.queue[class] = s.queue[class][1:]
+			r.started = true
+			r.users++ // the flight itself
+			s.active++
+			s.held += r.rng.Len
+			s.wg.Go(func() { s.fly(r) })
+		}
 	}
 }
 
@@ -180,13 +205,6 @@ func (s *Scheduler) unqueueLocked(r *request) {
 	*q = slices.DeleteFunc(*q, func(other *request) bool { return other == r })
 }
 
-func (s *Scheduler) startLocked(r *request) {
-	r.started = true
-	r.users++ // the flight itself
-	s.active++
-	s.wg.Go(func() { s.fly(r) })
-}
-
 // fly receives r's blocks, then lets the next request start.
 func (s *Scheduler) fly(r *request) {
 	err := s.receive(r)
@@ -195,13 +213,7 @@ func (s *Scheduler) fly(r *request) {
 	s.active--
 	s.finishLocked(r, err)
 	s.keepLocked(r)
-	for class := range s.queue {
-		if q := s.queue[class]; len(q) > 0 {
-			s.queue[class] = q[1:]
-			s.startLocked(q[0])
-			return
-		}
-	}
+	s.startLocked()
 }
 
 // receive reads r's range and hands out each block as it is complete.
@@ -289,6 +301,8 @@ func (s *Scheduler) releaseLocked(r *request) {
 	}
 	if r.started {
 		putBuffer(r.buf)
+		s.held -= r.rng.Len
+		s.startLocked()
 		return
 	}
 	s.unqueueLocked(r)

@@ -408,6 +408,47 @@ func TestCloseEndsEverything(t *testing.T) {
 	})
 }
 
+// However many readers want large blocks, what is in memory for them is bounded.
+func TestBufferIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(append(equal(20, 600), 5000)...)
+		var mu sync.Mutex
+		under, most := int64(0), int64(0)
+		src.Open = func(ctx context.Context, r blockio.Range, body io.Reader) (io.Reader, error) {
+			mu.Lock()
+			under += r.Len
+			most = max(most, under)
+			mu.Unlock()
+			return body, sleep(ctx, time.Second)
+		}
+		s := fetch.New(src, ext, fetch.Options{Buffer: 2000, Keep: 1, MaxRequest: 600})
+		defer s.Close()
+		var wg sync.WaitGroup
+		for n := range int64(20) {
+			wg.Go(func() {
+				err := s.ReadRun(t.Context(), blockio.Demand, n, 1, func(int64, []byte) error {
+					time.Sleep(time.Second) // a slow decoder holds the bytes
+					mu.Lock()
+					defer mu.Unlock()
+					under -= 600
+					return nil
+				})
+				if err != nil {
+					t.Errorf("block %d: %v", n, err)
+				}
+			})
+		}
+		wg.Wait()
+		if most > 2000 {
+			t.Errorf("%d bytes in memory at a time, want at most 2000", most)
+		}
+		// A block larger than that is still served.
+		if err := s.ReadRun(t.Context(), blockio.Demand, 20, 1, ignore); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // A run of any length holds no more than what may be ahead.
 func TestLongRunIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

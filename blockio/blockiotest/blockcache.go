@@ -125,6 +125,29 @@ func TestBlockCache(t *testing.T, open func() blockio.BlockCache) {
 		check(t, held, 0)
 		held.Release()
 	})
+	t.Run("loads are bounded", func(t *testing.T) {
+		c := open()
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		reserved := 0
+		for c.Reserve(ctx, 2) == nil {
+			if reserved += 2; reserved > 200 {
+				t.Fatal("200 blocks may be loaded at a time")
+			}
+		}
+		if reserved == 0 {
+			t.Fatal("two blocks can't be loaded at a time")
+		}
+		waits := make(chan error)
+		go func() { waits <- c.Reserve(t.Context(), 2) }()
+		for range reserved / 2 {
+			c.Unreserve(2)
+		}
+		if err := <-waits; err != nil {
+			t.Errorf("Reserve: %v", err)
+		}
+		c.Unreserve(2)
+	})
 	t.Run("parallel", func(t *testing.T) {
 		c := open()
 		var wg sync.WaitGroup

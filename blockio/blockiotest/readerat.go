@@ -22,8 +22,16 @@ func TestReaderAt(t *testing.T, r blockio.ReaderAt, want []byte) {
 	t.Run("whole", func(t *testing.T) { readAt(t, r, want, 0, size) })
 	t.Run("ends", func(t *testing.T) {
 		for _, c := range []struct{ off, n int64 }{
-			{0, 0}, {0, 1}, {size - 1, 1}, {size, 0}, {size, 1}, {size + 1, 1}, {size + 1, 0},
-			{size - 1, 2}, {max(0, size-10), 20}, {0, size + 1},
+			{0, 0},
+			{0, 1},
+			{size - 1, 1},
+			{size, 0},
+			{size, 1},
+			{size + 1, 1},
+			{size + 1, 0},
+			{size - 1, 2},
+			{max(0, size-10), 20},
+			{0, size + 1},
 		} {
 			readAt(t, r, want, c.off, c.n)
 		}
