@@ -24,7 +24,7 @@ type Options struct {
 	// 4 MiB if 0.
 	Keep int64
 	// Buffer is how many bytes may be under way, kept or being delivered at a
-	// time; 64 MiB if 0. One request is let through even if it is larger.
+	// time; 64 MiB if 0. One request is let through beyond it.
 	Buffer int64
 }
 
