@@ -25,7 +25,7 @@ func (s *Scheduler) ReadRun(ctx context.Context, class blockio.Class, first, cou
 		return errRange(first, count, s.ext.Blocks())
 	}
 	r := run{s: s, ctx: ctx, class: class, next: first, end: first + count}
-	defer func() { s.leave(r.ahead...) }()
+	defer r.close()
 	for {
 		if err := r.lookAhead(); err != nil {
 			return err
@@ -47,25 +47,66 @@ type run struct {
 	next, end int64    // blocks that have not been joined
 	ahead     []*block // joined, not delivered
 	bytes     int64    // of ahead
+	reserved  int64    // of the scheduler's buffer
 }
 
 // lookAhead joins the next blocks, as many as may be under way at a time.
 func (r *run) lookAhead() error {
-	limit := lookAhead * r.s.opt.MaxRequest
+	limit := min(lookAhead*r.s.opt.MaxRequest, r.s.opt.Buffer)
 	if r.next == r.end || r.bytes > limit/2 || len(r.ahead) > maxAhead/2 {
 		return nil
 	}
 	var found []located
-	for ; r.next < r.end && (len(found) == 0 || r.bytes < limit && len(found) < maxAhead/2); r.next++ {
-		ext, err := r.s.ext.Extent(r.ctx, r.next)
+	bytes := int64(0)
+	for n := r.next; n < r.end && len(found) < maxAhead/2; n++ {
+		ext, err := r.s.ext.Extent(r.ctx, n)
 		if err != nil {
-			return &blockio.BlockError{Block: r.next, Err: err}
+			return &blockio.BlockError{Block: n, Err: err}
 		}
-		found = append(found, located{n: r.next, ext: ext})
-		r.bytes += ext.Len
+		if len(found) > 0 && r.bytes+bytes+ext.Len > limit {
+			break
+		}
+		found = append(found, located{n: n, ext: ext})
+		bytes += ext.Len
+	}
+	if ok, err := r.reserve(bytes); !ok {
+		return err
 	}
 	r.ahead = append(r.ahead, r.s.join(r.class, found)...)
+	r.next += int64(len(found))
+	r.bytes += bytes
 	return nil
+}
+
+// reserve takes n bytes of the scheduler's buffer. While the run still has
+// blocks ahead it does not wait for room: runs that hold some of it and wait
+// for more could wait for each other.
+func (r *run) reserve(n int64) (ok bool, err error) {
+	n = min(n, r.s.opt.Buffer)
+	ok = r.s.buffer.TryAcquire(n)
+	if !ok && len(r.ahead) == 0 {
+		if err := r.s.buffer.Acquire(r.ctx, n); err != nil {
+			return false, &blockio.BlockError{Block: r.next, Err: err}
+		}
+		ok = true
+	}
+	if ok {
+		r.reserved += n
+	}
+	return ok, nil
+}
+
+// unreserve gives back up to n bytes.
+func (r *run) unreserve(n int64) {
+	n = min(n, r.reserved)
+	r.reserved -= n
+	r.s.buffer.Release(n)
+}
+
+// close leaves the blocks that were not delivered. Their part of the buffer is
+// given back when the flights that go on without this reader have ended.
+func (r *run) close() {
+	r.s.abandon(r.ahead, func() { r.unreserve(r.reserved) })
 }
 
 // serve delivers the first block ahead, and fetches it once more if its bytes
@@ -85,6 +126,7 @@ func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 		}
 		if err == nil {
 			r.bytes -= (*b).ext.Len
+			r.unreserve((*b).ext.Len)
 			r.s.leave(*b)
 			r.ahead = r.ahead[1:]
 			return nil

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/cloopfs/cloopfs/blockio"
 )
 
@@ -23,8 +25,8 @@ type Options struct {
 	// Keep is how many bytes of stored blocks are kept after they arrived;
 	// 4 MiB if 0.
 	Keep int64
-	// Buffer is how many bytes may be under way, kept or being delivered at a
-	// time; 64 MiB if 0. One request is let through beyond it.
+	// Buffer is how many bytes may be under way or being delivered at a time;
+	// 64 MiB if 0. A single block may be longer.
 	Buffer int64
 }
 
@@ -41,14 +43,14 @@ type Scheduler struct {
 
 	ctx    context.Context // of every flight; ended by Close
 	cancel context.CancelFunc
-	wg     sync.WaitGroup // the goroutines of active requests
+	wg     sync.WaitGroup      // all goroutines
+	buffer *semaphore.Weighted // bytes that readers have asked for, see run.reserve
 
 	// mu guards the fields below, and those of block and request that say so.
 	mu     sync.Mutex
 	blocks map[int64]*block // flying, kept or failed
 	queue  [blockio.Classes][]*request
-	active int   // requests under way
-	held   int64 // bytes of requests that have a buffer
+	active int // requests under way
 	kept   []*request
 	room   int64 // of Keep, what is left
 	closed bool
@@ -98,7 +100,12 @@ func New(src blockio.Ranges, ext blockio.Extents, opt Options) *Scheduler {
 	if opt.Buffer == 0 {
 		opt.Buffer = 64 << 20
 	}
-	s := &Scheduler{src: src, ext: ext, opt: opt, blocks: make(map[int64]*block), room: opt.Keep}
+	s := &Scheduler{
+		src: src, ext: ext, opt: opt,
+		buffer: semaphore.NewWeighted(opt.Buffer),
+		blocks: make(map[int64]*block),
+		room:   opt.Keep,
+	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -172,19 +179,15 @@ func (s *Scheduler) submitLocked(r *request) {
 }
 
 // startLocked starts queued requests, the highest class first, as far as the
-// limits let it.
+// limit lets it.
 func (s *Scheduler) startLocked() {
 	for class := range s.queue {
-		for len(s.queue[class]) > 0 {
+		for len(s.queue[class]) > 0 && s.active < s.opt.Requests {
 			r := s.queue[class][0]
-			if s.active >= s.opt.Requests || s.active > 0 && s.held+r.rng.Len > s.opt.Buffer {
-				return
-			}
 			s.queue[class] = s.queue[class][1:]
 			r.started = true
 			r.users++ // the flight itself
 			s.active++
-			s.held += r.rng.Len
 			s.wg.Go(func() { s.fly(r) })
 		}
 	}
@@ -285,12 +288,34 @@ func (s *Scheduler) forgetLocked(b *block) {
 }
 
 // leave ends what join began.
-func (s *Scheduler) leave(blocks ...*block) {
+func (s *Scheduler) leave(b *block) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.releaseLocked(b.req)
+}
+
+// abandon leaves blocks that may still be flying, and calls then when they no
+// longer are.
+func (s *Scheduler) abandon(blocks []*block, then func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var flying []*block
 	for _, b := range blocks {
 		s.releaseLocked(b.req)
+		if b.req.started && !b.finished() {
+			flying = append(flying, b)
+		}
 	}
+	if len(flying) == 0 {
+		then()
+		return
+	}
+	s.wg.Go(func() {
+		for _, b := range flying {
+			<-b.done
+		}
+		then()
+	})
 }
 
 // releaseLocked drops one user of r. With the last goes its buffer, or its
@@ -301,8 +326,6 @@ func (s *Scheduler) releaseLocked(r *request) {
 	}
 	if r.started {
 		putBuffer(r.buf)
-		s.held -= r.rng.Len
-		s.startLocked()
 		return
 	}
 	s.unqueueLocked(r)

@@ -367,21 +367,24 @@ func TestTornRequest(t *testing.T) {
 
 // What arrived last is kept, within bounds.
 func TestKeep(t *testing.T) {
-	src, ext := newImage(equal(10, 100)...)
-	s := fetch.New(src, ext, fetch.Options{Keep: 300})
-	defer s.Close()
-	for _, n := range []int64{0, 1, 2, 3, 3, 2, 1, 0} {
-		if err := s.ReadRun(t.Context(), blockio.Demand, n, 1, ignore); err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(10, 100)...)
+		s := fetch.New(src, ext, fetch.Options{Keep: 300})
+		defer s.Close()
+		for _, n := range []int64{0, 1, 2, 3, 3, 2, 1, 0} {
+			if err := s.ReadRun(t.Context(), blockio.Demand, n, 1, ignore); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait() // until the flight has ended too
 		}
-	}
-	var got []int64
-	for _, r := range src.Asked() {
-		got = append(got, r.Off/100)
-	}
-	if diff := cmp.Diff([]int64{0, 1, 2, 3, 0}, got); diff != "" {
-		t.Errorf("blocks asked for (-want +got):\n%s", diff)
-	}
+		var got []int64
+		for _, r := range src.Asked() {
+			got = append(got, r.Off/100)
+		}
+		if diff := cmp.Diff([]int64{0, 1, 2, 3, 0}, got); diff != "" {
+			t.Errorf("blocks asked for (-want +got):\n%s", diff)
+		}
+	})
 }
 
 func TestCloseEndsEverything(t *testing.T) {
@@ -419,28 +422,40 @@ func TestBufferIsBounded(t *testing.T) {
 			under += r.Len
 			most = max(most, under)
 			mu.Unlock()
-			return body, sleep(ctx, time.Second)
+			err := sleep(ctx, time.Second)
+			if r.Off < 1800 { // given up: nobody will deliver it
+				mu.Lock()
+				under -= r.Len
+				mu.Unlock()
+			}
+			return body, err
 		}
 		s := fetch.New(src, ext, fetch.Options{Buffer: 2000, Keep: 1, MaxRequest: 600})
 		defer s.Close()
 		var wg sync.WaitGroup
 		for n := range int64(20) {
 			wg.Go(func() {
-				err := s.ReadRun(t.Context(), blockio.Demand, n, 1, func(int64, []byte) error {
+				ctx := t.Context()
+				if n < 3 { // some give up: their flights go on, and count
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeout(ctx, time.Second/2)
+					defer cancel()
+				}
+				err := s.ReadRun(ctx, blockio.Demand, n, 1, func(int64, []byte) error {
 					time.Sleep(time.Second) // a slow decoder holds the bytes
 					mu.Lock()
 					defer mu.Unlock()
 					under -= 600
 					return nil
 				})
-				if err != nil {
+				if err != nil && ctx.Err() == nil {
 					t.Errorf("block %d: %v", n, err)
 				}
 			})
 		}
 		wg.Wait()
-		if most > 2000+600 {
-			t.Errorf("%d bytes in memory at a time, want at most 2000 and one request", most)
+		if most > 2000 {
+			t.Errorf("%d bytes in memory at a time, want at most 2000", most)
 		}
 		// A block larger than that is still served.
 		if err := s.ReadRun(t.Context(), blockio.Demand, 20, 1, ignore); err != nil {
