@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/exec"
 	"slices"
@@ -96,9 +95,8 @@ func backgroundArgs(typed []string, o mountOptions) []string {
 func inBackground() bool { return os.Getenv(backgroundEnv) != "" }
 
 // runBackground is the background process's main function.
-func runBackground() int {
+func runBackground(ctx context.Context) int {
 	os.Unsetenv(backgroundEnv)
-	signalsIgnored()
 	options, reply := os.NewFile(optionsFD, "options"), os.NewFile(answerFD, "answer")
 	var o mountOptions
 	err := json.NewDecoder(bufio.NewReader(options)).Decode(&o)
@@ -112,7 +110,7 @@ func runBackground() int {
 	}
 	log, err := o.Log.open(nil)
 	if err == nil {
-		err = serveInBackground(o, log, func(r readiness) { say(answer{Ready: r}) })
+		err = serveMount(ctx, o, log, func(r readiness) { say(answer{Ready: r}) })
 	}
 	if err == nil {
 		return exitOK
@@ -124,10 +122,4 @@ func runBackground() int {
 	}
 	say(a)
 	return a.Code
-}
-
-func serveInBackground(o mountOptions, log *slog.Logger, ready func(readiness)) error {
-	ctx, stop := notifyContext()
-	defer stop()
-	return serveMount(ctx, o, log, ready)
 }

@@ -13,12 +13,12 @@ import (
 )
 
 func main() {
-	if inBackground() {
-		os.Exit(runBackground())
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal kills
+	if inBackground() {
+		signal.Ignore(syscall.SIGHUP) // the end of a terminal that is not its own
+		os.Exit(runBackground(ctx))
+	}
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
