@@ -115,17 +115,18 @@ func (s *Source) found(at *url.URL) {
 }
 
 func (s *Source) getOnce(ctx context.Context, at *url.URL, r blockio.Range) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
-	if err != nil {
-		return nil, cause(ctx, err)
-	}
+	req := (&http.Request{Method: http.MethodGet, URL: at, Host: at.Host, Header: make(http.Header)}).WithContext(ctx)
 	req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", r.Off, r.End()-1))
 	req.Header.Set("Accept-Encoding", "identity")
 	req.Header.Set("User-Agent", s.opt.UserAgent)
 	if r.Refetch {
 		req.Header.Set("Cache-Control", "no-cache")
 	}
-	resp, err := s.client.Do(req)
+	if at.User != nil {
+		password, _ := at.User.Password()
+		req.SetBasicAuth(at.User.Username(), password)
+	}
+	resp, err := s.transport.RoundTrip(req)
 	if err != nil {
 		return nil, cause(ctx, err)
 	}
@@ -151,17 +152,22 @@ func expired(code int) bool {
 	return false
 }
 
-// redirectTarget is where location leads from at. From https it must not lead
-// to http.
+// redirectTarget is where location leads from at. Credentials go along within
+// the same scheme, host and port only. From https it must not lead to http.
 func redirectTarget(at *url.URL, location string) (*url.URL, error) {
 	to, err := at.Parse(location)
 	switch {
 	case err != nil || location == "":
 		return nil, fmt.Errorf("%w: no usable Location", errRedirect)
+	case to.Hostname() == "":
+		return nil, fmt.Errorf("%w: to a URL without a host", errRedirect)
 	case to.Scheme != "http" && to.Scheme != "https":
 		return nil, fmt.Errorf("%w: to a URL of scheme %q", errRedirect, to.Scheme)
 	case at.Scheme == "https" && to.Scheme == "http":
 		return nil, fmt.Errorf("%w: from https to http", errRedirect)
+	}
+	if to.Scheme == at.Scheme && to.Host == at.Host {
+		to.User = at.User
 	}
 	return to, nil
 }

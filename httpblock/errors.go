@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
 	"time"
 )
 
@@ -61,20 +60,11 @@ func permanent(err error, opening bool) bool {
 	return false
 }
 
-// cause is why a request made under ctx failed: the error of net/http without
-// the URL, or errStalled where the attempt was given up.
+// cause is why a request made under ctx failed: err, or errStalled where the
+// attempt was given up.
 func cause(ctx context.Context, err error) error {
 	if errors.Is(context.Cause(ctx), errStalled) {
 		return errStalled
-	}
-	return withoutURL(err)
-}
-
-// withoutURL cuts from an error of net/http or net/url what shows the URL.
-func withoutURL(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		return u.Err
 	}
 	return err
 }

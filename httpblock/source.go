@@ -36,10 +36,10 @@ const headSize = 8 << 10
 // Source is a file on a web server. It implements [blockio.Ranges] and
 // [blockio.ReaderAt].
 type Source struct {
-	opt    Options
-	url    *url.URL // as given
-	client *http.Client
-	stall  time.Duration // an attempt is given up after so long without a byte
+	opt       Options
+	url       *url.URL // as given
+	transport *http.Transport
+	stall     time.Duration // an attempt is given up after so long without a byte
 
 	// Set by Open, constant afterwards.
 	pin     *pinned
@@ -69,10 +69,7 @@ func Open(ctx context.Context, rawURL string, opt Options) (*Source, error) {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Source{opt: opt, url: u, target: u, stall: stallTime(opt.Timeout)}
-	s.client = &http.Client{
-		Transport:     newTransport(opt.Connections, s.stall),
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	s.transport = newTransport(opt.Connections, s.stall)
 	_, err = s.retry(ctx, time.Now(), func(until time.Time) (int, error) { return 0, s.readHead(ctx, until) })
 	if err != nil {
 		s.Close()
@@ -117,38 +114,38 @@ func (s *Source) Size() int64 { return s.pin.size }
 func (s *Source) ModTime() time.Time { return s.modTime }
 
 // Close drops the kept connections. Streams that are being read go on.
-func (s *Source) Close() { s.client.CloseIdleConnections() }
+func (s *Source) Close() { s.transport.CloseIdleConnections() }
 
 // OpenRange starts reading r. The request is made by the first Read.
 func (s *Source) OpenRange(ctx context.Context, r blockio.Range) (io.ReadCloser, error) {
-	if r.Off < 0 || r.Len < 0 || r.End() > s.Size() {
+	if r.Off < 0 || r.Len < 0 || r.Len > s.Size() || r.Off > s.Size()-r.Len {
 		return nil, fmt.Errorf("bytes %d+%d of a file of %d", r.Off, r.Len, s.Size())
 	}
-	return &stream{ctx: ctx, src: s, left: r, progress: time.Now()}, nil
+	return &stream{ctx: ctx, src: s, left: r}, nil
 }
 
 // ReadAtContext reads bytes of the file: one request, or none for the first
 // few kilobytes.
 func (s *Source) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
-	if off >= 0 && off+int64(len(p)) <= int64(len(s.head)) {
+	if off >= 0 && off <= int64(len(s.head)) && len(p) <= len(s.head)-int(off) {
 		return copy(p, s.head[off:]), nil
 	}
 	return blockio.ReadRange(ctx, s, p, off)
 }
 
-// giveUp is when to stop trying if the last byte arrived at progress; zero
-// means never.
-func (s *Source) giveUp(progress time.Time) time.Time {
+// giveUp is when to stop trying if nothing has arrived since start; zero means
+// never.
+func (s *Source) giveUp(start time.Time) time.Time {
 	if s.opt.Timeout == 0 {
 		return time.Time{}
 	}
-	return progress.Add(s.opt.Timeout)
+	return start.Add(s.opt.Timeout)
 }
 
 // retry calls try until it succeeds, fails for good, or Timeout has passed
-// since the time of the last progress. try gets that moment.
-func (s *Source) retry(ctx context.Context, progress time.Time, try func(until time.Time) (int, error)) (int, error) {
-	until := s.giveUp(progress)
+// since start. try gets that moment.
+func (s *Source) retry(ctx context.Context, start time.Time, try func(until time.Time) (int, error)) (int, error) {
+	until := s.giveUp(start)
 	if !until.IsZero() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadlineCause(ctx, until, errStalled)
@@ -178,10 +175,10 @@ func (s *Source) retry(ctx context.Context, progress time.Time, try func(until t
 		return n, nil
 	case ctx.Err() == nil: // permanent
 		return n, last
-	case errors.Is(err, errStalled):
+	case errors.Is(context.Cause(ctx), errStalled):
 		return n, fmt.Errorf("gave up after %v: %w", s.opt.Timeout, last)
-	default:
-		return n, err
+	default: // not err: that may be the cause, which need not wrap ctx.Err()
+		return n, ctx.Err()
 	}
 }
 

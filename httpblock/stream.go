@@ -12,11 +12,10 @@ import (
 // stream reads a range, through as many requests as that takes. It is not safe
 // for concurrent use.
 type stream struct {
-	ctx      context.Context // of OpenRange: it bounds every request of the stream
-	src      *Source
-	left     blockio.Range // what has not been read yet
-	attempt  *attempt      // nil: the next Read makes a request
-	progress time.Time     // when the last byte arrived
+	ctx     context.Context // of OpenRange: it bounds every request of the stream
+	src     *Source
+	left    blockio.Range // what has not been read yet
+	attempt *attempt      // nil: the next Read makes a request
 }
 
 func (st *stream) Read(p []byte) (int, error) {
@@ -27,29 +26,23 @@ func (st *stream) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	p = p[:min(int64(len(p)), st.left.Len)]
-	n := 0
+	start := time.Now()
 	if st.attempt != nil {
-		st.attempt.until = st.src.giveUp(st.progress)
-		n, _ = st.readOnce(p) // an error is a reason to ask again
+		st.attempt.until = st.src.giveUp(start)
+		if n, err := st.readOnce(p); err == nil {
+			return n, nil
+		} // an error is a reason to ask again
 	}
-	if n == 0 {
-		var err error
-		n, err = st.src.retry(st.ctx, st.progress, func(until time.Time) (int, error) {
-			if st.attempt == nil {
-				a, err := st.src.attempt(st.ctx, st.left, until)
-				if err != nil {
-					return 0, err
-				}
-				st.attempt = a
+	return st.src.retry(st.ctx, start, func(until time.Time) (int, error) {
+		if st.attempt == nil {
+			a, err := st.src.attempt(st.ctx, st.left, until)
+			if err != nil {
+				return 0, err
 			}
-			return st.readOnce(p)
-		})
-		if err != nil {
-			return 0, err
+			st.attempt = a
 		}
-	}
-	st.progress = time.Now()
-	return n, nil
+		return st.readOnce(p)
+	})
 }
 
 // readOnce reads from the response at hand. It fails if that brings nothing

@@ -1,6 +1,7 @@
 package httpblock
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -28,7 +29,7 @@ func Redact(u *url.URL) string {
 func parse(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
-		return nil, fmt.Errorf("not a URL: %w", withoutURL(err))
+		return nil, errors.New("not a URL") // the reason may hold a part of a password
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
 		return nil, fmt.Errorf("%s: not an http or https URL", Redact(u))
