@@ -157,7 +157,9 @@ func (s *Source) retry(ctx context.Context, start time.Time, try func(until time
 		if err == nil {
 			return n, nil
 		}
-		last = err
+		if last == nil || !errors.Is(err, errStalled) {
+			last = err // being cut short at the end says less than what was wrong before
+		}
 		var status *StatusError
 		switch {
 		case permanent(err, s.pin == nil):

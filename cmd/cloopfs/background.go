@@ -9,8 +9,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"slices"
 	"syscall"
+
+	"github.com/spf13/pflag"
 )
 
 // A mount in the background is served by a second process of this program in a
@@ -31,9 +32,9 @@ type answer struct {
 	Code  int
 }
 
-// mountBackground starts the background process and returns when the disk is
-// mounted or can't be.
-func mountBackground(ctx context.Context, o mountOptions, stderr io.Writer) error {
+// mountBackground starts the background process, which shows args as its own,
+// and returns when the disk is mounted or can't be.
+func mountBackground(ctx context.Context, args []string, o mountOptions, stderr io.Writer) error {
 	optionsRead, optionsWrite, err := os.Pipe()
 	if err != nil {
 		return err
@@ -47,7 +48,7 @@ func mountBackground(ctx context.Context, o mountOptions, stderr io.Writer) erro
 	defer answerRead.Close()
 
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Args = backgroundArgs(os.Args, o)
+	cmd.Args = args
 	cmd.Env = append(os.Environ(), backgroundEnv+"=1")
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{optionsRead, answerWrite} // optionsFD, answerFD; 0-2 are /dev/null
@@ -76,20 +77,12 @@ func mountBackground(ctx context.Context, o mountOptions, stderr io.Writer) erro
 	return nil
 }
 
-// backgroundArgs is what ps(1) shows of the background process: the arguments
-// as typed, with SOURCE and MOUNTPOINT as they may be shown.
-func backgroundArgs(typed []string, o mountOptions) []string {
-	args := slices.Clone(typed)
-	args[0] = "cloopfs"
-	for i := range args {
-		if args[i] == o.Source {
-			args[i] = shown(o.Source)
-		}
-	}
-	if abs := len(args) - 1; args[abs] != shown(o.Source) {
-		args[abs] = o.Mountpoint
-	}
-	return args
+// backgroundArgs is what ps(1) shows of the background process: the flags that
+// were given, SOURCE as it may be shown, and MOUNTPOINT last.
+func backgroundArgs(flags *pflag.FlagSet, o mountOptions) []string {
+	args := []string{"cloopfs", "mount"}
+	flags.Visit(func(f *pflag.Flag) { args = append(args, "--"+f.Name+"="+f.Value.String()) })
+	return append(args, shown(o.Source), o.Mountpoint)
 }
 
 func inBackground() bool { return os.Getenv(backgroundEnv) != "" }

@@ -26,6 +26,9 @@ its name when it is complete.`,
   cloopfs extract https://example.org/KNOPPIX - | sha256sum`,
 		Args: args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkSource(args[0]); err != nil {
+				return err
+			}
 			if err := o.validate(); err != nil {
 				return err
 			}
@@ -47,15 +50,19 @@ its name when it is complete.`,
 	return cmd
 }
 
-// extractTo writes the disk to path. What is there is replaced when the disk is
-// complete; a device is written in place.
+// extractTo writes the disk to path. A regular file that is there, or that a
+// link there leads to, is replaced when the disk is complete, and lends its
+// mode; a device is written in place.
 func extractTo(ctx context.Context, l *line, path string) (err error) {
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		f, err := os.OpenFile(path, os.O_WRONLY, 0)
-		if err != nil {
-			return outputFailure(err)
+	mode := 0o666 &^ umask()
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
+	if info, err := os.Stat(path); err == nil {
+		if !info.Mode().IsRegular() {
+			return extractInto(ctx, l, path)
 		}
-		return errors.Join(extract(ctx, l, f), outputFailure(f.Close()))
+		mode = info.Mode().Perm()
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
@@ -71,10 +78,20 @@ func extractTo(ctx context.Context, l *line, path string) (err error) {
 	if err := extract(ctx, l, w); err != nil {
 		return err
 	}
-	if err := errors.Join(w.finish(), f.Chmod(0o666&^umask()), f.Close()); err != nil {
+	if err := errors.Join(w.finish(), f.Chmod(mode), f.Close()); err != nil {
 		return outputFailure(err)
 	}
 	return outputFailure(os.Rename(f.Name(), path))
+}
+
+// extractInto writes the disk to a device, or to whatever else is at path.
+func extractInto(ctx context.Context, l *line, path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return outputFailure(err)
+	}
+	err = extract(ctx, l, f)
+	return errors.Join(err, outputFailure(f.Close()))
 }
 
 // extract writes the disk to w.

@@ -56,7 +56,7 @@ SOURCE is the http or https URL of a cloop image.`,
 			if foreground {
 				return mountForeground(cmd.Context(), o, cmd.ErrOrStderr())
 			}
-			return mountBackground(cmd.Context(), o, cmd.ErrOrStderr())
+			return mountBackground(cmd.Context(), backgroundArgs(cmd.Flags(), o), o, cmd.ErrOrStderr())
 		},
 	}
 	f := cmd.Flags()
@@ -73,6 +73,9 @@ SOURCE is the http or https URL of a cloop image.`,
 
 // complete checks the flags and fills in what follows from them.
 func (o *mountOptions) complete(mode string) error {
+	if err := checkSource(o.Source); err != nil {
+		return err
+	}
 	if err := o.validate(); err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ const busyTime = 300 * time.Millisecond
 
 func umount(cmd *cobra.Command, path string, lazy, force bool) error {
 	fail := func(err error, hint string) error {
-		return &failure{code: exitFailure, err: fmt.Errorf("umount %s: %w", path, err), hint: hint}
+		return &failure{code: exitFailure, err: fmt.Errorf("umount %s: %w", shown(path), err), hint: hint}
 	}
 	m, found, err := mounts.At(path)
 	if err != nil {

@@ -6,6 +6,9 @@ import (
 	"io"
 	"strings"
 
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
 	"github.com/cloopfs/cloopfs/cloop"
 	"github.com/cloopfs/cloopfs/httpblock"
 )
@@ -34,8 +37,18 @@ func (f *failure) Unwrap() error { return f.err }
 
 func usage(err error) error { return &failure{code: exitUsage, err: err} }
 
-// exitCode is the exit status that err stands for. What cobra itself says (an
-// unknown command) is about usage.
+// flagError is what is wrong with a flag. The flags' library would show the
+// value as it is, and a forgotten value makes that the next argument.
+func flagError(_ *cobra.Command, err error) error {
+	var value *pflag.InvalidValueError
+	if errors.As(err, &value) {
+		err = fmt.Errorf("--%s %s: %w", value.GetFlag().Name, shown(value.GetValue()), errors.Unwrap(value))
+	}
+	return usage(err)
+}
+
+// exitCode is the exit status that err stands for. What cobra itself says
+// (flags that exclude each other) is about usage.
 func exitCode(err error) int {
 	var f *failure
 	if errors.As(err, &f) {
@@ -53,7 +66,7 @@ func sourceFailure(err error) error {
 	case errors.Is(err, httpblock.ErrNoRanges):
 		f.hint = "use a mirror that supports Range requests"
 	case errors.Is(err, httpblock.ErrChanged):
-		f.hint = "unmount and mount again; publish new images under new names"
+		f.hint = "try again; publish new images under new names"
 	}
 	return f
 }

@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -48,10 +49,26 @@ a web server: blocks are fetched when they are read, decoded in memory, and
 shown as one disk file for loop devices and guests.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs,
+		RunE:          noCommand,
+
+		SuggestionsMinimumDistance: 2, // letters
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
+	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newMountCmd(), newUmountCmd(), newExtractCmd(), newVersionCmd())
 	return root
+}
+
+// noCommand is what runs when no command was given, or none that exists.
+func noCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return &failure{code: exitUsage, err: errors.New("no command given"), hint: "cloopfs --help"}
+	}
+	f := &failure{code: exitUsage, err: fmt.Errorf("unknown command %q", shown(args[0])), hint: "cloopfs --help"}
+	if like := root.SuggestionsFor(args[0]); len(like) > 0 {
+		f.hint = "cloopfs " + like[0]
+	}
+	return f
 }
 
 // args makes a wrong number of arguments a usage error.

@@ -46,9 +46,6 @@ type line struct {
 // openLine opens the image at source and joins the layers over it. memory is
 // the bound of the decoded blocks kept, in bytes.
 func openLine(ctx context.Context, source string, opt sourceOptions, memory int64, log *slog.Logger) (*line, error) {
-	if !strings.HasPrefix(source, "http://") && !strings.HasPrefix(source, "https://") {
-		return nil, usage(fmt.Errorf("%s: not an http or https URL", shown(source)))
-	}
 	src, err := httpblock.Open(ctx, source, httpblock.Options{
 		Timeout:     time.Duration(opt.Timeout),
 		Connections: opt.Connections,
@@ -75,9 +72,23 @@ func (l *line) Close() {
 	l.source.Close()
 }
 
-// shown is the form of source that may be shown.
-func shown(source string) string {
-	u, err := url.Parse(source)
+// checkSource says whether source is of a kind that can be opened.
+func checkSource(source string) error {
+	if err := httpblock.CheckURL(source); err != nil {
+		return usage(fmt.Errorf("%s: %w", shown(source), err))
+	}
+	return nil
+}
+
+// shown is the form of an argument that may be shown: a URL loses its secrets.
+func shown(arg string) string {
+	if !strings.Contains(arg, "://") {
+		if user, _, ok := strings.Cut(arg, "@"); ok && strings.Contains(user, ":") {
+			return "SOURCE" // user:password@host without a scheme
+		}
+		return arg
+	}
+	u, err := url.Parse(arg)
 	if err != nil {
 		return "SOURCE" // what can't be parsed may hold a password anywhere
 	}

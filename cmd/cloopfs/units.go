@@ -40,7 +40,7 @@ func formatSize(n int64) string {
 		return fmt.Sprintf("%d B", n)
 	}
 	f, i := float64(n)/1024, 0
-	for f >= 1024 && i < len(names)-1 {
+	for f >= 1023.95 && i < len(names)-1 { // 1023.95 would be written 1024
 		f, i = f/1024, i+1
 	}
 	s := strconv.FormatFloat(f, 'f', 1, 64)

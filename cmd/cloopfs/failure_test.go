@@ -1,0 +1,87 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/cloop"
+	"github.com/cloopfs/cloopfs/httpblock"
+)
+
+func TestOneLine(t *testing.T) {
+	tests := []struct{ in, want string }{
+		{"", ""},
+		{"plain", "plain"},
+		{"two\nlines", "two lines"},
+		{"a\r\nb", "a  b"},
+		{"tab\there", "tab here"},
+		{"\x1b[31mred\x1b[0m", " [31mred [0m"},
+		{"nul\x00 bell\x07 del\x7f", "nul  bell  del "},
+		{"Grüße, 世界", "Grüße, 世界"},
+		{"\n", " "},
+	}
+	for _, tt := range tests {
+		if got := oneLine(tt.in); got != tt.want {
+			t.Errorf("oneLine(%q): got %q, want %q", tt.in, got, tt.want)
+		}
+	}
+}
+
+func TestReport(t *testing.T) {
+	tests := []struct {
+		name string
+		err  error
+		want string
+	}{
+		{"plain", errors.New("no luck"), "cloopfs: no luck\n"},
+		{"two lines", errors.New("no\nluck"), "cloopfs: no luck\n"},
+		{"joined", errors.Join(errors.New("no"), errors.New("luck")), "cloopfs: no luck\n"},
+		{"failure", &failure{code: 4, err: errors.New("no luck")}, "cloopfs: no luck\n"},
+		{"hint", &failure{code: 4, err: errors.New("no luck"), hint: "try again"}, "cloopfs: no luck\ncloopfs: hint: try again\n"},
+		{"wrapped hint", fmt.Errorf("now: %w", &failure{err: errors.New("no luck"), hint: "try again"}), "cloopfs: now: no luck\ncloopfs: hint: try again\n"},
+	}
+	for _, tt := range tests {
+		var got strings.Builder
+		report(&got, tt.err)
+		if got.String() != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, got.String(), tt.want)
+		}
+	}
+}
+
+func TestExitCode(t *testing.T) {
+	source := func(err error) error { return sourceFailure(fmt.Errorf("open x: %w", err)) }
+	tests := []struct {
+		name string
+		err  error
+		want int
+	}{
+		{"of cobra", errors.New("unknown command"), 2},
+		{"usage", usage(errors.New("x")), 2},
+		{"wrapped", fmt.Errorf("x: %w", &failure{code: 5, err: errors.New("y")}), 5},
+		{"output", outputFailure(os.ErrPermission), 1},
+		{"mount", mountFailure(errors.New("x")), 5},
+		{"no image", source(cloop.ErrFormat), 3},
+		{"unsupported", source(cloop.ErrUnsupported), 3},
+		{"corrupt", source(cloop.ErrCorrupt), 3},
+		{"corrupt block", sourceFailure(&blockio.BlockError{Block: 7, Err: cloop.ErrCorrupt}), 3},
+		{"no ranges", source(httpblock.ErrNoRanges), 4},
+		{"changed", source(httpblock.ErrChanged), 4},
+		{"404", source(&httpblock.StatusError{Code: 404}), 4},
+		{"cut off", source(io.ErrUnexpectedEOF), 4},
+		{"ended early", source(blockio.ErrShortSource), 4},
+	}
+	for _, tt := range tests {
+		if got := exitCode(tt.err); got != tt.want {
+			t.Errorf("%s: got exit status %d, want %d", tt.name, got, tt.want)
+		}
+	}
+	if err := outputFailure(nil); err != nil {
+		t.Errorf("outputFailure(nil): got %v, want nil", err)
+	}
+}

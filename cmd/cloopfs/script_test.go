@@ -1,0 +1,256 @@
+package main
+
+import (
+	"bytes"
+	"compress/zlib"
+	"encoding/binary"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/cloopfs/cloopfs/internal/testserver"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"cloopfs": main})
+}
+
+// TestScripts runs testdata/script. Besides testscript's own commands there are
+//
+//	exits N program args...   run it; its exit status must be N
+//	mkdisk file               write a disk of 1,000,000 bytes, data and zeros
+//	mkcloop [flags] disk file write the V2.0 image of a disk, see mkcloopCmd
+//	rangeserver [knob...] file  serve file, see rangeserverCmd
+//	allocated max file...     the files' data takes at most max bytes
+//	files dir name...         the directory holds these files and no others
+//
+// and the condition [root].
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // a program with the race detector sleeps for a second when it ends
+			return nil
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond == "root" {
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":       exitsCmd,
+			"mkdisk":      mkdiskCmd,
+			"mkcloop":     mkcloopCmd,
+			"rangeserver": rangeserverCmd,
+			"allocated":   allocatedCmd,
+			"files":       filesCmd,
+		},
+	})
+}
+
+func exitsCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits N program args...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("got exit status %d, want %d", got, want)
+	}
+}
+
+// testDisk is a disk of n bytes: stretches of random data, of text and of zeros.
+func testDisk(n int) []byte {
+	disk := make([]byte, n)
+	chacha := rand.NewChaCha8([32]byte{2})
+	rnd := rand.New(chacha)
+	for off := 0; off < n; {
+		part := disk[off:min(n, off+1000+rnd.IntN(60_000))]
+		switch rnd.IntN(4) {
+		case 0:
+			chacha.Read(part)
+		case 1:
+			copy(part, bytes.Repeat([]byte("a line of text\n"), len(part)/15+1))
+		}
+		off += len(part)
+	}
+	copy(disk, "the first bytes")
+	clear(disk[n/2 : n*3/4]) // what every disk has: a large hole
+	return disk
+}
+
+func mkdiskCmd(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: mkdisk file")
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), testDisk(1_000_000), 0o666))
+}
+
+// cloopImage describes an image to be made.
+type cloopImage struct {
+	blockSize int
+	version   string
+	holes     bool // zero blocks are stored as nothing, as mkuzip does it
+	corrupt   int  // the block whose stored bytes are damaged; -1: none
+}
+
+// make returns the image of a disk. The last block may be short, as some
+// writers leave it.
+func (c cloopImage) make(disk []byte) []byte {
+	blocks := (len(disk) + c.blockSize - 1) / c.blockSize
+	index := make([]byte, 0, 8*(blocks+1))
+	var stored bytes.Buffer
+	start := 136 + 8*(blocks+1)
+	zw, _ := zlib.NewWriterLevel(nil, zlib.BestSpeed)
+	for n := range blocks {
+		index = binary.BigEndian.AppendUint64(index, uint64(start+stored.Len()))
+		block := disk[n*c.blockSize : min(len(disk), (n+1)*c.blockSize)]
+		if c.holes && len(bytes.Trim(block, "\x00")) == 0 {
+			continue
+		}
+		at := stored.Len()
+		zw.Reset(&stored)
+		zw.Write(block)
+		zw.Close()
+		if n == c.corrupt {
+			stored.Bytes()[(at+stored.Len())/2] ^= 0xff
+		}
+	}
+	index = binary.BigEndian.AppendUint64(index, uint64(start+stored.Len()))
+	preamble := make([]byte, 128)
+	copy(preamble, "#!/bin/sh\n#"+c.version+" Format\nmodprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\n")
+	image := binary.BigEndian.AppendUint32(preamble, uint32(c.blockSize))
+	image = binary.BigEndian.AppendUint32(image, uint32(blocks))
+	return append(append(image, index...), stored.Bytes()...)
+}
+
+// mkcloopCmd has flags for each field of cloopImage.
+func mkcloopCmd(ts *testscript.TestScript, _ bool, args []string) {
+	var c cloopImage
+	f := flag.NewFlagSet("mkcloop", flag.ContinueOnError)
+	f.IntVar(&c.blockSize, "block", 65536, "block size")
+	f.StringVar(&c.version, "version", "V2.0", "version in the preamble")
+	f.BoolVar(&c.holes, "holes", false, "store zero blocks as nothing")
+	f.IntVar(&c.corrupt, "corrupt", -1, "block to damage")
+	ts.Check(f.Parse(args))
+	if f.NArg() != 2 {
+		ts.Fatalf("usage: mkcloop [flags] disk file")
+	}
+	disk, err := os.ReadFile(ts.MkAbs(f.Arg(0)))
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(f.Arg(1)), c.make(disk), 0o666))
+}
+
+// rangeserverCmd serves a file until the script ends, and sets URL to its URL
+// and HOST to the server's host and port. The flags are faults of the server;
+// with -after they begin after so many requests.
+func rangeserverCmd(ts *testscript.TestScript, _ bool, args []string) {
+	var c testserver.Config
+	f := flag.NewFlagSet("rangeserver", flag.ContinueOnError)
+	f.BoolVar(&c.IgnoreRange, "norange", false, "ignore Range requests")
+	f.IntVar(&c.Status, "status", 0, "answer with this status, for ever unless -times is given")
+	f.IntVar(&c.StatusTimes, "times", -1, "how often -status happens")
+	f.StringVar(&c.RetryAfter, "retry-after", "", "Retry-After, with -status")
+	f.IntVar(&c.Truncate, "truncate", 0, "bodies to cut off")
+	f.IntVar(&c.Reset, "reset", 0, "requests to reset")
+	f.IntVar(&c.FlipTimes, "flip", 0, "how often a bit is flipped")
+	f.Int64Var(&c.FlipOffset, "at", 0, "where the bit is flipped")
+	f.StringVar(&c.ETag, "etag", "", "ETag")
+	hang := f.Bool("hang", false, "never answer")
+	after := f.Int64("after", 0, "requests before all that begins")
+	ts.Check(f.Parse(args))
+	if f.NArg() != 1 {
+		ts.Fatalf("usage: rangeserver [flags] file")
+	}
+	if c.Status == 0 {
+		c.StatusTimes = 0
+	}
+	if *hang {
+		c.Hang = testserver.HangBeforeHeaders
+	}
+	name := f.Arg(0)
+	srv, err := testserver.New()
+	ts.Check(err)
+	ts.Check(srv.AddFile(name, ts.MkAbs(name)))
+	var requests atomic.Int64
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if requests.Add(1) == *after+1 {
+			srv.Set(func(now *testserver.Config) { *now = c })
+		}
+		srv.ServeHTTP(w, r)
+	}))
+	ts.Defer(func() {
+		srv.Close()
+		front.Close()
+	})
+	ts.Setenv("HOST", strings.TrimPrefix(front.URL, "http://"))
+	ts.Setenv("URL", front.URL+"/"+name)
+}
+
+func allocatedCmd(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: allocated max file...")
+	}
+	most, err := strconv.ParseInt(args[0], 10, 64)
+	ts.Check(err)
+	for _, name := range args[1:] {
+		var stat syscall.Stat_t
+		ts.Check(syscall.Stat(ts.MkAbs(name), &stat))
+		if got := stat.Blocks * 512; got > most {
+			ts.Fatalf("%s: got %d bytes allocated of %d, want at most %d", name, got, stat.Size, most)
+		}
+	}
+}
+
+func filesCmd(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) == 0 {
+		ts.Fatalf("usage: files dir name...")
+	}
+	entries, err := os.ReadDir(ts.MkAbs(args[0]))
+	ts.Check(err)
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.Name())
+	}
+	if want := args[1:]; strings.Join(got, " ") != strings.Join(want, " ") {
+		ts.Fatalf("got the files %q, want %q", got, want)
+	}
+}
+
+// TestTestDisk checks that what the scripts read is worth reading.
+func TestTestDisk(t *testing.T) {
+	disk := testDisk(1_000_000)
+	zero := 0
+	for p := disk; len(p) > 0; p = p[min(len(p), holeSize):] {
+		if isHole(p) {
+			zero++
+		}
+	}
+	image := cloopImage{blockSize: 65536, version: "V2.0", corrupt: -1}.make(disk)
+	if zero < 80 || len(image) < 150_000 {
+		t.Errorf("got %d pages of zeros and an image of %d bytes, want more", zero, len(image))
+	}
+}
