@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"compress/zlib"
-	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/cloopfs/cloopfs/cloop/clooptest"
 	"github.com/cloopfs/cloopfs/internal/testserver"
 )
 
@@ -117,34 +117,24 @@ type cloopImage struct {
 	corrupt   int  // the block whose stored bytes are damaged; -1: none
 }
 
-// make returns the image of a disk. The last block may be short, as some
-// writers leave it.
+// make returns the image of a disk.
 func (c cloopImage) make(disk []byte) []byte {
-	blocks := (len(disk) + c.blockSize - 1) / c.blockSize
-	index := make([]byte, 0, 8*(blocks+1))
-	var stored bytes.Buffer
-	start := 136 + 8*(blocks+1)
-	zw, _ := zlib.NewWriterLevel(nil, zlib.BestSpeed)
-	for n := range blocks {
-		index = binary.BigEndian.AppendUint64(index, uint64(start+stored.Len()))
-		block := disk[n*c.blockSize : min(len(disk), (n+1)*c.blockSize)]
+	var stored [][]byte
+	for off := 0; off < len(disk); off += c.blockSize {
+		block := disk[off:min(off+c.blockSize, len(disk))]
 		if c.holes && len(bytes.Trim(block, "\x00")) == 0 {
+			stored = append(stored, nil)
 			continue
 		}
-		at := stored.Len()
-		zw.Reset(&stored)
-		zw.Write(block)
-		zw.Close()
-		if n == c.corrupt {
-			stored.Bytes()[(at+stored.Len())/2] ^= 0xff
-		}
+		stored = append(stored, clooptest.Deflate(block, zlib.BestSpeed))
 	}
-	index = binary.BigEndian.AppendUint64(index, uint64(start+stored.Len()))
-	preamble := make([]byte, 128)
-	copy(preamble, "#!/bin/sh\n#"+c.version+" Format\nmodprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\n")
-	image := binary.BigEndian.AppendUint32(preamble, uint32(c.blockSize))
-	image = binary.BigEndian.AppendUint32(image, uint32(blocks))
-	return append(append(image, index...), stored.Bytes()...)
+	if c.corrupt >= 0 {
+		p := stored[c.corrupt]
+		p[len(p)/2] ^= 0xff
+	}
+	image := clooptest.Assemble(c.blockSize, stored)
+	copy(image[bytes.Index(image, []byte("V2.0")):], c.version)
+	return image
 }
 
 // mkcloopCmd has flags for each field of cloopImage.
