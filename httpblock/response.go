@@ -24,6 +24,10 @@ type span struct {
 // and which part of the range it brings: a server may legally send less. pin
 // is nil for the first answer of all.
 func judge(resp *http.Response, off, n int64, pin *pinned) (span, error) {
+	if pin == nil && (resp.StatusCode == http.StatusRequestedRangeNotSatisfiable ||
+		resp.StatusCode == http.StatusOK && resp.ContentLength == 0) {
+		return span{}, fmt.Errorf("%w: the file is empty", errAnswer)
+	}
 	asked := fmt.Sprintf("answered %d to bytes=%d-%d", resp.StatusCode, off, off+n-1)
 	switch resp.StatusCode {
 	case http.StatusPartialContent:
@@ -35,9 +39,6 @@ func judge(resp *http.Response, off, n int64, pin *pinned) (span, error) {
 		}
 		return span{}, fmt.Errorf("%w (%s)", ErrNoRanges, asked)
 	case http.StatusRequestedRangeNotSatisfiable:
-		if pin == nil {
-			return span{}, fmt.Errorf("%w: the file is empty (%s)", errAnswer, asked)
-		}
 		return span{}, fmt.Errorf("%w (%s)", ErrChanged, asked)
 	default:
 		return span{}, &StatusError{Code: resp.StatusCode, RetryAfter: retryAfter(resp.Header.Get("Retry-After"))}

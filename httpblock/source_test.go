@@ -194,6 +194,22 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 }
 
+// An empty file has no ranges, and servers say so in two ways.
+func TestOpenEmptyFile(t *testing.T) {
+	for name, code := range map[string]int{"as nginx answers": 200, "as Apache answers": 416} {
+		t.Run(name, func(t *testing.T) {
+			url := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Length", "0")
+				w.WriteHeader(code)
+			})
+			_, err := httpblock.Open(t.Context(), url, httpblock.Options{Timeout: soon})
+			if err == nil || !strings.Contains(err.Error(), "the file is empty") {
+				t.Errorf("got error %v, want that the file is empty", err)
+			}
+		})
+	}
+}
+
 // What can't get better is an error at once, after one request.
 func TestPermanentAtOnce(t *testing.T) {
 	data := random(100_000)
@@ -221,7 +237,7 @@ func TestPermanentAtOnce(t *testing.T) {
 			r.Header.Del("Range")
 			content(w, r, data)
 		}},
-		{name: "416", handler: answer(416), later: httpblock.ErrChanged, opening: errAny, says: "416"},
+		{name: "416", handler: answer(416), later: httpblock.ErrChanged, opening: errAny, says: ""},
 		{name: "garbage in Content-Range", handler: answer(206, "Content-Range", "bytes"), later: errAny, says: "invalid answer: Content-Range"},
 		{name: "unknown size", handler: answer(206, "Content-Range", "bytes 50000-50099/*"), later: errAny, says: "invalid answer"},
 		{name: "gzip", handler: answer(206, "Content-Encoding", "gzip"), later: errAny, says: "encoded"},

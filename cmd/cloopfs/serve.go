@@ -56,7 +56,7 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	if socket, err := control.Listen(m.Device); err != nil {
 		log.Warn("umount will not be able to wait for this process", "error", err)
 	} else {
-		defer socket.Close()
+		defer socket.Remove()
 	}
 	if _, err := daemon.SdNotify(true, daemon.SdNotifyReady); err != nil {
 		log.Warn("systemd was not told", "error", err)

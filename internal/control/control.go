@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"syscall"
 )
 
@@ -36,9 +35,9 @@ func socket(dir string, device int) string {
 
 // Listener is a daemon's end.
 type Listener struct {
+	path   string
 	socket net.Listener
-	wg     sync.WaitGroup // accept
-	conns  []net.Conn     // kept open; used by accept alone
+	conns  []net.Conn // kept open; used by accept alone
 }
 
 // maxConns bounds how many connections a daemon holds.
@@ -70,11 +69,11 @@ func listen(dir string, device int) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Listener{socket: s}
 	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(err, l.Close())
+		return nil, errors.Join(err, s.Close())
 	}
-	l.wg.Go(l.accept)
+	l := &Listener{path: path, socket: s}
+	go l.accept() // as long as the process lives
 	return l, nil
 }
 
@@ -109,13 +108,9 @@ func (l *Listener) accept() {
 	}
 }
 
-// Close removes the socket. Connections stay until the process ends, so that
-// their end means just that.
-func (l *Listener) Close() error {
-	err := l.socket.Close()
-	l.wg.Wait()
-	return err
-}
+// Remove takes the socket away. Connections, accepted or not, stay until the
+// process ends, so that their end means just that.
+func (l *Listener) Remove() error { return os.Remove(l.path) }
 
 // Conn is a connection to a daemon.
 type Conn struct{ conn net.Conn }
@@ -139,8 +134,11 @@ func (c *Conn) AwaitEnd(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { c.conn.Close() })
 	defer stop()
 	_, err := io.Copy(io.Discard, c.conn)
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		return ctx.Err()
+	case errors.Is(err, syscall.ECONNRESET): // it ended before it accepted
+		return nil
 	}
 	return err
 }

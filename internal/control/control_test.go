@@ -32,14 +32,30 @@ func TestListenAndDial(t *testing.T) {
 	if err := conn.AwaitEnd(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("AwaitEnd = %v, want Canceled", err)
 	}
-	if err := l.Close(); err != nil {
+	if err := l.Remove(); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(socket(dir, 42)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket is still there: %v", err)
 	}
-	for _, c := range l.conns {
-		c.Close() // as the process's end would
+}
+
+// The daemon may end before it has accepted: that is its end all the same.
+func TestAwaitEndOfADaemonThatNeverAccepted(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := &Conn{raw}
+	defer conn.Close()
+	l.Close()
+	if err := conn.AwaitEnd(t.Context()); err != nil {
+		t.Errorf("AwaitEnd = %v, want nil", err)
 	}
 }
 
@@ -63,7 +79,7 @@ func TestListenReplacesWhatAKilledDaemonLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Close()
+	l.socket.Close()
 }
 
 func TestListenRefusesADirectoryOfOthers(t *testing.T) {
@@ -81,8 +97,7 @@ func TestListenRefusesADirectoryOfOthers(t *testing.T) {
 			if err := make(dir); err != nil {
 				t.Fatal(err)
 			}
-			if l, err := listen(dir, 1); err == nil {
-				l.Close()
+			if _, err := listen(dir, 1); err == nil {
 				t.Error("no error")
 			}
 		})
