@@ -1,0 +1,99 @@
+//go:build integration
+
+// Package test runs the built program against real mounts, loop devices, web
+// servers and tools. The tests need root, /dev/fuse and the packages listed in
+// packages.txt; what is missing is a failure.
+//
+// A file of a mount is never opened by the test process itself, which could
+// get stuck: separate processes read it, and those can be killed.
+package test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// Set by TestMain, constant afterwards.
+var (
+	cloopfs string // the program under test
+	scratch string // holds every mountpoint and temporary file
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(mmapEnv) != "" {
+		os.Exit(mmapMain(os.Args[1:]))
+	}
+	code, err := testMain(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// testMain builds the program from the tree, runs the tests, and looks for what
+// they left behind.
+func testMain(m *testing.M) (code int, err error) {
+	if os.Geteuid() != 0 {
+		return 1, fmt.Errorf("the integration tests need root")
+	}
+	scratch, err = os.MkdirTemp("", "cloopfs-test-")
+	if err != nil {
+		return 1, err
+	}
+	mayRemove := true
+	defer func() {
+		if mayRemove {
+			err = errors.Join(err, os.RemoveAll(scratch))
+		}
+	}()
+	if err := os.Chmod(scratch, 0o755); err != nil { // for tests as another user
+		return 1, err
+	}
+	cloopfs = filepath.Join(scratch, "cloopfs")
+	build := exec.Command("go", "build", "-o", cloopfs, "./cmd/cloopfs")
+	build.Dir = ".."
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return 1, fmt.Errorf("build: %w\n%s", err, out)
+	}
+	for name, value := range map[string]string{
+		"TMPDIR": scratch, "GOTMPDIR": scratch, // where T.TempDir makes directories
+		"LC_ALL": "C", // what tools say is compared
+	} {
+		if err := os.Setenv(name, value); err != nil {
+			return 1, err
+		}
+	}
+	code = m.Run()
+	for _, what := range leftovers() {
+		mayRemove = false // there may be a mount in scratch
+		fmt.Fprintln(os.Stderr, "left behind:", what)
+		code = 1
+	}
+	return code, nil
+}
+
+// leftovers describes the processes, mounts and loop devices of the tests that
+// are still there.
+func leftovers() []string {
+	var left []string
+	for _, pid := range daemons("") {
+		left = append(left, fmt.Sprintf("process %d: %q", pid, arguments(pid)))
+	}
+	for _, point := range mountpoints("fuse.cloopfs") {
+		if within(point, scratch) {
+			left = append(left, "mount "+point)
+		}
+	}
+	for device, file := range attached {
+		if !detached(device) {
+			left = append(left, device+" on "+file)
+		}
+	}
+	return left
+}

@@ -1,0 +1,251 @@
+//go:build integration
+
+package test
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// What is no mount of ours can't be unmounted.
+func TestUmountOther(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{t.TempDir(), file, "/proc", "/"} {
+		checkFailure(t, run(t, cloopfs, "umount", path), 1, "not a cloopfs mount")
+	}
+	checkFailure(t, run(t, cloopfs, "umount", "/no/such/directory"), 1, "/no/such/directory")
+}
+
+// umount returns when the process has ended, however the mountpoint is written.
+func TestUmount(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(4, 4*kib)...)
+	_, url := serve(t, s.image)
+	tests := []struct {
+		name string
+		args func(dir string) []string
+	}{
+		{"absolute", func(dir string) []string { return []string{"umount", dir} }},
+		{"unmount", func(dir string) []string { return []string{"unmount", dir} }},
+		{"relative", func(dir string) []string { return []string{"umount", "./" + filepath.Base(dir) + "/"} }},
+		{"through a link", func(string) []string { return []string{"umount", "link"} }},
+		{"force", func(dir string) []string { return []string{"umount", "--force", dir} }},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			dir := mount(t, url)
+			must(t, "cmp", diskOf(dir), diskOf(dir))
+			if err := os.Symlink("mnt", filepath.Join(filepath.Dir(dir), "link")); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command(cloopfs, test.args(dir)...)
+			cmd.Dir = filepath.Dir(dir)
+			r := startCmd(t, cmd).result(t)
+			pids := daemons(dir)
+			if r.code != 0 || r.stdout != "" || r.stderr != "" {
+				t.Errorf("umount: %v, want success without a word", r)
+			}
+			if mounted(dir) {
+				t.Errorf("%s is still mounted", dir)
+			}
+			if len(pids) > 0 {
+				t.Errorf("umount has returned, and process %d lives on", pids)
+			}
+		})
+	}
+}
+
+// umount waits for the process, however long that takes to end.
+func TestUmountWaits(t *testing.T) {
+	for _, flags := range [][]string{nil, {"--force"}} {
+		t.Run(strings.Join(append([]string{"umount"}, flags...), " "), func(t *testing.T) {
+			s := makeImage(t, 64*kib, blocks(4, 4*kib)...)
+			_, url := serve(t, s.image)
+			dir := mount(t, url)
+			pid := daemon(t, dir)
+			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
+			p := start(t, cloopfs, slices.Concat([]string{"umount"}, flags, []string{dir})...)
+			waitFor(t, "unmounted", func() bool { return !mounted(dir) })
+			if p.endsWithin(300 * time.Millisecond) {
+				t.Errorf("umount has returned, and process %d lives on: %v", pid, p.result(t))
+			}
+			if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+			if r := p.result(t); r.code != 0 {
+				t.Errorf("umount: %v", r)
+			}
+			if pids := daemons(dir); len(pids) > 0 {
+				t.Errorf("umount has returned, and process %d lives on", pids)
+			}
+		})
+	}
+}
+
+// umount(8) works too, and the process ends by itself.
+func TestForeignUmount(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(4, 4*kib)...)
+	_, url := serve(t, s.image)
+	for _, args := range [][]string{{"umount"}, {"fusermount3", "-u"}} {
+		t.Run(args[0], func(t *testing.T) {
+			dir := mount(t, url)
+			must(t, args[0], append(args[1:], dir)...)
+			waitFor(t, "the process has ended", func() bool { return len(daemons(dir)) == 0 })
+			if mounted(dir) {
+				t.Errorf("%s is still mounted", dir)
+			}
+		})
+	}
+}
+
+// A mount in use stays, and umount says who uses it and how to end that.
+func TestUmountBusy(t *testing.T) {
+	f := need(t, small)
+	url := serveFile(t, f.image)
+
+	// busy tries to unmount dir, which must fail, say why, and change nothing.
+	busy := func(t *testing.T, dir, used, user, hint string) {
+		t.Helper()
+		r := run(t, cloopfs, "umount", dir)
+		want := fmt.Sprintf("cloopfs: umount %s: %s is in use by %s\n", dir, used, user)
+		if hint != "" {
+			want += "cloopfs: hint: " + hint + "\n"
+		}
+		if r.code != 1 || r.stderr != want {
+			t.Errorf("umount: %v, want exit status 1 and %q", r, want)
+		}
+		must(t, "cmp", diskOf(dir), f.raw)
+	}
+
+	t.Run("loop device", func(t *testing.T) {
+		dir := mount(t, url)
+		device := attach(t, diskOf(dir))
+		busy(t, dir, diskOf(dir), device, "losetup -d "+device)
+		must(t, "losetup", "--detach", device)
+		umount(t, dir)
+	})
+	t.Run("mounted loop device", func(t *testing.T) {
+		dir := mount(t, url)
+		tree := mountLoop(t, diskOf(dir))
+		busy(t, dir, diskOf(dir), sourceOf(tree), "umount "+tree)
+		must(t, "umount", tree)
+		umount(t, dir)
+	})
+	t.Run("working directory", func(t *testing.T) {
+		dir := mount(t, url)
+		cmd := exec.Command("sleep", "1000")
+		cmd.Dir = dir
+		p := startCmd(t, cmd)
+		busy(t, dir, dir, fmt.Sprintf("sleep (pid %d)", p.pid()), "")
+		p.kill()
+		p.endsWithin(soon)
+		umount(t, dir)
+	})
+	t.Run("open file", func(t *testing.T) {
+		dir := mount(t, url)
+		p, _ := holder(t, diskOf(dir), "cat")
+		busy(t, dir, diskOf(dir), fmt.Sprintf("sh (pid %d)", p.pid()), "")
+		p.kill()
+		p.endsWithin(soon)
+		umount(t, dir)
+	})
+}
+
+// holder is a shell that has file open as its input, and runs a command on it
+// when proceed is called.
+func holder(t *testing.T, file, command string) (p *process, proceed func()) {
+	t.Helper()
+	cmd := exec.Command("sh", "-c", `exec 3<"$1"; echo open >&2; read line; exec <&3 3<&-; exec $2`, "sh", file, command)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p = startCmd(t, cmd)
+	waitFor(t, "the file is open", func() bool {
+		target, _ := os.Readlink("/proc/" + strconv.Itoa(p.pid()) + "/fd/3")
+		return target == file
+	})
+	return p, func() {
+		_, _ = io.WriteString(stdin, "\n") // its result tells
+	}
+}
+
+// umount --lazy detaches a mount in use at once; its user reads on.
+func TestUmountLazy(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(16, 4*kib)...)
+	_, url := serve(t, s.image)
+	dir := mount(t, url)
+	p, proceed := holder(t, diskOf(dir), "cat")
+	must(t, cloopfs, "umount", "--lazy", dir)
+	if mounted(dir) {
+		t.Errorf("%s is still mounted", dir)
+	}
+	proceed()
+	checkBytes(t, "file that was open", p.result(t).stdout, s.disk)
+	waitFor(t, "the process has ended", func() bool { return len(daemons(dir)) == 0 })
+}
+
+// A signal detaches a mount in use; its user reads on, and when the last one has
+// let go the process ends.
+func TestTerminateBusy(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(16, 4*kib)...)
+	_, url := serve(t, s.image)
+	dir := mount(t, url)
+	pid := daemon(t, dir)
+	p, proceed := holder(t, diskOf(dir), "cat")
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "detached", func() bool { return !mounted(dir) })
+	if pids := daemons(dir); len(pids) != 1 {
+		t.Fatalf("processes are %d, want %d alone to serve on", pids, pid)
+	}
+	proceed()
+	checkBytes(t, "file that was open", p.result(t).stdout, s.disk)
+	waitFor(t, "the process has ended", func() bool { return len(daemons(dir)) == 0 })
+}
+
+// A second signal ends the process whoever uses the mount.
+func TestTerminateTwice(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(16, 4*kib)...)
+	_, url := serve(t, s.image)
+	dir := makeDir(t)
+	p := start(t, cloopfs, "mount", "--foreground", url, dir)
+	waitFor(t, "mounted", func() bool { return mounted(dir) })
+	user, proceed := holder(t, diskOf(dir), "cat")
+	for range 2 {
+		if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, "detached", func() bool { return !mounted(dir) })
+	}
+	if r := p.result(t); r.code != 1 {
+		t.Errorf("mount: %v, want exit status 1", r)
+	}
+	proceed()
+	if r := user.result(t); r.code == 0 || r.stdout != "" {
+		t.Errorf("user: %v, want an error", r)
+	}
+}
+
+// A mount whose process was killed can be unmounted.
+func TestUmountDead(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(4, 4*kib)...)
+	_, url := serve(t, s.image)
+	dir := deadMount(t, url)
+	umount(t, dir)
+}
