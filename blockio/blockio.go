@@ -52,6 +52,8 @@ type Extents interface {
 // Range is a request for a stretch of an image.
 type Range struct {
 	Extent
+	// Class says who wants it.
+	Class Class
 	// Refetch says that the bytes sent for this range before were wrong:
 	// pass over every cache on the way, and prefer another server.
 	Refetch bool
@@ -85,10 +87,10 @@ type Runs interface {
 	// ReadRun reads the stored blocks [first, first+count). deliver is called
 	// once for each block when its bytes have arrived, in any order, perhaps
 	// concurrently; stored is valid during the call only and must not be
-	// changed. An error from deliver says that these bytes are bad: the block
-	// is fetched once more and delivered again, and a second error is the
-	// result, wrapped in a BlockError. A nil deliver only brings the blocks
-	// nearer. ReadRun returns when all calls of deliver have returned.
+	// changed. An error from deliver says that these bytes are bad, and nothing
+	// else: the block is fetched once more and delivered again, and a second
+	// error is the result, wrapped in a BlockError. Who wants to stop for
+	// another reason ends ctx. A nil deliver only brings the blocks nearer. ReadRun returns when all calls of deliver have returned.
 	//
 	// When ctx ends, ReadRun returns soon; what is on its way goes on
 	// arriving for other readers.

@@ -24,7 +24,10 @@ func (s *Scheduler) ReadRun(ctx context.Context, class blockio.Class, first, cou
 	if first < 0 || count < 0 || first > s.ext.Blocks()-count {
 		return errRange(first, count, s.ext.Blocks())
 	}
-	r := run{s: s, ctx: ctx, class: class, next: first, end: first + count}
+	r := run{s: s, ctx: ctx, class: class, budget: &s.demand, next: first, end: first + count}
+	if class > blockio.Demand {
+		r.budget = &s.others
+	}
 	defer r.close()
 	for {
 		if err := r.lookAhead(); err != nil {
@@ -44,15 +47,16 @@ type run struct {
 	s         *Scheduler
 	ctx       context.Context // of the call
 	class     blockio.Class
+	budget    *budget
 	next, end int64    // blocks that have not been joined
 	ahead     []*block // joined, not delivered
-	bytes     int64    // of ahead
-	reserved  int64    // of the scheduler's buffer
+	bytes     int64    // of the buffers for ahead
+	reserved  int64    // of the budget
 }
 
 // lookAhead joins the next blocks, as many as may be under way at a time.
 func (r *run) lookAhead() error {
-	limit := min(lookAhead*r.s.opt.MaxRequest, r.s.opt.Buffer)
+	limit := min(lookAhead*r.s.opt.MaxRequest, r.budget.size)
 	if r.next == r.end || r.bytes > limit/2 || len(r.ahead) > maxAhead/2 {
 		return nil
 	}
@@ -63,11 +67,12 @@ func (r *run) lookAhead() error {
 		if err != nil {
 			return &blockio.BlockError{Block: n, Err: err}
 		}
-		if len(found) > 0 && r.bytes+bytes+ext.Len > limit {
+		size := bufferSize(ext.Len)
+		if len(found) > 0 && r.bytes+bytes+size > limit {
 			break
 		}
 		found = append(found, located{n: n, ext: ext})
-		bytes += ext.Len
+		bytes += size
 	}
 	if ok, err := r.reserve(bytes); !ok {
 		return err
@@ -78,14 +83,14 @@ func (r *run) lookAhead() error {
 	return nil
 }
 
-// reserve takes n bytes of the scheduler's buffer. While the run still has
-// blocks ahead it does not wait for room: runs that hold some of it and wait
-// for more could wait for each other.
+// reserve takes n bytes of the budget. While the run still has blocks ahead it
+// does not wait for room: runs that hold some of it and wait for more could
+// wait for each other.
 func (r *run) reserve(n int64) (ok bool, err error) {
-	n = min(n, r.s.opt.Buffer)
-	ok = r.s.buffer.TryAcquire(n)
+	n = min(n, r.budget.size)
+	ok = r.budget.sem.TryAcquire(n)
 	if !ok && len(r.ahead) == 0 {
-		if err := r.s.buffer.Acquire(r.ctx, n); err != nil {
+		if err := r.budget.sem.Acquire(r.ctx, n); err != nil {
 			return false, &blockio.BlockError{Block: r.next, Err: err}
 		}
 		ok = true
@@ -100,10 +105,10 @@ func (r *run) reserve(n int64) (ok bool, err error) {
 func (r *run) unreserve(n int64) {
 	n = min(n, r.reserved)
 	r.reserved -= n
-	r.s.buffer.Release(n)
+	r.budget.sem.Release(n)
 }
 
-// close leaves the blocks that were not delivered. Their part of the buffer is
+// close leaves the blocks that were not delivered. Their part of the budget is
 // given back when the flights that go on without this reader have ended.
 func (r *run) close() {
 	r.s.abandon(r.ahead, func() { r.unreserve(r.reserved) })
@@ -125,9 +130,10 @@ func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 			err = deliver((*b).n, stored)
 		}
 		if err == nil {
-			r.bytes -= (*b).ext.Len
-			r.unreserve((*b).ext.Len)
+			size := bufferSize((*b).ext.Len)
 			r.s.leave(*b)
+			r.bytes -= size
+			r.unreserve(size)
 			r.ahead = r.ahead[1:]
 			return nil
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"sync"
 	"time"
@@ -20,13 +19,14 @@ type Options struct {
 	Requests int
 	// MaxRequest is the largest number of bytes asked for in one request; a
 	// single stored block may be longer. 1 MiB if 0: with 32 of them under
-	// way that fills any line, and bounds what they hold in memory.
+	// way that fills any line.
 	MaxRequest int64
 	// Keep is how many bytes of stored blocks are kept after they arrived;
 	// 4 MiB if 0.
 	Keep int64
 	// Buffer is how many bytes may be under way or being delivered at a time;
-	// 64 MiB if 0. A single block may be longer.
+	// 64 MiB if 0. Three quarters of it are for demand, so that no other
+	// class can make a reader wait for room. A single block may be longer.
 	Buffer int64
 }
 
@@ -43,47 +43,53 @@ type Scheduler struct {
 
 	ctx    context.Context // of every flight; ended by Close
 	cancel context.CancelFunc
-	wg     sync.WaitGroup      // all goroutines
-	buffer *semaphore.Weighted // bytes that readers have asked for, see run.reserve
+	wg     sync.WaitGroup // all goroutines
+	demand budget
+	others budget // for the classes after Demand
 
 	// mu guards the fields below, and those of block and request that say so.
 	mu     sync.Mutex
 	blocks map[int64]*block // flying, kept or failed
 	queue  [blockio.Classes][]*request
-	active int // requests under way
-	kept   []*request
-	room   int64 // of Keep, what is left
+	active int      // requests under way
+	kept   []*block // in the order in which they arrived
+	room   int64    // of Keep, what is left
+	failed []*block // in the order in which they failed
 	closed bool
+}
+
+// budget is bytes of buffers that may be in use at a time.
+type budget struct {
+	sem  *semaphore.Weighted
+	size int64
 }
 
 // block is one copy of a stored block.
 type block struct {
 	n   int64
 	ext blockio.Extent
-	req *request
+	req *request // nil for a block of no bytes, which needs none
 
 	// done is closed when stored or err is set.
 	done   chan struct{}
-	stored []byte
+	stored []byte // from getBuffer
 	err    error
 
-	// Guarded by Scheduler.mu: until failUntil whoever wants the block gets
-	// fail. dead says that this copy will never be of use.
-	fail      error
-	failUntil time.Time
-	dead      bool
+	// Guarded by Scheduler.mu.
+	users     int       // readers that have joined it, and one while it flies or is kept
+	fail      error     // what whoever wants the block gets until failUntil
+	failUntil time.Time //
+	dead      bool      // this copy will never be of use
 }
 
 // request is a run of blocks that are asked for together.
 type request struct {
 	rng    blockio.Range
 	blocks []*block
-	buf    []byte // set and filled by the flight
 
 	// Guarded by Scheduler.mu.
-	class   blockio.Class
 	started bool
-	users   int // readers that have joined a block, and one while it flies or is kept
+	users   int // of its blocks, until it is started
 }
 
 // New returns a Scheduler for the blocks that ext locates in src.
@@ -100,9 +106,11 @@ func New(src blockio.Ranges, ext blockio.Extents, opt Options) *Scheduler {
 	if opt.Buffer == 0 {
 		opt.Buffer = 64 << 20
 	}
+	others := max(1, opt.Buffer/4)
 	s := &Scheduler{
 		src: src, ext: ext, opt: opt,
-		buffer: semaphore.NewWeighted(opt.Buffer),
+		demand: budget{semaphore.NewWeighted(max(1, opt.Buffer-others)), max(1, opt.Buffer-others)},
+		others: budget{semaphore.NewWeighted(others), others},
 		blocks: make(map[int64]*block),
 		room:   opt.Keep,
 	}
@@ -116,7 +124,7 @@ func (s *Scheduler) Close() {
 	s.closed = true
 	for class := range s.queue {
 		for _, r := range s.queue[class] {
-			s.finishLocked(r, errClosed)
+			s.failLocked(r, errClosed)
 		}
 		s.queue[class] = nil
 	}
@@ -131,26 +139,37 @@ type located struct {
 	ext blockio.Extent
 }
 
+// arrived is the done of a block that is never asked for.
+var arrived = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
 // join finds or starts a flight for each block of run, which are in order. The
 // caller must leave each.
 func (s *Scheduler) join(class blockio.Class, run []located) []*block {
 	joined := make([]*block, len(run))
-	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.purgeLocked()
 	var r *request // the request being put together
 	for i, l := range run {
+		if l.ext.Len == 0 {
+			joined[i] = &block{n: l.n, ext: l.ext, done: arrived}
+			continue
+		}
 		b := s.blocks[l.n]
-		if b == nil || b.dead && !now.Before(b.failUntil) {
+		if b == nil {
 			if r == nil || l.ext.Off != r.rng.End() || r.rng.Len+l.ext.Len > s.opt.MaxRequest {
 				s.submitLocked(r)
-				r = &request{rng: blockio.Range{Extent: blockio.Extent{Off: l.ext.Off}}, class: class}
+				r = &request{rng: blockio.Range{Extent: blockio.Extent{Off: l.ext.Off}, Class: class}}
 			}
 			b = s.addLocked(r, l)
 		} else {
 			s.promoteLocked(b.req, class)
 		}
-		b.req.users++
+		s.useLocked(b)
 		joined[i] = b
 	}
 	s.submitLocked(r)
@@ -166,118 +185,43 @@ func (s *Scheduler) addLocked(r *request, l located) *block {
 	return b
 }
 
-// submitLocked queues r, and starts what may start. nil is let pass.
-func (s *Scheduler) submitLocked(r *request) {
-	switch {
-	case r == nil:
-	case s.closed:
-		s.finishLocked(r, errClosed)
-	default:
-		s.queue[r.class] = append(s.queue[r.class], r)
-		s.startLocked()
-	}
-}
-
-// startLocked starts queued requests, the highest class first, as far as the
-// limit lets it.
-func (s *Scheduler) startLocked() {
-	for class := range s.queue {
-		for len(s.queue[class]) > 0 && s.active < s.opt.Requests {
-			r := s.queue[class][0]
-			s.queue[class] = s.queue[class][1:]
-			r.started = true
-			r.users++ // the flight itself
-			s.active++
-			s.wg.Go(func() { s.fly(r) })
-		}
-	}
-}
-
 // promoteLocked moves a request that is queued for a higher class.
 func (s *Scheduler) promoteLocked(r *request, class blockio.Class) {
-	if r.started || class >= r.class {
+	if r.started || class >= r.rng.Class {
 		return
 	}
 	s.unqueueLocked(r)
-	r.class = class
+	r.rng.Class = class
 	s.queue[class] = append(s.queue[class], r)
 }
 
 func (s *Scheduler) unqueueLocked(r *request) {
-	q := &s.queue[r.class]
+	q := &s.queue[r.rng.Class]
 	*q = slices.DeleteFunc(*q, func(other *request) bool { return other == r })
 }
 
-// fly receives r's blocks, then lets the next request start.
-func (s *Scheduler) fly(r *request) {
-	err := s.receive(r)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.active--
-	s.finishLocked(r, err)
-	s.keepLocked(r)
-	s.startLocked()
+func (s *Scheduler) useLocked(b *block) {
+	b.users++
+	b.req.users++
 }
 
-// receive reads r's range and hands out each block as it is complete.
-func (s *Scheduler) receive(r *request) error {
-	body, err := s.src.OpenRange(s.ctx, r.rng)
-	if err != nil {
-		return err
+// releaseLocked drops one user of b. With the last goes its buffer, or the
+// place in the queue of a request that nobody wants any more.
+func (s *Scheduler) releaseLocked(b *block) {
+	if b.req == nil {
+		return
 	}
-	defer body.Close()
-	r.buf = getBuffer(r.rng.Len)
-	for _, b := range r.blocks {
-		at := b.ext.Off - r.rng.Off
-		stored := r.buf[at : at+b.ext.Len : at+b.ext.Len]
-		if _, err := io.ReadFull(body, stored); err != nil {
-			return err
-		}
-		b.stored = stored
-		close(b.done)
-	}
-	return nil
-}
-
-// finished says that b's bytes have arrived, or never will.
-func (b *block) finished() bool {
-	select {
-	case <-b.done:
-		return true
-	default:
-		return false
-	}
-}
-
-// finishLocked ends the blocks of r that have not arrived.
-func (s *Scheduler) finishLocked(r *request, err error) {
-	for _, b := range r.blocks {
-		if !b.finished() {
-			b.err = err
-			s.condemnLocked(b, err)
-			close(b.done)
-		}
-	}
-}
-
-// condemnLocked says that b is of no use, and why.
-func (s *Scheduler) condemnLocked(b *block, why error) {
-	b.dead, b.fail, b.failUntil = true, why, time.Now().Add(failTime)
-}
-
-// keepLocked keeps what r brought for readers still to come, in place of what
-// arrived longest ago.
-func (s *Scheduler) keepLocked(r *request) {
-	s.kept = append(s.kept, r) // its user is no longer the flight but this list
-	s.room -= r.rng.Len
-	for s.room < 0 {
-		old := s.kept[0]
-		s.kept = s.kept[1:]
-		s.room += old.rng.Len
-		for _, b := range old.blocks {
+	b.users--
+	b.req.users--
+	switch {
+	case b.req.started && b.users == 0:
+		putBuffer(b.stored)
+		b.stored = nil
+	case !b.req.started && b.req.users == 0:
+		s.unqueueLocked(b.req)
+		for _, b := range b.req.blocks {
 			s.forgetLocked(b)
 		}
-		s.releaseLocked(old)
 	}
 }
 
@@ -291,7 +235,7 @@ func (s *Scheduler) forgetLocked(b *block) {
 func (s *Scheduler) leave(b *block) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.releaseLocked(b.req)
+	s.releaseLocked(b)
 }
 
 // abandon leaves blocks that may still be flying, and calls then when they no
@@ -301,8 +245,8 @@ func (s *Scheduler) abandon(blocks []*block, then func()) {
 	defer s.mu.Unlock()
 	var flying []*block
 	for _, b := range blocks {
-		s.releaseLocked(b.req)
-		if b.req.started && !b.finished() {
+		s.releaseLocked(b)
+		if !b.finished() && b.req.started {
 			flying = append(flying, b)
 		}
 	}
@@ -318,19 +262,13 @@ func (s *Scheduler) abandon(blocks []*block, then func()) {
 	})
 }
 
-// releaseLocked drops one user of r. With the last goes its buffer, or its
-// place in the queue.
-func (s *Scheduler) releaseLocked(r *request) {
-	if r.users--; r.users > 0 {
-		return
-	}
-	if r.started {
-		putBuffer(r.buf)
-		return
-	}
-	s.unqueueLocked(r)
-	for _, b := range r.blocks {
-		s.forgetLocked(b)
+// finished says that b's bytes have arrived, or never will.
+func (b *block) finished() bool {
+	select {
+	case <-b.done:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -354,7 +292,7 @@ func (s *Scheduler) wait(ctx context.Context, b *block) ([]byte, error) {
 func (s *Scheduler) failing(b *block) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if time.Now().Before(b.failUntil) && (b.dead || !b.finished()) {
+	if b.fail != nil && time.Now().Before(b.failUntil) && (b.dead || !b.finished()) {
 		return b.fail
 	}
 	return nil
@@ -379,11 +317,13 @@ func (s *Scheduler) reject(b *block) *block {
 	defer s.mu.Unlock()
 	next := s.blocks[b.n]
 	if next == nil || next == b {
-		r := &request{rng: blockio.Range{Extent: blockio.Extent{Off: b.ext.Off}, Refetch: true}, class: blockio.Demand}
+		r := &request{rng: blockio.Range{Extent: blockio.Extent{Off: b.ext.Off}, Refetch: true}}
 		next = s.addLocked(r, located{n: b.n, ext: b.ext})
+		s.useLocked(next)
 		s.submitLocked(r)
+		return next
 	}
-	next.req.users++
+	s.useLocked(next)
 	return next
 }
 

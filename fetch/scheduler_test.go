@@ -76,7 +76,7 @@ func TestRunIsOneRequestUpToTheCap(t *testing.T) {
 		{"the cap", 0, 10, []blockio.Extent{{Off: 0, Len: 1000}}},
 		{"over the cap", 0, 12, []blockio.Extent{{Off: 0, Len: 1000}, {Off: 1000, Len: 200}}},
 		{"a block over the cap", 20, 2, []blockio.Extent{{Off: 2000, Len: 5000}, {Off: 7000, Len: 100}}},
-		{"empty blocks cost nothing", 22, 2, []blockio.Extent{}},
+		{"empty blocks cost nothing", 22, 2, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			src, ext := newImage(append(equal(20, 100), 5000, 100, 0, 0)...)
@@ -85,8 +85,7 @@ func TestRunIsOneRequestUpToTheCap(t *testing.T) {
 			if err := s.ReadRun(t.Context(), blockio.Demand, c.first, c.count, ignore); err != nil {
 				t.Fatal(err)
 			}
-			got := slices.DeleteFunc(asked(src), func(e blockio.Extent) bool { return e.Len == 0 })
-			if diff := cmp.Diff(c.want, got); diff != "" {
+			if diff := cmp.Diff(c.want, asked(src)); diff != "" {
 				t.Errorf("requests (-want +got):\n%s", diff)
 			}
 		})
@@ -369,7 +368,7 @@ func TestTornRequest(t *testing.T) {
 func TestKeep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src, ext := newImage(equal(10, 100)...)
-		s := fetch.New(src, ext, fetch.Options{Keep: 300})
+		s := fetch.New(src, ext, fetch.Options{Keep: 3 * 128}) // a buffer for 100 bytes has 128
 		defer s.Close()
 		for _, n := range []int64{0, 1, 2, 3, 3, 2, 1, 0} {
 			if err := s.ReadRun(t.Context(), blockio.Demand, n, 1, ignore); err != nil {
@@ -413,39 +412,39 @@ func TestCloseEndsEverything(t *testing.T) {
 
 // However many readers want large blocks, what is in memory for them is bounded.
 func TestBufferIsBounded(t *testing.T) {
+	const size, limit = 1024, 12 * 1024 // three quarters of the buffer are for demand
 	synctest.Test(t, func(t *testing.T) {
-		src, ext := newImage(append(equal(20, 600), 5000)...)
+		src, ext := newImage(append(equal(60, size), 100*size)...)
 		var mu sync.Mutex
 		under, most := int64(0), int64(0)
-		src.Open = func(ctx context.Context, r blockio.Range, body io.Reader) (io.Reader, error) {
+		add := func(n int64) {
 			mu.Lock()
-			under += r.Len
+			defer mu.Unlock()
+			under += n
 			most = max(most, under)
-			mu.Unlock()
+		}
+		src.Open = func(ctx context.Context, r blockio.Range, body io.Reader) (io.Reader, error) {
+			add(r.Len)
 			err := sleep(ctx, time.Second)
-			if r.Off < 1800 { // given up: nobody will deliver it
-				mu.Lock()
-				under -= r.Len
-				mu.Unlock()
+			if r.Off < 9*size { // given up: nobody will deliver it
+				add(-r.Len)
 			}
 			return body, err
 		}
-		s := fetch.New(src, ext, fetch.Options{Buffer: 2000, Keep: 1, MaxRequest: 600})
+		s := fetch.New(src, ext, fetch.Options{Buffer: 16 * 1024, Keep: 1})
 		defer s.Close()
 		var wg sync.WaitGroup
-		for n := range int64(20) {
+		for n := int64(0); n < 60; n += 3 {
 			wg.Go(func() {
 				ctx := t.Context()
-				if n < 3 { // some give up: their flights go on, and count
+				if n < 9 { // some give up: their flights go on, and count
 					var cancel context.CancelFunc
 					ctx, cancel = context.WithTimeout(ctx, time.Second/2)
 					defer cancel()
 				}
-				err := s.ReadRun(ctx, blockio.Demand, n, 1, func(int64, []byte) error {
+				err := s.ReadRun(ctx, blockio.Demand, n, 3, func(int64, []byte) error {
 					time.Sleep(time.Second) // a slow decoder holds the bytes
-					mu.Lock()
-					defer mu.Unlock()
-					under -= 600
+					add(-size)
 					return nil
 				})
 				if err != nil && ctx.Err() == nil {
@@ -454,12 +453,72 @@ func TestBufferIsBounded(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if most > 2000 {
-			t.Errorf("%d bytes in memory at a time, want at most 2000", most)
+		if most > limit {
+			t.Errorf("%d bytes in memory at a time, want at most %d", most, limit)
 		}
 		// A block larger than that is still served.
-		if err := s.ReadRun(t.Context(), blockio.Demand, 20, 1, ignore); err != nil {
+		if err := s.ReadRun(t.Context(), blockio.Demand, 60, 1, ignore); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// Readers of lower classes that hold all they may hold keep no reader waiting.
+func TestDemandDoesNotWaitForRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(100, 1024)...)
+		slow(src)
+		s := fetch.New(src, ext, fetch.Options{Buffer: 8 * 1024})
+		defer s.Close()
+		var wg sync.WaitGroup
+		for n := range int64(8) {
+			wg.Go(func() {
+				err := s.ReadRun(t.Context(), blockio.Fill, 10*n, 10, func(int64, []byte) error {
+					time.Sleep(time.Minute)
+					return nil
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		start := time.Now()
+		if err := s.ReadRun(t.Context(), blockio.Demand, 99, 1, ignore); err != nil {
+			t.Error(err)
+		}
+		if d := time.Since(start); d != time.Second {
+			t.Errorf("served after %v, want a round trip of %v", d, time.Second)
+		}
+		wg.Wait()
+	})
+}
+
+// A failure costs no room: it lasts its second however long the block is, and
+// what was kept stays.
+func TestFailureTakesNoRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(100, 100_000)
+		bad := errors.New("bad")
+		src.Open = func(_ context.Context, r blockio.Range, body io.Reader) (io.Reader, error) {
+			if r.Off > 0 {
+				return nil, bad
+			}
+			return body, nil
+		}
+		s := fetch.New(src, ext, fetch.Options{Keep: 1000})
+		defer s.Close()
+		for _, c := range []struct {
+			n    int64
+			want error
+		}{{0, nil}, {1, bad}, {1, bad}, {0, nil}} {
+			if err := s.ReadRun(t.Context(), blockio.Demand, c.n, 1, ignore); !errors.Is(err, c.want) {
+				t.Errorf("block %d: %v, want %v", c.n, err, c.want)
+			}
+			synctest.Wait()
+		}
+		if n := len(src.Asked()); n != 2 {
+			t.Errorf("%d requests, want 2", n)
 		}
 	})
 }

@@ -1,0 +1,112 @@
+package fetch
+
+import (
+	"io"
+	"time"
+)
+
+// submitLocked queues r, and starts what may start. nil is let pass.
+func (s *Scheduler) submitLocked(r *request) {
+	switch {
+	case r == nil:
+	case s.closed:
+		s.failLocked(r, errClosed)
+	default:
+		s.queue[r.rng.Class] = append(s.queue[r.rng.Class], r)
+		s.startLocked()
+	}
+}
+
+// startLocked starts queued requests, the highest class first, as far as the
+// limit lets it.
+func (s *Scheduler) startLocked() {
+	for class := range s.queue {
+		for len(s.queue[class]) > 0 && s.active < s.opt.Requests {
+			r := s.queue[class][0]
+			s.queue[class] = s.queue[class][1:]
+			r.started = true
+			for _, b := range r.blocks {
+				s.useLocked(b) // by the flight
+			}
+			s.active++
+			s.wg.Go(func() { s.fly(r) })
+		}
+	}
+}
+
+// fly receives r's blocks, then lets the next request start.
+func (s *Scheduler) fly(r *request) {
+	err := s.receive(r)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.active--
+	for _, b := range r.blocks {
+		if b.finished() {
+			s.keepLocked(b)
+		}
+	}
+	for _, b := range s.failLocked(r, err) {
+		s.releaseLocked(b)
+	}
+	s.startLocked()
+}
+
+// receive reads r's range and hands out each block as it is complete.
+func (s *Scheduler) receive(r *request) error {
+	body, err := s.src.OpenRange(s.ctx, r.rng)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	for _, b := range r.blocks {
+		stored := getBuffer(b.ext.Len)
+		if _, err := io.ReadFull(body, stored); err != nil {
+			putBuffer(stored)
+			return err
+		}
+		b.stored = stored
+		close(b.done)
+	}
+	return nil
+}
+
+// keepLocked keeps a block that has arrived for readers still to come, in place
+// of what arrived longest ago. The flight's use of it becomes the list's.
+func (s *Scheduler) keepLocked(b *block) {
+	s.kept = append(s.kept, b)
+	s.room -= bufferSize(b.ext.Len)
+	for s.room < 0 {
+		old := s.kept[0]
+		s.kept = s.kept[1:]
+		s.room += bufferSize(old.ext.Len)
+		s.forgetLocked(old)
+		s.releaseLocked(old)
+	}
+}
+
+// failLocked ends those blocks of r that have not arrived, and returns them.
+func (s *Scheduler) failLocked(r *request, err error) (failed []*block) {
+	for _, b := range r.blocks {
+		if !b.finished() {
+			b.err = err
+			s.condemnLocked(b, err)
+			close(b.done)
+			failed = append(failed, b)
+		}
+	}
+	return failed
+}
+
+// condemnLocked says that b is of no use, and why.
+func (s *Scheduler) condemnLocked(b *block, why error) {
+	b.dead, b.fail, b.failUntil = true, why, time.Now().Add(failTime)
+	s.failed = append(s.failed, b)
+}
+
+// purgeLocked forgets the blocks whose failure has lasted long enough.
+func (s *Scheduler) purgeLocked() {
+	for len(s.failed) > 0 && !time.Now().Before(s.failed[0].failUntil) {
+		s.forgetLocked(s.failed[0])
+		s.failed = s.failed[1:]
+	}
+}
