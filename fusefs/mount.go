@@ -34,8 +34,9 @@ type Options struct {
 const (
 	// maxBackground is how many reads the kernel has under way at a time for
 	// read-ahead, which every buffered read is to it. With go-fuse's default
-	// of 12, so many blocks that do not come freeze the whole mount.
-	maxBackground = 512
+	// of 12, so many blocks that do not come freeze the whole mount. Each has
+	// a buffer of 128 KiB here.
+	maxBackground = 1024
 	// maxRead is the largest read the kernel sends, for O_DIRECT.
 	maxRead = 1 << 20
 	// forever is how long the kernel may believe names and attributes.

@@ -8,9 +8,15 @@ import (
 	"time"
 )
 
-// maxParked is how many reads may wait at a time. It leaves the kernel room for
-// reads that need not wait: it has at most maxBackground under way.
-const maxParked = maxBackground * 3 / 4
+const (
+	// maxParked is how many reads may wait at a time, but for those that
+	// have not waited for minParked yet: readers that were killed leave
+	// theirs behind, many readers of a distant server are a healthy crowd.
+	// It leaves the kernel room for reads that need not wait: it has at most
+	// maxBackground under way.
+	maxParked = maxBackground * 3 / 4
+	minParked = 5 * time.Second
+)
 
 // timeoutSlack is added to a read's timeout: the layers below give up after
 // the timeout by themselves, and then can say why.
@@ -20,7 +26,7 @@ var errCrowded = errors.New("too many reads are waiting")
 
 // parking is the reads that wait. A reader that was killed may leave its reads
 // behind (the kernel tells only of O_DIRECT reads), so when there are too many
-// the one that has waited longest fails. The zero value is ready.
+// those that have waited longest fail. The zero value is ready.
 type parking struct {
 	// mu guards the field below and each waiter's place.
 	mu    sync.Mutex
@@ -48,6 +54,7 @@ type waiter struct {
 	mu      sync.Mutex
 	parked  context.Context // nil until Done was called
 	cancel  context.CancelFunc
+	since   time.Time     // set with place
 	place   *list.Element // guarded by parking.mu; nil if not in its queue
 	crowded bool          // guarded by parking.mu: the parking ended the wait
 }
@@ -82,13 +89,18 @@ func (w *waiter) Err() error {
 
 func (w *waiter) Value(key any) any { return w.parent.Value(key) }
 
-// park puts w into the queue, and ends the longest wait if there are too many.
+// park puts w into the queue, and ends the longest waits if there are too many.
 func (p *parking) park(w *waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	w.since = time.Now()
 	w.place = p.queue.PushBack(w)
-	if p.queue.Len() > maxParked {
-		oldest := p.queue.Remove(p.queue.Front()).(*waiter)
+	for p.queue.Len() > maxParked {
+		oldest := p.queue.Front().Value.(*waiter)
+		if w.since.Sub(oldest.since) < minParked {
+			return
+		}
+		p.queue.Remove(oldest.place)
 		oldest.place, oldest.crowded = nil, true
 		oldest.cancel()
 	}

@@ -65,18 +65,27 @@ func TestWaiterErrWithoutDone(t *testing.T) {
 	})
 }
 
-// When too many wait, the longest wait ends, and no other.
+// When too many wait, the longest waits end, and no others; who has not waited
+// for long stays, however many there are.
 func TestParkingIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p parking
-		waiters := make([]*waiter, maxParked+10)
+		waiters := make([]*waiter, maxParked+30)
 		for i := range waiters {
+			if i == maxParked+10 {
+				for _, w := range waiters[:i] {
+					if err := w.Err(); err != nil {
+						t.Fatalf("Err() = %v in a crowd that has just come", err)
+					}
+				}
+				time.Sleep(minParked)
+			}
 			waiters[i] = p.enter(t.Context(), time.Hour)
 			waiters[i].Done()
 		}
 		for i, w := range waiters {
 			ended := w.Err() != nil
-			if want := i < 10; ended != want || w.evicted() != want {
+			if want := i < 30; ended != want || w.evicted() != want {
 				t.Errorf("waiter %d: ended %v, evicted %v; want %v", i, ended, w.evicted(), want)
 			}
 			w.leave()
