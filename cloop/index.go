@@ -24,47 +24,58 @@ func Open(ctx context.Context, src blockio.ReaderAt) (*Index, error) {
 	if err != nil {
 		return nil, err
 	}
-	ix := &Index{header: h}
-	if err := ix.read(ctx, src); err != nil {
-		return nil, fmt.Errorf("read index: %w", err)
+	if h.blocks > maxBlocks {
+		return nil, fmt.Errorf("%w: %d blocks are more than %d", ErrUnsupported, h.blocks, maxBlocks)
 	}
-	return ix, ix.check(src.Size())
+	ix := &Index{header: h}
+	return ix, ix.read(ctx, src)
 }
 
-// indexPiece is how much of the index is read at a time: the source may claim
-// to be of any size, so memory is spent on bytes that have come.
-const indexPiece = 4 << 20
+const (
+	// indexPiece is how much of the index is read at a time: the source may
+	// claim to be of any size, so memory is spent on bytes that have come.
+	indexPiece = 1 << 20
+	// maxBlocks bounds the memory of an index: 64 MiB, enough for a disk of
+	// 512 GiB in blocks of 64 KiB.
+	maxBlocks = 8 << 20
+)
 
 func (ix *Index) read(ctx context.Context, src blockio.ReaderAt) error {
 	buf := make([]byte, min(indexPiece, ix.indexEnd()-headerSize))
 	for off := int64(headerSize); off < ix.indexEnd(); off += int64(len(buf)) {
 		buf = buf[:min(int64(len(buf)), ix.indexEnd()-off)]
 		if _, err := src.ReadAtContext(ctx, buf, off); err != nil && err != io.EOF {
-			return err
+			return fmt.Errorf("read index: %w", err)
 		}
 		for i := 0; i < len(buf); i += 8 {
-			ix.offsets = append(ix.offsets, int64(binary.BigEndian.Uint64(buf[i:])))
+			if err := ix.add(int64(binary.BigEndian.Uint64(buf[i:])), src.Size()); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// check compares the offsets with each other and with the image's size.
-func (ix *Index) check(size int64) error {
-	prev := ix.indexEnd()
-	for i, off := range ix.offsets {
-		switch {
-		case off < prev && i == 0:
-			return fmt.Errorf("%w: block 0 starts at %d, inside the header or index", ErrCorrupt, off)
-		case off < prev:
-			return fmt.Errorf("%w: block %d ends at %d, before its start at %d", ErrCorrupt, i-1, off, prev)
-		case off > size:
-			return fmt.Errorf("%w: block %d ends at %d, but the file has %d bytes (cut off?)", ErrCorrupt, max(i-1, 0), off, size)
-		case i > 0 && off-prev > ix.maxStored():
-			return fmt.Errorf("%w: block %d has %d bytes, too many for a block of %d", ErrCorrupt, i-1, off-prev, ix.blockSize)
+// add appends an offset, after a comparison with the one before it and with
+// the image's size.
+func (ix *Index) add(off, size int64) error {
+	n := len(ix.offsets) - 1 // the block that ends here
+	if n < 0 {
+		if off < ix.indexEnd() || off > size {
+			return fmt.Errorf("%w: block 0 starts at %d, not between the index and the file's end at %d", ErrCorrupt, off, size)
 		}
-		prev = off
+		ix.offsets = append(ix.offsets, off)
+		return nil
 	}
+	switch prev := ix.offsets[n]; {
+	case off < prev:
+		return fmt.Errorf("%w: block %d ends at %d, before its start at %d", ErrCorrupt, n, off, prev)
+	case off > size:
+		return fmt.Errorf("%w: block %d ends at %d, but the file has %d bytes (cut off?)", ErrCorrupt, n, off, size)
+	case off-prev > ix.maxStored():
+		return fmt.Errorf("%w: block %d has %d bytes, too many for a block of %d", ErrCorrupt, n, off-prev, ix.blockSize)
+	}
+	ix.offsets = append(ix.offsets, off)
 	return nil
 }
 

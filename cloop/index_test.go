@@ -1,6 +1,7 @@
 package cloop_test
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -79,6 +80,30 @@ func TestOpenAcceptsPadding(t *testing.T) {
 			t.Errorf("Extent(%d) of 4 blocks: no error", n)
 		}
 	}
+}
+
+// An index too large to be held is refused before it is read.
+func TestOpenRefusesAHugeIndex(t *testing.T) {
+	const blocks = 9 << 20
+	src := &hugeSource{header: put32(132, blocks)(goodImage())[:136], size: 136 + 8*(blocks+1) + 1<<20}
+	_, err := cloop.Open(t.Context(), src)
+	if !errors.Is(err, cloop.ErrUnsupported) || src.read > 136 {
+		t.Errorf("Open: %v after %d bytes; want ErrUnsupported after the header", err, src.read)
+	}
+}
+
+// hugeSource claims to be of any size, and has a header alone.
+type hugeSource struct {
+	header []byte
+	size   int64
+	read   int
+}
+
+func (s *hugeSource) Size() int64 { return s.size }
+
+func (s *hugeSource) ReadAtContext(_ context.Context, p []byte, off int64) (int, error) {
+	s.read += len(p)
+	return copy(p, s.header[min(off, int64(len(s.header))):]), nil
 }
 
 // A header that claims very much costs no memory.

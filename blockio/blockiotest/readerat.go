@@ -46,7 +46,7 @@ func TestReaderAt(t *testing.T, r blockio.ReaderAt, want []byte) {
 		for seed := range uint64(4) {
 			wg.Go(func() {
 				rnd := rand.New(rand.NewPCG(1, seed))
-				for range 50 {
+				for range 20 {
 					readAt(t, r, want, rnd.Int64N(size+1), rnd.Int64N(min(size, 1<<20)+2))
 				}
 			})
