@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // dirs are where the sockets of a user's daemons may lie, the best first.
@@ -36,6 +38,7 @@ func socket(dir string, device int) string {
 // Listener is a daemon's end.
 type Listener struct {
 	path   string
+	file   fs.FileInfo // of path, when it was made
 	socket net.Listener
 	conns  []net.Conn // kept open; used by accept alone
 }
@@ -69,10 +72,11 @@ func listen(dir string, device int) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
+	file, err := os.Lstat(path)
+	if err := errors.Join(err, os.Chmod(path, 0o600)); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	l := &Listener{path: path, socket: s}
+	l := &Listener{path: path, file: file, socket: s}
 	go l.accept() // as long as the process lives
 	return l, nil
 }
@@ -108,9 +112,16 @@ func (l *Listener) accept() {
 	}
 }
 
-// Remove takes the socket away. Connections, accepted or not, stay until the
-// process ends, so that their end means just that.
-func (l *Listener) Remove() error { return os.Remove(l.path) }
+// Remove takes the socket away, unless it has been replaced by that of a newer
+// daemon. Connections, accepted or not, stay until the process ends, so that
+// their end means just that.
+func (l *Listener) Remove() error {
+	now, err := os.Lstat(l.path)
+	if err != nil || !os.SameFile(now, l.file) {
+		return err
+	}
+	return os.Remove(l.path)
+}
 
 // Conn is a connection to a daemon.
 type Conn struct{ conn net.Conn }
@@ -120,13 +131,36 @@ type Conn struct{ conn net.Conn }
 func Dial(device, owner int) (*Conn, error) {
 	var errs []error
 	for _, dir := range dirs(owner) {
-		conn, err := net.Dial("unix", socket(dir, device))
+		conn, err := dial(socket(dir, device), owner)
 		if err == nil {
-			return &Conn{conn}, nil
+			return conn, nil
 		}
 		errs = append(errs, err)
 	}
 	return nil, errors.Join(errs...)
+}
+
+// dial connects to a socket if a process of owner listens there: anybody may
+// make a directory in /tmp.
+func dial(path string, owner int) (*Conn, error) {
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	raw, err := conn.SyscallConn()
+	if err == nil {
+		var peer *unix.Ucred
+		ctlErr := raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+		err = errors.Join(err, ctlErr)
+		if err == nil && int(peer.Uid) != owner {
+			err = fmt.Errorf("%s is of user %d", path, peer.Uid)
+		}
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return &Conn{conn}, nil
 }
 
 // AwaitEnd returns when the daemon has ended, or ctx has.

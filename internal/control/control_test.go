@@ -67,6 +67,46 @@ func TestAwaitEndReturnsWithTheDaemon(t *testing.T) {
 	}
 }
 
+// Anybody may listen in a directory of /tmp that looks like a user's.
+func TestDialRefusesOthers(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	l, err := listen(dir, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.socket.Close()
+	conn, err := dial(socket(dir, 1), os.Geteuid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	if conn, err := dial(socket(dir, 1), os.Geteuid()+1); err == nil {
+		conn.Close()
+		t.Error("connected to a process of another user")
+	}
+}
+
+// A daemon that ends late leaves the socket of its successor alone.
+func TestRemoveLeavesASuccessorAlone(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	old, err := listen(dir, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.socket.Close()
+	successor, err := listen(dir, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer successor.socket.Close()
+	if err := old.Remove(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(socket(dir, 1)); err != nil {
+		t.Errorf("the successor's socket: %v", err)
+	}
+}
+
 func TestListenReplacesWhatAKilledDaemonLeft(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Chmod(dir, 0o700); err != nil {

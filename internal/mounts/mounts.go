@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,20 +28,24 @@ type Mount struct {
 	Owner  int    // user whose daemon serves it
 }
 
-// At returns the cloopfs mounted at path, the topmost if there are several.
-// path need not be clean or absolute; only its parent is looked up.
+// At returns the cloopfs mounted at path. If something else has been mounted
+// over it, the error is a *CoveredError. path need not be clean or absolute;
+// only its parent is looked up.
 func At(path string) (m Mount, found bool, err error) {
 	point, err := resolve(path)
 	if err != nil {
 		return Mount{}, false, err
 	}
 	infos, err := mountinfo.GetMounts(func(i *mountinfo.Info) (skip, stop bool) {
-		return i.FSType != FSType || i.Mountpoint != point, false
+		return i.Mountpoint != point, false
 	})
-	if err != nil || len(infos) == 0 {
+	if err != nil || !slices.ContainsFunc(infos, func(i *mountinfo.Info) bool { return i.FSType == FSType }) {
 		return Mount{}, false, err
 	}
-	i := infos[len(infos)-1]
+	i := infos[len(infos)-1] // the topmost
+	if i.FSType != FSType {
+		return Mount{}, false, &CoveredError{Source: i.Source, FSType: i.FSType}
+	}
 	m = Mount{Point: i.Mountpoint, Device: i.Minor}
 	for option := range strings.SplitSeq(i.VFSOptions, ",") {
 		if id, ok := strings.CutPrefix(option, "user_id="); ok {
@@ -79,14 +84,29 @@ func resolve(path string) (string, error) {
 // ErrBusy says that a mount is in use.
 var ErrBusy = errors.New("in use")
 
+// CoveredError says that something else has been mounted over a mount.
+type CoveredError struct{ Source, FSType string }
+
+func (e *CoveredError) Error() string {
+	return fmt.Sprintf("%s (%s) is mounted over it", e.Source, e.FSType)
+}
+
 // Unmount unmounts m. With lazy it disappears from the tree at once and is
-// unmounted when the last user lets go; else a mount in use is ErrBusy.
+// unmounted when the last user lets go; else a mount in use is ErrBusy. A mount
+// that has gone already is no error; what else is mounted there is left alone.
 func (m Mount) Unmount(lazy bool) error {
+	now, found, err := At(m.Point)
+	if err != nil {
+		return err
+	}
+	if !found || now.Device != m.Device {
+		return nil
+	}
 	flags := unix.UMOUNT_NOFOLLOW
 	if lazy {
 		flags |= unix.MNT_DETACH
 	}
-	err := unix.Unmount(m.Point, flags)
+	err = unix.Unmount(m.Point, flags)
 	if errors.Is(err, unix.EPERM) {
 		return m.helperUnmount(lazy)
 	}
