@@ -14,25 +14,23 @@ import (
 // maxRedirects is how many redirects are followed in a row.
 const maxRedirects = 10
 
-// attempt is one request and its answer, given up when nothing arrives for
-// the source's stall time.
+// attempt is one request and its answer, given up when patience ends.
 type attempt struct {
-	ctx    context.Context // of the request; its cause says that it was given up
-	cancel context.CancelCauseFunc
-	timer  *time.Timer
-	stall  time.Duration
-	until  time.Time // no wait goes on beyond this; zero means no bound
-	body   io.ReadCloser
-	header http.Header
-	span   span
-	left   int64 // bytes of span that have not been read
+	ctx      context.Context // of the request; its cause says that it was given up
+	cancel   context.CancelCauseFunc
+	timer    *time.Timer
+	patience patience
+	body     io.ReadCloser
+	header   http.Header
+	span     span
+	left     int64 // bytes of span that have not been read
 }
 
-// attempt asks for r. No wait for its answer goes on beyond until, if that is set.
-func (s *Source) attempt(ctx context.Context, r blockio.Range, until time.Time) (*attempt, error) {
-	a := &attempt{stall: s.stall, until: until}
+// attempt asks for r.
+func (s *Source) attempt(ctx context.Context, r blockio.Range, p patience) (*attempt, error) {
+	a := &attempt{patience: p}
 	a.ctx, a.cancel = context.WithCancelCause(ctx)
-	a.timer = time.AfterFunc(a.wait(), func() { a.cancel(errStalled) })
+	a.timer = time.AfterFunc(p.wait(), func() { a.cancel(errStalled) })
 	resp, err := s.get(a.ctx, r)
 	if err != nil {
 		a.Close()
@@ -47,20 +45,12 @@ func (s *Source) attempt(ctx context.Context, r blockio.Range, until time.Time) 
 	return a, nil
 }
 
-// wait is how long the attempt may go on without a byte from now.
-func (a *attempt) wait() time.Duration {
-	if a.until.IsZero() {
-		return a.stall
-	}
-	return min(a.stall, time.Until(a.until))
-}
-
 // Read reads the answer's body, at most to the end of its range.
 func (a *attempt) Read(p []byte) (int, error) {
 	if a.left == 0 {
 		return 0, io.EOF
 	}
-	a.timer.Reset(a.wait())
+	a.timer.Reset(a.patience.wait())
 	n, err := a.body.Read(p[:min(int64(len(p)), a.left)])
 	a.left -= int64(n)
 	if err != nil && err != io.EOF {

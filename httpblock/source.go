@@ -39,7 +39,7 @@ type Source struct {
 	opt       Options
 	url       *url.URL // as given
 	transport *http.Transport
-	stall     time.Duration // an attempt is given up after so long without a byte
+	stall     time.Duration // the patience with a first attempt
 
 	// Set by Open, constant afterwards.
 	pin     *pinned
@@ -70,7 +70,7 @@ func Open(ctx context.Context, rawURL string, opt Options) (*Source, error) {
 	}
 	s := &Source{opt: opt, url: u, target: u, stall: stallTime(opt.Timeout)}
 	s.transport = newTransport(opt.Connections, s.stall)
-	_, err = s.retry(ctx, time.Now(), func(until time.Time) (int, error) { return 0, s.readHead(ctx, until) })
+	_, err = s.retry(ctx, time.Now(), func(p patience) (int, error) { return 0, s.readHead(ctx, p) })
 	if err != nil {
 		s.Close()
 		return nil, err
@@ -78,8 +78,26 @@ func Open(ctx context.Context, rawURL string, opt Options) (*Source, error) {
 	return s, nil
 }
 
-// stallTime is how long an attempt may bring nothing before another is made:
-// short enough for three of them within the timeout.
+// patience is how long to wait for data.
+type patience struct {
+	stall time.Duration // an attempt is given up after so long without a byte
+	until time.Time     // no wait goes on beyond this; zero means no bound
+}
+
+// wait is how long to wait from now.
+func (p patience) wait() time.Duration {
+	if p.until.IsZero() {
+		return p.stall
+	}
+	return min(p.stall, time.Until(p.until))
+}
+
+// maxDoublings bounds how the patience with a server grows: to five minutes.
+const maxDoublings = 5
+
+// stallTime is the patience with a first attempt: short enough for another
+// within the timeout. Each further attempt gets twice that of the one before,
+// for servers that are slow to answer.
 func stallTime(timeout time.Duration) time.Duration {
 	if timeout == 0 {
 		return 10 * time.Second
@@ -88,8 +106,8 @@ func stallTime(timeout time.Duration) time.Duration {
 }
 
 // readHead makes the first request and pins what it finds.
-func (s *Source) readHead(ctx context.Context, until time.Time) error {
-	a, err := s.attempt(ctx, blockio.Range{Extent: blockio.Extent{Len: headSize}}, until)
+func (s *Source) readHead(ctx context.Context, p patience) error {
+	a, err := s.attempt(ctx, blockio.Range{Extent: blockio.Extent{Len: headSize}}, p)
 	if err != nil {
 		return err
 	}
@@ -112,6 +130,10 @@ func (s *Source) Size() int64 { return s.pin.size }
 // ModTime is the file's Last-Modified when it was opened; zero if the server
 // gave none.
 func (s *Source) ModTime() time.Time { return s.modTime }
+
+// Validated says whether the server gives something by which a changed file of
+// the same size can be told: an ETag or a Last-Modified.
+func (s *Source) Validated() bool { return s.pin.etag != "" || s.pin.lastModified != "" }
 
 // Close drops the kept connections. Streams that are being read go on.
 func (s *Source) Close() { s.transport.CloseIdleConnections() }
@@ -143,9 +165,9 @@ func (s *Source) giveUp(start time.Time) time.Time {
 }
 
 // retry calls try until it succeeds, fails for good, or Timeout has passed
-// since start. try gets that moment.
-func (s *Source) retry(ctx context.Context, start time.Time, try func(until time.Time) (int, error)) (int, error) {
-	until := s.giveUp(start)
+// since start.
+func (s *Source) retry(ctx context.Context, start time.Time, try func(patience) (int, error)) (int, error) {
+	until, tries := s.giveUp(start), 0
 	if !until.IsZero() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadlineCause(ctx, until, errStalled)
@@ -153,7 +175,8 @@ func (s *Source) retry(ctx context.Context, start time.Time, try func(until time
 	}
 	var last error
 	n, err := backoff.Retry(ctx, func() (int, error) {
-		n, err := try(until)
+		n, err := try(patience{stall: s.stall << min(tries, maxDoublings), until: until})
+		tries++
 		if err == nil {
 			return n, nil
 		}

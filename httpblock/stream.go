@@ -18,30 +18,30 @@ type stream struct {
 	attempt *attempt      // nil: the next Read makes a request
 }
 
-func (st *stream) Read(p []byte) (int, error) {
+func (st *stream) Read(buf []byte) (int, error) {
 	if st.left.Len == 0 {
 		return 0, io.EOF
 	}
-	if len(p) == 0 {
+	if len(buf) == 0 {
 		return 0, nil
 	}
-	p = p[:min(int64(len(p)), st.left.Len)]
+	buf = buf[:min(int64(len(buf)), st.left.Len)]
 	start := time.Now()
 	if st.attempt != nil {
-		st.attempt.until = st.src.giveUp(start)
-		if n, err := st.readOnce(p); err == nil {
+		st.attempt.patience.until = st.src.giveUp(start)
+		if n, err := st.readOnce(buf); err == nil {
 			return n, nil
 		} // an error is a reason to ask again
 	}
-	return st.src.retry(st.ctx, start, func(until time.Time) (int, error) {
+	return st.src.retry(st.ctx, start, func(p patience) (int, error) {
 		if st.attempt == nil {
-			a, err := st.src.attempt(st.ctx, st.left, until)
+			a, err := st.src.attempt(st.ctx, st.left, p)
 			if err != nil {
 				return 0, err
 			}
 			st.attempt = a
 		}
-		return st.readOnce(p)
+		return st.readOnce(buf)
 	})
 }
 
