@@ -325,3 +325,21 @@ func TestTerminateHung(t *testing.T) {
 		})
 	}
 }
+
+// A crowd of readers of a distant server is no reason to fail any of them.
+func TestCrowd(t *testing.T) {
+	const readers = 900
+	s := makeImage(t, 64*kib, blocks(readers, 4*kib)...)
+	srv, url := serve(t, s.image)
+	dir := mount(t, url, "--connections=8")
+	srv.Set(func(c *testserver.Config) { c.RTT = 50 * time.Millisecond })
+	out := must(t, "sh", "-c", `
+		for i in $(seq 0 `+strconv.Itoa(readers-1)+`); do
+			dd if="$1" of=/dev/null iflag=direct bs=4k count=1 skip=$((i * 16)) status=none || echo "$i failed" &
+		done 2>&1
+		wait`, "sh", diskOf(dir))
+	if out != "" {
+		t.Errorf("readers failed: %s", brief(out))
+	}
+	umount(t, dir)
+}

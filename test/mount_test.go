@@ -316,3 +316,28 @@ func deadMount(t *testing.T, url string) string {
 	}
 	return dir
 }
+
+// The background process holds nothing that its caller had open: the lock of a
+// script, or the pipe of whoever waits for the script's output.
+func TestMountInheritsNothing(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(4, 4*kib)...)
+	_, url := serve(t, s.image)
+	dir := makeDir(t)
+	lock := filepath.Join(t.TempDir(), "lock")
+	must(t, "sh", "-c", `exec 9>"$1"; flock 9; "$2" mount "$3" "$4"`, "sh", lock, cloopfs, url, dir)
+	must(t, "flock", "--nonblock", lock, "true")
+	umount(t, dir)
+}
+
+// A mountpoint's name is bytes, not text.
+func TestMountpointOfAnyName(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(4, 4*kib)...)
+	_, url := serve(t, s.image)
+	dir := filepath.Join(makeDir(t), "m\xff \\n")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	mountAt(t, url, dir)
+	checkBytes(t, "disk", must(t, "cat", diskOf(dir)), s.disk)
+	umount(t, dir)
+}

@@ -249,3 +249,43 @@ func TestUmountDead(t *testing.T) {
 	dir := deadMount(t, url)
 	umount(t, dir)
 }
+
+// What somebody else has mounted over a mount is left alone: by umount, and by
+// a signal to the daemon.
+func TestUmountCovered(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(4, 4*kib)...)
+	_, url := serve(t, s.image)
+	dir := mount(t, url)
+	must(t, "mount", "-t", "tmpfs", "cover", dir)
+	covered := func() bool { return slices.Contains(mountpoints("tmpfs"), dir) }
+	t.Cleanup(func() {
+		if covered() {
+			try("umount", dir)
+		}
+	})
+	checkFailure(t, run(t, cloopfs, "umount", dir), 1, "cover (tmpfs) is mounted over it")
+	if err := syscall.Kill(daemon(t, dir), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(300 * time.Millisecond) // for what must not happen
+	if !covered() {
+		t.Error("the file system above is gone")
+	}
+	must(t, "umount", dir)
+	checkBytes(t, "disk", must(t, "cat", diskOf(dir)), s.disk)
+	umount(t, dir)
+}
+
+// A mount that lives on elsewhere is said to: umount does not wait for ever.
+func TestUmountElsewhere(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(4, 4*kib)...)
+	_, url := serve(t, s.image)
+	dir := mount(t, url)
+	other := makeDir(t)
+	must(t, "mount", "--bind", dir, other)
+	t.Cleanup(func() { try("umount", other) })
+	checkFailure(t, run(t, cloopfs, "umount", dir), 1, "still in use")
+	checkBytes(t, "disk at the other place", must(t, "cat", diskOf(other)), s.disk)
+	must(t, "umount", other)
+	waitFor(t, "the process has ended", func() bool { return len(daemons(dir)) == 0 })
+}

@@ -1,22 +1,23 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
+	"encoding/gob"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"syscall"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 )
 
 // A mount in the background is served by a second process of this program in a
 // session of its own. It gets its options over a pipe, since arguments and
-// environment can be read by others, and answers with one line over another.
+// environment can be read by others, and answers once over another.
 const (
 	backgroundEnv = "CLOOPFS_BACKGROUND" // set for the second process, and for nothing else
 	optionsFD     = 3
@@ -53,6 +54,11 @@ func mountBackground(ctx context.Context, args []string, o mountOptions, stderr 
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{optionsRead, answerWrite} // optionsFD, answerFD; 0-2 are /dev/null
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	// What this process has inherited (a lock, the pipe of whoever waits for
+	// its output) must not live as long as the mount.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil && !errors.Is(err, unix.ENOSYS) {
+		return fmt.Errorf("start the background process: %w", err)
+	}
 	err = cmd.Start()
 	optionsRead.Close()
 	answerWrite.Close()
@@ -63,8 +69,8 @@ func mountBackground(ctx context.Context, args []string, o mountOptions, stderr 
 	defer stop()
 
 	var a answer
-	sendErr := json.NewEncoder(optionsWrite).Encode(o)
-	readErr := json.NewDecoder(answerRead).Decode(&a)
+	sendErr := gob.NewEncoder(optionsWrite).Encode(o)
+	readErr := gob.NewDecoder(answerRead).Decode(&a)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -92,13 +98,13 @@ func runBackground(ctx context.Context) int {
 	os.Unsetenv(backgroundEnv)
 	options, reply := os.NewFile(optionsFD, "options"), os.NewFile(answerFD, "answer")
 	var o mountOptions
-	err := json.NewDecoder(bufio.NewReader(options)).Decode(&o)
+	err := gob.NewDecoder(options).Decode(&o)
 	options.Close()
 	if err != nil {
 		return exitUsage // started by hand
 	}
 	say := func(a answer) {
-		json.NewEncoder(reply).Encode(a) // the other end may have been interrupted
+		gob.NewEncoder(reply).Encode(a) // the other end may have been interrupted
 		reply.Close()
 	}
 	log, err := o.Log.open(nil)

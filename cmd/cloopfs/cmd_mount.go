@@ -15,11 +15,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cloopfs/cloopfs/fusefs"
+	"github.com/cloopfs/cloopfs/internal/control"
 	"github.com/cloopfs/cloopfs/internal/mounts"
 )
 
 // mountOptions is everything that the process which serves a mount has to
-// know. It travels to the background process as JSON.
+// know. It travels to the background process as a gob:
+// paths are bytes.
 type mountOptions struct {
 	Source     string
 	Mountpoint string // absolute
@@ -28,7 +30,7 @@ type mountOptions struct {
 	UID, GID   uint32
 	Mode       uint32
 	Log        logOptions
-	sourceOptions
+	Line       sourceOptions
 }
 
 func newMountCmd() *cobra.Command {
@@ -50,8 +52,12 @@ SOURCE is the http or https URL of a cloop image.`,
 			if err := o.complete(mode); err != nil {
 				return err
 			}
-			if err := o.checkMountpoint(cmd.ErrOrStderr()); err != nil {
+			cleared, err := o.checkMountpoint()
+			if err != nil {
 				return err
+			}
+			if cleared {
+				fmt.Fprintf(cmd.ErrOrStderr(), "cloopfs: cleared a dead mount at %s\n", o.Mountpoint)
 			}
 			if foreground {
 				return mountForeground(cmd.Context(), o, cmd.ErrOrStderr())
@@ -66,7 +72,7 @@ SOURCE is the http or https URL of a cloop image.`,
 	f.Uint32Var(&o.UID, "uid", uint32(os.Getuid()), "owner of the files")
 	f.Uint32Var(&o.GID, "gid", uint32(os.Getgid()), "group of the files")
 	f.StringVar(&mode, "mode", "", "permissions of disk.img, octal (default 0400, with --allow-other 0444)")
-	o.addFlags(f)
+	o.Line.addFlags(f)
 	o.Log.addFlags(f)
 	return cmd
 }
@@ -76,7 +82,7 @@ func (o *mountOptions) complete(mode string) error {
 	if err := checkSource(o.Source); err != nil {
 		return err
 	}
-	if err := o.validate(); err != nil {
+	if err := o.Line.validate(); err != nil {
 		return err
 	}
 	if err := o.Log.validate(); err != nil {
@@ -122,22 +128,22 @@ func userAllowOther(file string) bool {
 
 // checkMountpoint says whether the mountpoint can be used. A mount of ours
 // whose daemon is dead is cleared away.
-func (o *mountOptions) checkMountpoint(stderr io.Writer) error {
-	fail := func(err error, hint string) error {
-		return &failure{code: exitMount, err: fmt.Errorf("mount at %s: %w", o.Mountpoint, err), hint: hint}
+func (o *mountOptions) checkMountpoint() (cleared bool, err error) {
+	fail := func(err error, hint string) (bool, error) {
+		return false, &failure{code: exitMount, err: fmt.Errorf("mount at %s: %w", o.Mountpoint, err), hint: hint}
 	}
 	m, found, err := mounts.At(o.Mountpoint)
 	if err != nil {
 		return fail(withoutPath(err), "")
 	}
 	if found {
-		if _, err := os.Stat(o.Mountpoint); !errors.Is(err, syscall.ENOTCONN) {
+		if alive(m) {
 			return fail(errors.New("already a cloopfs mount"), "cloopfs umount "+o.Mountpoint)
 		}
 		if err := m.Unmount(true); err != nil {
 			return fail(fmt.Errorf("clear a dead mount: %w", err), "")
 		}
-		fmt.Fprintf(stderr, "cloopfs: cleared a dead mount at %s\n", o.Mountpoint)
+		cleared = true
 	}
 	info, err := os.Stat(o.Mountpoint)
 	switch {
@@ -148,7 +154,18 @@ func (o *mountOptions) checkMountpoint(stderr io.Writer) error {
 	case !info.IsDir():
 		return fail(errors.New("not a directory"), "")
 	}
-	return nil
+	return cleared, nil
+}
+
+// alive says whether a mount has a daemon. The mount itself is only looked at
+// if no daemon answers: it might wait for one that is stopped.
+func alive(m mounts.Mount) bool {
+	if daemon, err := control.Dial(m.Device, m.Owner); err == nil {
+		daemon.Close()
+		return true
+	}
+	_, err := os.Stat(m.Point)
+	return !errors.Is(err, syscall.ENOTCONN)
 }
 
 // withoutPath is the reason in an error of package os.
@@ -178,7 +195,14 @@ func announce(w io.Writer, o mountOptions, r readiness) {
 	}
 	disk := filepath.Join(o.Mountpoint, fusefs.DiskName)
 	fmt.Fprintf(w, "cloopfs: mounted at %s: %s, %s\n", o.Mountpoint, fusefs.DiskName, formatSize(r.DiskSize))
-	fmt.Fprintf(w, "cloopfs: hint: sudo mount -o loop,ro %s /mnt\n", disk)
+	switch {
+	case os.Geteuid() == 0:
+		fmt.Fprintf(w, "cloopfs: hint: mount -o loop,ro %s /mnt\n", disk)
+	case o.AllowOther:
+		fmt.Fprintf(w, "cloopfs: hint: sudo mount -o loop,ro %s /mnt\n", disk)
+	default:
+		fmt.Fprintf(w, "cloopfs: hint: root can't loop-mount it without --allow-other\n")
+	}
 }
 
 // mountForeground serves the mount until it is unmounted.

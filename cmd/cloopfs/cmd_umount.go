@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -19,18 +20,23 @@ func newUmountCmd() *cobra.Command {
 		Short:   "Unmount a disk, and wait until its process has ended",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if lazy && force {
+				return usage(errors.New("--lazy and --force exclude each other"))
+			}
 			return umount(cmd, args[0], lazy, force)
 		},
 	}
 	cmd.Flags().BoolVarP(&lazy, "lazy", "l", false, "detach now, end when the last user lets go")
 	cmd.Flags().BoolVar(&force, "force", false, "abort: every read under way fails at once")
-	cmd.MarkFlagsMutuallyExclusive("lazy", "force")
 	return cmd
 }
 
 // busyTime is how long a mount may be in use by somebody who only looked in,
 // such as a device manager.
 const busyTime = 300 * time.Millisecond
+
+// endTime is how long a process that nobody uses any more may take to end.
+const endTime = 10 * time.Second
 
 func umount(cmd *cobra.Command, path string, lazy, force bool) error {
 	fail := func(err error, hint string) error {
@@ -66,13 +72,19 @@ func umount(cmd *cobra.Command, path string, lazy, force bool) error {
 	if errors.Is(err, mounts.ErrBusy) {
 		return busy(m, fail)
 	}
-	if _, still, _ := mounts.At(path); err != nil && still {
+	if err != nil {
 		return fail(err, "")
 	}
 	if dialErr != nil {
-		return nil // a daemon that is dead, or from before a reboot of /run
+		return nil // a daemon that is dead
 	}
-	if err := daemon.AwaitEnd(cmd.Context()); err != nil {
+	ctx, cancel := context.WithTimeout(cmd.Context(), endTime)
+	defer cancel()
+	err = daemon.AwaitEnd(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fail(errors.New("unmounted here, but still in use: by another mount namespace or a bind mount"), "")
+	}
+	if err != nil {
 		return fail(err, "")
 	}
 	return nil

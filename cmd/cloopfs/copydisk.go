@@ -13,8 +13,12 @@ import (
 	"github.com/cloopfs/cloopfs/blockio"
 )
 
-// copyChunk is about how much of the disk is read at a time.
-const copyChunk = 4 << 20
+const (
+	// copyChunk is about how much of the disk is read at a time.
+	copyChunk = 4 << 20
+	// copyMemory is how much of it may be in memory, but for very large blocks.
+	copyMemory = 128 << 20
+)
 
 // outputError is an error of the writer, not of the disk.
 type outputError struct{ err error }
@@ -26,6 +30,7 @@ func (e *outputError) Error() string { return e.err.Error() }
 func copyDisk(ctx context.Context, w io.Writer, disk blockio.ReaderAt, blockSize int) error {
 	chunk := int64(max(copyChunk/blockSize, 1)) * int64(blockSize)
 	readers := max(4, 2*runtime.GOMAXPROCS(0)) // half of them may wait for the network
+	readers = min(readers, max(2, int(copyMemory/chunk)))
 	chunk = min(chunk, disk.Size())
 
 	// Each chunk's buffer travels: from free to a reader, through the chunk's

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -47,14 +48,13 @@ func flagError(_ *cobra.Command, err error) error {
 	return usage(err)
 }
 
-// exitCode is the exit status that err stands for. What cobra itself says
-// (flags that exclude each other) is about usage.
+// exitCode is the exit status that err stands for.
 func exitCode(err error) int {
 	var f *failure
 	if errors.As(err, &f) {
 		return f.code
 	}
-	return exitUsage
+	return exitFailure
 }
 
 // sourceFailure says that an image could not be opened or read.
@@ -80,10 +80,15 @@ func report(w io.Writer, err error) {
 	}
 }
 
-// oneLine keeps a message in one line, whatever a server put into it.
+// oneLine keeps a message in one line of readable length, whatever a server put
+// into it.
 func oneLine(s string) string {
+	const most = 1000
+	if len(s) > most {
+		s = s[:most] + "..."
+	}
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if unicode.IsControl(r) {
 			return ' '
 		}
 		return r

@@ -61,7 +61,7 @@ func TestExitCode(t *testing.T) {
 		err  error
 		want int
 	}{
-		{"of cobra", errors.New("unknown command"), 2},
+		{"anything else", errors.New("getwd: no such file"), 1},
 		{"usage", usage(errors.New("x")), 2},
 		{"wrapped", fmt.Errorf("x: %w", &failure{code: 5, err: errors.New("y")}), 5},
 		{"output", outputFailure(os.ErrPermission), 1},

@@ -13,11 +13,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// endSignals ask the program to end.
+var endSignals = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
+
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), endSignals...)
 	context.AfterFunc(ctx, stop) // a second signal kills
 	if inBackground() {
-		signal.Ignore(syscall.SIGHUP) // the end of a terminal that is not its own
 		os.Exit(runBackground(ctx))
 	}
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))

@@ -55,7 +55,7 @@ func TestModes(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			o := mountOptions{Source: "http://h/f", AllowOther: tt.allowOther, Mountpoint: "mnt"}
-			o.Connections, o.Log.Level = 1, "info"
+			o.Line.Connections, o.Log.Level = 1, "info"
 			err := o.complete(tt.mode)
 			switch {
 			case tt.allowOther && os.Geteuid() != 0 && !userAllowOther("/etc/fuse.conf"):

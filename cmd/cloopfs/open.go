@@ -46,6 +46,13 @@ type line struct {
 // openLine opens the image at source and joins the layers over it. memory is
 // the bound of the decoded blocks kept, in bytes.
 func openLine(ctx context.Context, source string, opt sourceOptions, memory int64, log *slog.Logger) (*line, error) {
+	if opt.Timeout > 0 {
+		// Each wait is bounded by itself, and says why it failed; this is for
+		// a server that drips.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(opt.Timeout)+time.Second)
+		defer cancel()
+	}
 	src, err := httpblock.Open(ctx, source, httpblock.Options{
 		Timeout:     time.Duration(opt.Timeout),
 		Connections: opt.Connections,
@@ -83,6 +90,7 @@ func checkSource(source string) error {
 // shown is the form of an argument that may be shown: a URL loses its secrets.
 func shown(arg string) string {
 	if !strings.Contains(arg, "://") {
+		arg, _, _ = strings.Cut(arg, "?")
 		if user, _, ok := strings.Cut(arg, "@"); ok && strings.Contains(user, ":") {
 			return "SOURCE" // user:password@host without a scheme
 		}

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -26,19 +25,28 @@ type readiness struct {
 // the disk has been unmounted and its last user has let go. ctx ends the
 // opening; from then on the process's signals count.
 func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready func(readiness)) error {
-	l, err := openLine(ctx, o.Source, o.sourceOptions, int64(o.Memory), log)
+	l, err := openLine(ctx, o.Source, o.Line, int64(o.Memory), log)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
 
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(signals, endSignals...)
 	defer signal.Stop(signals)
+	if ctx.Err() != nil {
+		return ctx.Err() // the signal came before somebody was here to hear it
+	}
+	if _, err := o.checkMountpoint(); err != nil {
+		return err // again: somebody else may have been faster
+	}
+	if !l.source.Validated() {
+		log.Warn("the server gives neither ETag nor Last-Modified: only a change of the file's size will be noticed", "source", shown(o.Source))
+	}
 	server, err := fusefs.Mount(o.Mountpoint, l.disk, fusefs.Options{
 		Source:     shown(o.Source),
 		ModTime:    l.source.ModTime(),
-		Timeout:    time.Duration(o.Timeout),
+		Timeout:    time.Duration(o.Line.Timeout),
 		AllowOther: o.AllowOther,
 		UID:        o.UID,
 		GID:        o.GID,
@@ -49,11 +57,14 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 		return mountFailure(err)
 	}
 	m, found, err := mounts.At(o.Mountpoint)
-	if err != nil || !found {
-		// Somebody has unmounted it already, or /proc is missing.
-		log.Warn("mount not found in /proc", "mountpoint", o.Mountpoint, "error", err)
+	if err == nil && !found {
+		err = errors.New("not in /proc/self/mountinfo")
 	}
-	if socket, err := control.Listen(m.Device); err != nil {
+	var socket *control.Listener
+	if err == nil {
+		socket, err = control.Listen(m.Device)
+	}
+	if err != nil {
 		log.Warn("umount will not be able to wait for this process", "error", err)
 	} else {
 		defer socket.Remove()
