@@ -30,41 +30,79 @@ const (
 	maxBlockSize = 64 << 20
 )
 
-// header is the fixed part at the image's start.
+// header is what the fixed part of an image says, and where it was found.
 type header struct {
-	blockSize int   // bytes of a decoded block
-	blocks    int64 // number of blocks
+	codecs    bool           // version 4.0: index entries tell a block's codec
+	blockSize int            // bytes of a decoded block
+	blocks    int64          // number of blocks
+	index     int64          // offset of the index
+	data      blockio.Extent // where stored blocks may lie
 }
 
 // diskSize is the number of bytes of the disk. It fits 63 bits: 2^32 blocks of
 // at most 64 MiB.
 func (h header) diskSize() int64 { return h.blocks * int64(h.blockSize) }
 
-// indexEnd is the offset of the first byte behind the index.
-func (h header) indexEnd() int64 { return headerSize + 8*(h.blocks+1) }
-
+// readHeader finds the header: at the image's start, or at its end, where a
+// writer to a pipe puts it.
 func readHeader(ctx context.Context, src blockio.ReaderAt) (header, error) {
-	buf := make([]byte, headerSize)
-	n, err := src.ReadAtContext(ctx, buf, 0)
-	if err != nil && err != io.EOF {
+	size := src.Size()
+	start, err := readUpTo(ctx, src, 0, headerSize+4)
+	if err != nil {
 		return header{}, fmt.Errorf("read header: %w", err)
 	}
-	return parseHeader(buf[:n], src.Size())
+	if known(start) {
+		h, err := parseHeader(start, size)
+		h.index = headerSize
+		h.data = blockio.Extent{Off: h.index + h.indexSize(), Len: size - h.index - h.indexSize()}
+		return h, err
+	}
+	if reason := foreign(start); reason != "" {
+		return header{}, fmt.Errorf("%w: %s", ErrUnsupported, reason)
+	}
+	end, err := readUpTo(ctx, src, max(0, size-headerSize), headerSize)
+	if err != nil {
+		return header{}, fmt.Errorf("read header at the end: %w", err)
+	}
+	switch {
+	case known(end):
+		h, err := parseHeader(end, size)
+		h.index = size - headerSize - h.indexSize()
+		h.data = blockio.Extent{Len: h.index}
+		return h, err
+	case bytes.HasSuffix(end, []byte("\nCLOOP3\n")):
+		return header{}, fmt.Errorf("%w: version 3", ErrUnsupported)
+	case len(start) < headerSize:
+		return header{}, fmt.Errorf("%w: %d bytes are less than a header", ErrFormat, size)
+	}
+	return header{}, ErrFormat
 }
 
-// parseHeader checks the header at the start of an image of size bytes.
-func parseHeader(buf []byte, size int64) (header, error) {
+// readUpTo reads up to n bytes at off, less if the image ends before.
+func readUpTo(ctx context.Context, src blockio.ReaderAt, off int64, n int) ([]byte, error) {
+	buf := make([]byte, n)
+	got, err := src.ReadAtContext(ctx, buf, off)
+	if err == io.EOF {
+		err = nil
+	}
+	return buf[:got], err
+}
+
+// known says whether buf starts with the header of a version that is read here.
+func known(buf []byte) bool {
 	if len(buf) < headerSize {
-		return header{}, fmt.Errorf("%w: %d bytes are less than a header", ErrFormat, len(buf))
+		return false
 	}
-	switch version := buf[versionOffset : versionOffset+4]; {
-	case bytes.Equal(version, []byte("V2.0")):
-	case bytes.Equal(version, []byte("V4.0")):
-		return header{}, fmt.Errorf("%w: version 4.0", ErrUnsupported)
-	default:
-		return header{}, ErrFormat
+	version := string(buf[versionOffset : versionOffset+4])
+	return version == "V2.0" || version == "V4.0"
+}
+
+// parseHeader checks a header of an image of size bytes.
+func parseHeader(buf []byte, size int64) (header, error) {
+	h := header{
+		codecs: buf[versionOffset+1] == '4',
+		blocks: int64(binary.BigEndian.Uint32(buf[132:])),
 	}
-	h := header{blocks: int64(binary.BigEndian.Uint32(buf[132:]))}
 	blockSize := binary.BigEndian.Uint32(buf[128:])
 	if blockSize == 0 || blockSize%sectorSize != 0 || blockSize > maxBlockSize {
 		return header{}, fmt.Errorf("%w: block size %d is not a multiple of %d up to %d",
@@ -74,9 +112,40 @@ func parseHeader(buf []byte, size int64) (header, error) {
 	if h.blocks == 0 {
 		return header{}, fmt.Errorf("%w: no blocks", ErrCorrupt)
 	}
-	if h.indexEnd() > size {
+	if headerSize+h.indexSize() > size {
 		return header{}, fmt.Errorf("%w: an index of %d blocks does not fit the file of %d bytes (cut off?)",
 			ErrCorrupt, h.blocks, size)
 	}
 	return h, nil
+}
+
+// indexSize is the length of the index in bytes.
+func (h header) indexSize() int64 { return entrySize * (h.blocks + 1) }
+
+// foreign names the relatives of the format that are told by their start.
+func foreign(buf []byte) string {
+	if len(buf) < headerSize+4 || !bytes.HasPrefix(buf, []byte("#!/bin/sh\n#")) {
+		return ""
+	}
+	letter, digit := buf[versionOffset], buf[versionOffset+1]
+	if digit >= '0' && digit <= '9' && buf[versionOffset+2] == '.' {
+		// FreeBSD's mkuzip: the letter names the codec, a small one says that
+		// equal blocks are stored once.
+		switch letter {
+		case 'L', 'l':
+			return "FreeBSD uzip with xz"
+		case 'Z', 'z':
+			return "FreeBSD uzip with zstd"
+		case 'v':
+			return "FreeBSD uzip with shared blocks"
+		case 'V':
+			return "version " + string(buf[versionOffset+1:versionOffset+4])
+		}
+	}
+	// cloop 0.68 and older: no version, and offsets of 32 bits.
+	blocks := int64(binary.BigEndian.Uint32(buf[132:]))
+	if int64(binary.BigEndian.Uint32(buf[headerSize:])) == headerSize+4*(blocks+1) {
+		return "an old cloop image with 32-bit offsets (cloop 0.68 or older)"
+	}
+	return ""
 }

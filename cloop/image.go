@@ -53,6 +53,10 @@ type read struct {
 	// first and its last.
 	partial  [2]partial
 	partials int
+	// codecs is those of the run being read, from block first on; nil stands
+	// for zlib alone.
+	codecs []codec
+	first  int64
 }
 
 type partial struct {
@@ -173,18 +177,42 @@ func (r *read) readRun(ctx context.Context, first, end int64) error {
 	if first == end {
 		return nil
 	}
+	if err := r.findCodecs(ctx, first, end); err != nil {
+		return err
+	}
 	return r.im.runs.ReadRun(ctx, blockio.Demand, first, end-first, r.deliver)
+}
+
+// findCodecs looks up the codecs of the blocks [first, end). deliver must not:
+// that might need a part of the index that has to be read.
+func (r *read) findCodecs(ctx context.Context, first, end int64) error {
+	if !r.im.index.codecs {
+		return nil
+	}
+	r.first, r.codecs = first, r.codecs[:0]
+	for n := first; n < end; n++ {
+		_, c, err := r.im.index.entry(ctx, n)
+		if err != nil {
+			return &blockio.BlockError{Block: n, Err: err}
+		}
+		r.codecs = append(r.codecs, c)
+	}
+	return nil
 }
 
 // deliver decodes block n to where the read wants it. Calls for different
 // blocks may run at the same time.
 func (r *read) deliver(n int64, stored []byte) error {
+	c := codecZlib
+	if r.codecs != nil {
+		c = r.codecs[n-r.first]
+	}
 	dst, skip := r.span(n)
 	s := r.find(n)
 	if s == nil {
-		return r.im.index.decode(n, dst, stored)
+		return r.im.index.decode(n, c, dst, stored)
 	}
-	if err := r.im.index.decode(n, s.block.Bytes(), stored); err != nil {
+	if err := r.im.index.decode(n, c, s.block.Bytes(), stored); err != nil {
 		return err
 	}
 	copy(dst, s.block.Bytes()[skip:])

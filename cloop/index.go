@@ -5,83 +5,69 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"sync"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/cloopfs/cloopfs/blockio"
 )
 
-// Index is the checked header and index of an image. It implements
-// [blockio.Extents]: every extent lies behind the index and within the image.
+const (
+	entrySize = 8
+	// codecBits is how many bits at the top of an entry of version 4.0 name
+	// the block's codec.
+	codecBits = 4
+
+	// pageEntries is how many entries of the index make a page. The first
+	// page, with the header, lies within what a source has read already.
+	pageEntries = 512
+	// maxPages bounds the index's memory: to 4 MiB, or half a million blocks.
+	maxPages = 1024
+	// maxLoad is the largest number of pages read at a time: 256 KiB.
+	maxLoad = 64
+)
+
+// Index is the header and index of an image. It implements [blockio.Extents].
+//
+// The index is read in pages, when they are needed: that of a disk of 1 TB has
+// 134 MB. The first loads are of a page each and each load is twice as large as
+// the one before, so that a few blocks cost little and a whole disk few
+// requests. An entry is checked when it is used, so that a bad one makes bad no
+// more than its block.
 type Index struct {
 	header
-	// offsets holds the start of each stored block, and the end of the last.
-	offsets []int64
+	src blockio.ReaderAt
+
+	// loading is held by who reads pages.
+	loading chan struct{}
+	load    int64 // pages to read next time; guarded by loading
+
+	// mu guards the field below.
+	mu    sync.Mutex
+	pages *simplelru.LRU[int64, []uint64] // entries of page k and the next one's first
 }
 
-// Open reads and checks header and index. The error wraps ErrFormat,
-// ErrUnsupported or ErrCorrupt if the image is at fault.
+// Open reads the header, and compares the index's ends with the image's size.
+// The error wraps ErrFormat, ErrUnsupported or ErrCorrupt if the image is at
+// fault. src must stay usable as long as the Index.
 func Open(ctx context.Context, src blockio.ReaderAt) (*Index, error) {
 	h, err := readHeader(ctx, src)
 	if err != nil {
 		return nil, err
 	}
-	if h.blocks > maxBlocks {
-		return nil, fmt.Errorf("%w: %d blocks are more than %d", ErrUnsupported, h.blocks, maxBlocks)
+	pages, err := simplelru.NewLRU[int64, []uint64](maxPages, nil)
+	if err != nil {
+		panic("cloop: internal error: " + err.Error()) // only for a size below 1
 	}
-	ix := &Index{header: h}
-	return ix, ix.read(ctx, src)
-}
-
-const (
-	// indexPiece is how much of the index is read at a time: the source may
-	// claim to be of any size, so memory is spent on bytes that have come.
-	indexPiece = 1 << 20
-	// maxBlocks bounds the memory of an index: 64 MiB, enough for a disk of
-	// 512 GiB in blocks of 64 KiB.
-	maxBlocks = 8 << 20
-)
-
-func (ix *Index) read(ctx context.Context, src blockio.ReaderAt) error {
-	buf := make([]byte, min(indexPiece, ix.indexEnd()-headerSize))
-	for off := int64(headerSize); off < ix.indexEnd(); off += int64(len(buf)) {
-		buf = buf[:min(int64(len(buf)), ix.indexEnd()-off)]
-		if _, err := src.ReadAtContext(ctx, buf, off); err != nil && err != io.EOF {
-			return fmt.Errorf("read index: %w", err)
-		}
-		for i := 0; i < len(buf); i += 8 {
-			if err := ix.add(int64(binary.BigEndian.Uint64(buf[i:])), src.Size()); err != nil {
-				return err
-			}
+	ix := &Index{header: h, src: src, loading: make(chan struct{}, 1), load: 1, pages: pages}
+	for _, n := range []int64{0, h.blocks - 1} {
+		if _, err := ix.Extent(ctx, n); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	ix.load = 1 // the two were for comparison
+	return ix, nil
 }
-
-// add appends an offset, after a comparison with the one before it and with
-// the image's size.
-func (ix *Index) add(off, size int64) error {
-	n := len(ix.offsets) - 1 // the block that ends here
-	if n < 0 {
-		if off < ix.indexEnd() || off > size {
-			return fmt.Errorf("%w: block 0 starts at %d, not between the index and the file's end at %d", ErrCorrupt, off, size)
-		}
-		ix.offsets = append(ix.offsets, off)
-		return nil
-	}
-	switch prev := ix.offsets[n]; {
-	case off < prev:
-		return fmt.Errorf("%w: block %d ends at %d, before its start at %d", ErrCorrupt, n, off, prev)
-	case off > size:
-		return fmt.Errorf("%w: block %d ends at %d, but the file has %d bytes (cut off?)", ErrCorrupt, n, off, size)
-	case off-prev > ix.maxStored():
-		return fmt.Errorf("%w: block %d has %d bytes, too many for a block of %d", ErrCorrupt, n, off-prev, ix.blockSize)
-	}
-	ix.offsets = append(ix.offsets, off)
-	return nil
-}
-
-// maxStored bounds a stored block: deflaters other than zlib may pass zlib's
-// own worst case, but not this.
-func (ix *Index) maxStored() int64 { return 2*int64(ix.blockSize) + 64<<10 }
 
 // BlockSize is the number of bytes of a decoded block, a multiple of 512 up to 64 MiB.
 func (ix *Index) BlockSize() int { return ix.blockSize }
@@ -90,10 +76,91 @@ func (ix *Index) BlockSize() int { return ix.blockSize }
 func (ix *Index) Blocks() int64 { return ix.blocks }
 
 // Extent locates stored block n. Length 0 means a block of zeros: FreeBSD's
-// mkuzip writes such.
-func (ix *Index) Extent(_ context.Context, n int64) (blockio.Extent, error) {
+// mkuzip writes such. An error wraps ErrCorrupt if the index is at fault.
+func (ix *Index) Extent(ctx context.Context, n int64) (blockio.Extent, error) {
+	ext, _, err := ix.entry(ctx, n)
+	return ext, err
+}
+
+// entry locates stored block n and tells its codec.
+func (ix *Index) entry(ctx context.Context, n int64) (blockio.Extent, codec, error) {
 	if n < 0 || n >= ix.blocks {
-		return blockio.Extent{}, fmt.Errorf("block %d of %d", n, ix.blocks)
+		return blockio.Extent{}, 0, fmt.Errorf("block %d of %d", n, ix.blocks)
 	}
-	return blockio.Extent{Off: ix.offsets[n], Len: ix.offsets[n+1] - ix.offsets[n]}, nil
+	page, err := ix.page(ctx, n/pageEntries)
+	if err != nil {
+		return blockio.Extent{}, 0, err
+	}
+	off, c := ix.split(page[n%pageEntries])
+	end, _ := ix.split(page[n%pageEntries+1])
+	corrupt := func(format string, args ...any) (blockio.Extent, codec, error) {
+		return blockio.Extent{}, 0, fmt.Errorf("%w: block %d "+format, append([]any{ErrCorrupt, n}, args...)...)
+	}
+	switch {
+	case off < ix.data.Off:
+		return corrupt("starts at %d, inside the header or index", off)
+	case off > end:
+		return corrupt("ends at %d, before its start at %d", end, off)
+	case end > ix.data.End():
+		return corrupt("ends at %d, but the blocks end at %d (cut off?)", end, ix.data.End())
+	case end-off > ix.maxStored():
+		return corrupt("has %d bytes, too many for a block of %d", end-off, ix.blockSize)
+	case c >= codecs:
+		return corrupt("has the unknown codec %d", c)
+	}
+	return blockio.Extent{Off: off, Len: end - off}, c, nil
+}
+
+// split takes an index entry apart. An offset beyond 63 bits becomes a negative
+// one, which no check lets pass.
+func (ix *Index) split(entry uint64) (off int64, c codec) {
+	if !ix.codecs {
+		return int64(entry), codecZlib
+	}
+	return int64(entry << codecBits >> codecBits), codec(entry >> (64 - codecBits))
+}
+
+// maxStored bounds a stored block: deflaters other than zlib may pass zlib's
+// own worst case, but not this.
+func (ix *Index) maxStored() int64 { return 2*int64(ix.blockSize) + 64<<10 }
+
+// page returns page k: its entries and the one behind them.
+func (ix *Index) page(ctx context.Context, k int64) ([]uint64, error) {
+	if page, ok := ix.cached(k); ok {
+		return page, nil
+	}
+	select {
+	case ix.loading <- struct{}{}:
+		defer func() { <-ix.loading }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if page, ok := ix.cached(k); ok { // another reader has loaded it
+		return page, nil
+	}
+	first := k * pageEntries
+	last := min(first+ix.load*pageEntries, ix.blocks)
+	raw := make([]byte, entrySize*(last-first+1))
+	if _, err := ix.src.ReadAtContext(ctx, raw, ix.index+entrySize*first); err != nil && err != io.EOF {
+		return nil, fmt.Errorf("read index: %w", err)
+	}
+	ix.load = min(2*ix.load, maxLoad)
+	entries := make([]uint64, len(raw)/entrySize)
+	for i := range entries {
+		entries[i] = binary.BigEndian.Uint64(raw[entrySize*i:])
+	}
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	for at := k; at*pageEntries < last; at++ {
+		from := (at - k) * pageEntries
+		// A page of its own: it must not keep its neighbours in memory.
+		ix.pages.Add(at, append([]uint64(nil), entries[from:min(from+pageEntries+1, int64(len(entries)))]...))
+	}
+	return entries[:min(pageEntries+1, len(entries))], nil
+}
+
+func (ix *Index) cached(k int64) ([]uint64, bool) {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	return ix.pages.Get(k)
 }

@@ -1,14 +1,17 @@
 package cloop_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"io"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/blockio/blockiotest"
 	"github.com/cloopfs/cloopfs/cloop"
 	"github.com/cloopfs/cloopfs/cloop/clooptest"
@@ -27,6 +30,14 @@ func put64(off int, v uint64) func([]byte) []byte {
 	return func(p []byte) []byte { binary.BigEndian.PutUint64(p[off:], v); return p }
 }
 
+// letters replaces the version in the preamble.
+func letters(version string) func([]byte) []byte {
+	return func(p []byte) []byte { copy(p[11:], version); return p }
+}
+
+// atEnd moves the header behind everything else.
+func atEnd(p []byte) []byte { return append(p[136:], p[:136]...) }
+
 func TestOpenRefuses(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -36,30 +47,91 @@ func TestOpenRefuses(t *testing.T) {
 	}{
 		{"nothing", func([]byte) []byte { return nil }, cloop.ErrFormat, "0 bytes"},
 		{"less than a header", func(p []byte) []byte { return p[:135] }, cloop.ErrFormat, "135 bytes"},
-		{"another file", func(p []byte) []byte { copy(p, "<!doctype html>"); return p }, cloop.ErrFormat, ""},
-		{"version 4.0", func(p []byte) []byte { p[12] = '4'; return p }, cloop.ErrUnsupported, "version 4.0"},
+		{"another file", func(p []byte) []byte { return bytes.Repeat([]byte("<!doctype html>"), 100) }, cloop.ErrFormat, ""},
+		{"another script", letters("hello"), cloop.ErrFormat, ""},
+		{"another version", letters("V1.0"), cloop.ErrUnsupported, "version 1.0"},
+		{"version 3", func(p []byte) []byte {
+			return append(letters("none")(p), "\nCLOOP3\n"...)
+		}, cloop.ErrUnsupported, "version 3"},
+		{"32-bit offsets", func(p []byte) []byte {
+			return put32(136, 136+4*5)(letters(" old")(p))
+		}, cloop.ErrUnsupported, "0.68 or older"},
+		{"uzip with xz", letters("L3.0"), cloop.ErrUnsupported, "FreeBSD uzip with xz"},
+		{"uzip with xz, shared", letters("l3.0"), cloop.ErrUnsupported, "FreeBSD uzip with xz"},
+		{"uzip with zstd", letters("Z4.0"), cloop.ErrUnsupported, "FreeBSD uzip with zstd"},
+		{"uzip with zstd, shared", letters("z4.0"), cloop.ErrUnsupported, "FreeBSD uzip with zstd"},
+		{"uzip with zlib, shared", letters("v3.0"), cloop.ErrUnsupported, "shared blocks"},
 		{"block size 0", put32(128, 0), cloop.ErrCorrupt, "block size 0"},
 		{"block size no multiple of 512", put32(128, 1000), cloop.ErrCorrupt, "block size 1000"},
 		{"block size too large", put32(128, 64<<20+512), cloop.ErrCorrupt, "block size"},
 		{"no blocks", put32(132, 0), cloop.ErrCorrupt, "no blocks"},
 		{"more blocks than fit", put32(132, 100), cloop.ErrCorrupt, "100 blocks"},
 		{"very many blocks", put32(132, 1<<32-1), cloop.ErrCorrupt, "4294967295 blocks"},
+		{"very many blocks, header last", func(p []byte) []byte {
+			return atEnd(put32(132, 1<<32-1)(p))
+		}, cloop.ErrCorrupt, "4294967295 blocks"},
 		{"index cut off", func(p []byte) []byte { return p[:136+8*5-1] }, cloop.ErrCorrupt, "cut off"},
 		{"first block in the header", put64(136, 100), cloop.ErrCorrupt, "block 0 starts at 100"},
 		{"first block in the index", put64(136, 175), cloop.ErrCorrupt, "block 0 starts at 175"},
-		{"offsets run backwards", put64(136+8*2, 180), cloop.ErrCorrupt, "block 1 ends at 180"},
-		{"negative offset", put64(136+8*2, 1<<63), cloop.ErrCorrupt, "block 1"},
-		{"behind the end", put64(136+8*4, 1000), cloop.ErrCorrupt, "block 3 ends at 1000"},
-		{"first behind the end", put64(136, 1<<40), cloop.ErrCorrupt, "block 0"},
+		{"last behind the end", put64(136+8*4, 300), cloop.ErrCorrupt, "block 3 ends at 300"},
 		{"data cut off", func(p []byte) []byte { return p[:len(p)-1] }, cloop.ErrCorrupt, "cut off"},
-		{"block too long", func(p []byte) []byte {
-			return put64(136+8*4, 100_000)(append(p, make([]byte, 200_000)...))
-		}, cloop.ErrCorrupt, "block 3"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := cloop.Open(t.Context(), &blockiotest.Source{Data: c.mess(goodImage())})
 			if !errors.Is(err, c.want) || err != nil && !strings.Contains(err.Error(), c.says) {
 				t.Errorf("Open: %v; want %v, saying %q", err, c.want, c.says)
+			}
+		})
+	}
+}
+
+// A bad entry makes bad the blocks that it bounds, and no others.
+func TestBadEntry(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		mess func([]byte) []byte
+		bad  []int64
+		says string
+	}{
+		{"none", func(p []byte) []byte { return p }, nil, ""},
+		{"runs backwards", put64(136+8*2, 180), []int64{1}, "block 1 ends at 180, before its start"},
+		{"negative", put64(136+8*2, 1<<63), []int64{1, 2}, "block 1"},
+		{"behind the end", put64(136+8*2, 1000), []int64{1, 2}, "block 1 ends at 1000"},
+		{"too long", func(p []byte) []byte {
+			p = append(p, make([]byte, 200_000)...)
+			return put64(136+8*3, 150_000)(put64(136+8*4, 150_010)(p))
+		}, []int64{2}, "block 2 has 1"},
+		{"unknown codec", func(p []byte) []byte {
+			return put64(136+8*1, 5<<60|186)(letters("V4.0")(p))
+		}, []int64{1}, "unknown codec 5"},
+		{"codec in version 2.0", put64(136+8*1, 1<<60|186), []int64{0, 1}, "block 0 ends at"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			data := c.mess(goodImage())
+			for _, n := range c.bad { // Open looks at the ends
+				if n == 0 {
+					if _, err := cloop.Open(t.Context(), &blockiotest.Source{Data: data}); !errors.Is(err, cloop.ErrCorrupt) {
+						t.Errorf("Open: %v, want ErrCorrupt", err)
+					}
+					return
+				}
+			}
+			ix, err := cloop.Open(t.Context(), &blockiotest.Source{Data: data})
+			if err != nil {
+				t.Fatal(err)
+			}
+			says := ""
+			for n := range ix.Blocks() {
+				_, err := ix.Extent(t.Context(), n)
+				if bad := slices.Contains(c.bad, n); bad != errors.Is(err, cloop.ErrCorrupt) {
+					t.Errorf("Extent(%d): %v, want ErrCorrupt: %v", n, err, bad)
+				}
+				if err != nil {
+					says += err.Error()
+				}
+			}
+			if !strings.Contains(says, c.says) {
+				t.Errorf("errors %q, want %q in them", says, c.says)
 			}
 		})
 	}
@@ -82,28 +154,77 @@ func TestOpenAcceptsPadding(t *testing.T) {
 	}
 }
 
-// An index too large to be held is refused before it is read.
-func TestOpenRefusesAHugeIndex(t *testing.T) {
-	const blocks = 9 << 20
-	src := &hugeSource{header: put32(132, blocks)(goodImage())[:136], size: 136 + 8*(blocks+1) + 1<<20}
-	_, err := cloop.Open(t.Context(), src)
-	if !errors.Is(err, cloop.ErrUnsupported) || src.read > 136 {
-		t.Errorf("Open: %v after %d bytes; want ErrUnsupported after the header", err, src.read)
+// hugeImage is an image of very many blocks, each of one byte stored; it exists
+// as far as it is read.
+type hugeImage struct {
+	blocks int64
+	last   bool // the header lies at the end
+	reads  int
+	bytes  int64
+}
+
+// Size is that of header, index and a byte for each block.
+func (h *hugeImage) Size() int64 { return 136 + 8*(h.blocks+1) + h.blocks }
+
+func (h *hugeImage) ReadAtContext(_ context.Context, p []byte, off int64) (int, error) {
+	h.reads++
+	h.bytes += int64(len(p))
+	p, eof := blockio.Clip(p, off, h.Size())
+	header, index, data := int64(0), int64(136), 136+8*(h.blocks+1)
+	if h.last {
+		header, index, data = h.Size()-136, h.blocks, 0
 	}
+	for i := range p {
+		switch at := off + int64(i); {
+		case at >= header && at < header+136:
+			p[i] = clooptest.Header("V4.0", 64<<10, int(h.blocks))[at-header]
+		case at >= index && at < index+8*(h.blocks+1):
+			n := (at - index) / 8
+			p[i] = binary.BigEndian.AppendUint64(nil, 1<<60|uint64(data+n))[(at-index)%8]
+		}
+	}
+	return len(p), eof
 }
 
-// hugeSource claims to be of any size, and has a header alone.
-type hugeSource struct {
-	header []byte
-	size   int64
-	read   int
-}
-
-func (s *hugeSource) Size() int64 { return s.size }
-
-func (s *hugeSource) ReadAtContext(_ context.Context, p []byte, off int64) (int, error) {
-	s.read += len(p)
-	return copy(p, s.header[min(off, int64(len(s.header))):]), nil
+// Opening an image of 1 TB and locating a block of it costs a few reads and
+// little memory, and so does going over all of its index.
+func TestHugeIndex(t *testing.T) {
+	for _, last := range []bool{false, true} {
+		src := &hugeImage{blocks: 1 << 24, last: last}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		ix, err := cloop.Open(t.Context(), src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range []int64{0, 12_345_678, 1<<24 - 1} {
+			data := int64(136 + 8*(1<<24+1))
+			if last {
+				data = 0
+			}
+			if e, err := ix.Extent(t.Context(), n); err != nil || e != (blockio.Extent{Off: data + n, Len: 1}) {
+				t.Errorf("Extent(%d) = %v, %v", n, e, err)
+			}
+		}
+		if src.reads > 5 || src.bytes > 64<<10 {
+			t.Errorf("%d reads, %d bytes; want at most 5 and 64 KiB", src.reads, src.bytes)
+		}
+		src.reads = 0
+		for n := range int64(1 << 20) {
+			if _, err := ix.Extent(t.Context(), n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if src.reads > 50 {
+			t.Errorf("%d reads for a million blocks, want at most 50", src.reads)
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		if d := int64(after.HeapAlloc) - int64(before.HeapAlloc); d > 8<<20 {
+			t.Errorf("the index holds %d bytes, want at most 8 MiB", d)
+		}
+		runtime.KeepAlive(ix)
+	}
 }
 
 // A header that claims very much costs no memory.
@@ -123,7 +244,11 @@ func TestOpenIsBounded(t *testing.T) {
 // FuzzOpen opens anything as an image and reads it from end to end if it is small.
 func FuzzOpen(f *testing.F) {
 	f.Add(goodImage())
-	for _, name := range []string{"v2-64k-zlib9.cloop", "v2-128k-7zip.cloop", "v2-64k-odd.cloop"} {
+	f.Add(atEnd(goodImage()))
+	for _, name := range []string{
+		"v2-64k-zlib9.cloop", "v2-128k-7zip.cloop", "v2-64k-odd.cloop",
+		"v4-xz.cloop", "v4-lz4.cloop", "v4-lzo.cloop", "v4-mixed-odd.cloop", "v4-last-mixed-odd.cloop",
+	} {
 		f.Add(testdata(f, name))
 	}
 	f.Fuzz(func(t *testing.T, image []byte) {
@@ -135,13 +260,11 @@ func FuzzOpen(f *testing.F) {
 			}
 			return
 		}
-		prev := int64(0)
 		for n := range ix.Blocks() {
 			e, err := ix.Extent(t.Context(), n)
-			if err != nil || e.Off < prev || e.Len < 0 || e.End() > src.Size() {
+			if err == nil && (e.Off < 0 || e.Len < 0 || e.End() > src.Size()) || err != nil && !errors.Is(err, cloop.ErrCorrupt) {
 				t.Fatalf("Extent(%d) = %v, %v", n, e, err)
 			}
-			prev = e.End()
 		}
 		im := openImage(t, src, 2)
 		if im.Size() > 16<<20 {

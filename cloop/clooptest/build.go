@@ -30,13 +30,18 @@ func Deflate(p []byte, level int) []byte {
 	return buf.Bytes()
 }
 
+// Header returns the header of an image of the given version ("V2.0").
+func Header(version string, blockSize, blocks int) []byte {
+	header := make([]byte, 128, 136)
+	copy(header, "#!/bin/sh\n#"+version+" Format\nmodprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\nexit $?\n")
+	header = binary.BigEndian.AppendUint32(header, uint32(blockSize))
+	return binary.BigEndian.AppendUint32(header, uint32(blocks))
+}
+
 // Assemble returns a V2.0 image of the given stored blocks, whatever they hold.
 func Assemble(blockSize int, stored [][]byte) []byte {
-	image := make([]byte, 128, 136+8*(len(stored)+1))
-	copy(image, "#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\nexit $?\n")
-	image = binary.BigEndian.AppendUint32(image, uint32(blockSize))
-	image = binary.BigEndian.AppendUint32(image, uint32(len(stored)))
-	off := uint64(cap(image))
+	image := Header("V2.0", blockSize, len(stored))
+	off := uint64(len(image) + 8*(len(stored)+1))
 	for _, s := range stored {
 		image = binary.BigEndian.AppendUint64(image, off)
 		off += uint64(len(s))

@@ -1,0 +1,124 @@
+package cloop
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+
+	"github.com/anchore/go-lzo"
+	"github.com/mikelolasagasti/xz"
+	"github.com/pierrec/lz4/v4"
+)
+
+// codec says how a block is stored. The numbers are the format's.
+type codec uint8
+
+const (
+	codecZlib   codec  = iota // a zlib stream, RFC 1950
+	codecStored               // as is
+	codecXZ                   // an xz container
+	codecLZ4                  // an LZ4 block without a frame
+	codecLZO                  // LZO1X
+	codecs      = iota        // the number of codecs
+)
+
+// decoders decode a stored block into dst and return its length; more than dst
+// holds is an error, as is a checksum that differs, where the codec has one.
+var decoders = [codecs]func(dst, stored []byte) (int, error){
+	codecZlib:   inflate,
+	codecStored: copyStored,
+	codecXZ:     decodeXZ,
+	codecLZ4:    lz4Decode,
+	codecLZO:    lzoDecode,
+}
+
+var errTooLong = errors.New("decodes to more than a block")
+
+func copyStored(dst, stored []byte) (int, error) {
+	if len(stored) > len(dst) {
+		return 0, errTooLong
+	}
+	return copy(dst, stored), nil
+}
+
+func lz4Decode(dst, stored []byte) (int, error) { return lz4.UncompressBlock(stored, dst) }
+
+func lzoDecode(dst, stored []byte) (n int, err error) { return lzo.Decompress(stored, dst) }
+
+// xzReaders are as many as can work at a time: each holds a dictionary as large
+// as the image says, up to 64 MiB (encoders name 8 MiB even for small blocks).
+var xzReaders = func() chan *xzReader {
+	c := make(chan *xzReader, runtime.GOMAXPROCS(0))
+	for range cap(c) {
+		c <- new(xzReader)
+	}
+	return c
+}()
+
+// xzReader is an xz decoder that is used again and again.
+type xzReader struct {
+	src bytes.Reader
+	xz  *xz.Reader // nil before the first use
+}
+
+func decodeXZ(dst, stored []byte) (int, error) {
+	r := <-xzReaders
+	defer func() { xzReaders <- r }()
+	r.src.Reset(stored)
+	var err error
+	if r.xz == nil {
+		r.xz, err = xz.NewReader(&r.src, xz.DefaultDictMax)
+	} else {
+		err = r.xz.Reset(&r.src)
+	}
+	if err != nil {
+		r.xz = nil
+		return 0, err
+	}
+	r.xz.Multistream(false)
+	return readStream(r.xz, dst)
+}
+
+// readStream reads r to its end, which must lie within dst: only there has the
+// checksum been compared.
+func readStream(r io.Reader, dst []byte) (int, error) {
+	n := 0
+	for {
+		k, err := r.Read(dst[n:])
+		n += k
+		switch {
+		case err == io.EOF:
+			return n, nil
+		case err != nil:
+			return n, err
+		case n == len(dst):
+			var more [1]byte
+			if k, err := io.ReadFull(r, more[:]); k > 0 {
+				return n, errTooLong
+			} else if err != io.EOF {
+				return n, err
+			}
+			return n, nil
+		}
+	}
+}
+
+// decode decodes stored block n into dst, which is as long as a block. Only
+// the last block may decode to less; zeros stand for the rest.
+func (ix *Index) decode(n int64, c codec, dst, stored []byte) error {
+	if len(stored) == 0 {
+		clear(dst)
+		return nil
+	}
+	k, err := decoders[c](dst, stored)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if k < len(dst) && n != ix.blocks-1 {
+		return fmt.Errorf("%w: decodes to %d bytes instead of %d", ErrCorrupt, k, len(dst))
+	}
+	clear(dst[k:])
+	return nil
+}

@@ -1,0 +1,127 @@
+package cloop
+
+import (
+	"bytes"
+	stdzlib "compress/zlib"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"testing"
+
+	"github.com/cloopfs/cloopfs/blockio"
+)
+
+// sample returns the first stored block of a fixture whose blocks all have one
+// codec, and what it decodes to according to the fixture of stored blocks.
+func sample(t testing.TB, file string) (stored, block []byte) {
+	t.Helper()
+	first := func(name string) []byte {
+		data, err := os.ReadFile("../testdata/cloop/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ix, err := Open(context.Background(), readerAt{bytes.NewReader(data)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := ix.Extent(context.Background(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data[e.Off:e.End()]
+	}
+	return first(file), first("v4-stored.cloop")
+}
+
+type readerAt struct{ *bytes.Reader }
+
+func (r readerAt) ReadAtContext(_ context.Context, p []byte, off int64) (int, error) {
+	return r.ReadAt(p, off)
+}
+
+var _ blockio.ReaderAt = readerAt{}
+
+var samples = map[codec]string{
+	codecZlib: "v4-zlib.cloop", codecStored: "v4-stored.cloop", codecXZ: "v4-xz.cloop",
+	codecLZ4: "v4-lz4.cloop", codecLZO: "v4-lzo.cloop",
+}
+
+// Each codec decodes what it should, says so when there is no room for it, and
+// refuses what is torn.
+func TestDecoders(t *testing.T) {
+	for c, file := range samples {
+		stored, want := sample(t, file)
+		dst := make([]byte, len(want))
+		if n, err := decoders[c](dst, stored); n != len(want) || err != nil || !bytes.Equal(dst, want) {
+			t.Errorf("%s: %d bytes, %v; want %d", file, n, err, len(want))
+		}
+		if n, err := decoders[c](make([]byte, 2*len(want)), stored); n != len(want) || err != nil {
+			t.Errorf("%s with room to spare: %d bytes, %v; want %d", file, n, err, len(want))
+		}
+		if n, err := decoders[c](dst[:len(dst)-1], stored); err == nil {
+			t.Errorf("%s with a byte less room: %d bytes and no error", file, n)
+		}
+		if c == codecStored {
+			continue
+		}
+		if n, err := decoders[c](dst, stored[:len(stored)/2]); err == nil && n == len(want) {
+			t.Errorf("the first half of %s decodes to a whole block", file)
+		}
+	}
+}
+
+// What has a checksum is refused if a bit is wrong.
+func TestChecksums(t *testing.T) {
+	for _, c := range []codec{codecZlib, codecXZ} {
+		stored, want := sample(t, samples[c])
+		for i := 0; i < len(stored); i += 97 {
+			stored[i] ^= 0x10
+			dst := make([]byte, len(want))
+			if n, err := decoders[c](dst, stored); err == nil && (n != len(want) || !bytes.Equal(dst, want)) {
+				t.Errorf("%s with bit 4 of byte %d flipped: other bytes and no error", samples[c], i)
+			}
+			stored[i] ^= 0x10
+		}
+	}
+}
+
+// FuzzDecode decodes anything with each codec. zlib is compared with the
+// standard library.
+func FuzzDecode(f *testing.F) {
+	for c, file := range samples {
+		stored, _ := sample(f, file)
+		f.Add(byte(c), stored)
+		f.Add(byte(c), stored[:len(stored)/2])
+	}
+	f.Fuzz(func(t *testing.T, c byte, stored []byte) {
+		if c >= byte(codecs) {
+			return
+		}
+		dst := make([]byte, 64<<10)
+		n, err := decoders[c](dst, stored)
+		if n < 0 || n > len(dst) {
+			t.Fatalf("%d bytes of %d", n, len(dst))
+		}
+		if codec(c) != codecZlib {
+			return
+		}
+		want, wantErr := reference(stored, len(dst))
+		if (err == nil) != (wantErr == nil) || err == nil && !bytes.Equal(dst[:n], want) {
+			t.Errorf("%d bytes, %v; the standard library: %d bytes, %v", n, err, len(want), wantErr)
+		}
+	})
+}
+
+// reference decodes a zlib stream with the standard library, to at most limit bytes.
+func reference(stored []byte, limit int) ([]byte, error) {
+	r, err := stdzlib.NewReader(bytes.NewReader(stored))
+	if err != nil {
+		return nil, err
+	}
+	p, err := io.ReadAll(io.LimitReader(r, int64(limit)+1))
+	if err == nil && len(p) > limit {
+		err = errors.New("too long")
+	}
+	return p, err
+}
