@@ -107,8 +107,8 @@ func TestMountErrors(t *testing.T) {
 	t.Setenv("NO_PROXY", "*") // a proxy would answer for a host that does not exist
 	s := makeImage(t, 64*kib, blocks(40, 4*kib)...)
 	html := []byte("<!DOCTYPE html>\n<html><body>" + strings.Repeat("Please log in. ", 100) + "</body></html>\n")
-	v4 := slices.Clone(s.image)
-	copy(v4[11:], "V4.0")
+	uzip := slices.Clone(s.image)
+	copy(uzip[11:], "L3.0")
 	tests := []struct {
 		name   string
 		image  []byte
@@ -131,7 +131,7 @@ func TestMountErrors(t *testing.T) {
 		{name: "short text", image: []byte("hello\n"), code: 3, want: "not a cloop image"},
 		{name: "image cut off in a block", image: s.image[:len(s.image)/2], code: 3, want: "cut off"},
 		{name: "image cut off in the index", image: s.image[:200], code: 3, want: "cut off"},
-		{name: "V4.0", image: v4, code: 3, want: "version 4.0"},
+		{name: "uzip", image: uzip, code: 3, want: "FreeBSD uzip with xz"},
 		{name: "mountpoint missing", image: s.image, dir: "missing", code: 5, want: "no such directory", hint: true},
 		{name: "mountpoint a file", image: s.image, dir: "file", code: 5, want: "not a directory"},
 		{name: "mountpoint below a file", image: s.image, dir: "file/below", code: 5, want: "not a directory"},
