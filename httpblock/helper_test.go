@@ -64,7 +64,7 @@ func open(t *testing.T, url string, opt httpblock.Options) *httpblock.Source {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.Close)
+	t.Cleanup(func() { s.Close() })
 	return s
 }
 

@@ -136,7 +136,10 @@ func (s *Source) ModTime() time.Time { return s.modTime }
 func (s *Source) Validated() bool { return s.pin.etag != "" || s.pin.lastModified != "" }
 
 // Close drops the kept connections. Streams that are being read go on.
-func (s *Source) Close() { s.transport.CloseIdleConnections() }
+func (s *Source) Close() error {
+	s.transport.CloseIdleConnections()
+	return nil
+}
 
 // OpenRange starts reading r. The request is made by the first Read.
 func (s *Source) OpenRange(ctx context.Context, r blockio.Range) (io.ReadCloser, error) {

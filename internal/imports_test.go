@@ -20,7 +20,7 @@ var allowed = map[string][]string{
 	"cache":               {"blockio"},
 	"cloop":               {"blockio"},
 	"cloop/clooptest":     {},
-	"cmd/cloopfs":         {"blockio", "cache", "cloop", "fetch", "fusefs", "httpblock", "internal/control", "internal/mounts"},
+	"cmd/cloopfs":         {"blockio", "cache", "cloop", "fetch", "fusefs", "httpblock", "internal/control", "internal/mounts", "localfile"},
 	"fetch":               {"blockio"},
 	"fusefs":              {"blockio", "internal/errno"},
 	"httpblock":           {"blockio"},
@@ -29,6 +29,7 @@ var allowed = map[string][]string{
 	"internal/errno":      {},
 	"internal/mounts":     {},
 	"internal/testserver": {},
+	"localfile":           {"blockio"},
 	"test":                {},
 	"test/demo":           {"internal/testserver"},
 }

@@ -42,7 +42,7 @@ func newMountCmd() *cobra.Command {
 		Short: "Present the disk in an image as MOUNTPOINT/disk.img",
 		Long: `Present the disk that the image at SOURCE decodes to as MOUNTPOINT/disk.img.
 The command returns when the disk can be read, and serves on in the background.
-SOURCE is the http or https URL of a cloop image.`,
+SOURCE is a cloop image: the http or https URL of one, or a file's path.`,
 		Example: `  cloopfs mount https://example.org/KNOPPIX /media/image
   mount -o loop,ro /media/image/disk.img /mnt
   umount /mnt; cloopfs umount /media/image`,
@@ -105,9 +105,36 @@ func (o *mountOptions) complete(mode string) error {
 			hint: "add the line user_allow_other to /etc/fuse.conf",
 		}
 	}
+	if strings.Contains(o.Mountpoint, "://") {
+		return usage(fmt.Errorf("MOUNTPOINT %s is a URL: SOURCE comes first", shown(o.Mountpoint)))
+	}
 	abs, err := filepath.Abs(o.Mountpoint)
+	if err != nil {
+		return err
+	}
 	o.Mountpoint = abs
-	return err
+	return o.completeLocal()
+}
+
+// completeLocal makes a local SOURCE absolute, and refuses one that lies below
+// the mountpoint: it would disappear under the mount, or be read through it.
+func (o *mountOptions) completeLocal() error {
+	path, ok := localPath(o.Source)
+	if !ok {
+		return nil
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	o.Source = abs
+	if target, err := filepath.EvalSymlinks(abs); err == nil {
+		abs = target
+	}
+	if strings.HasPrefix(abs, strings.TrimSuffix(o.Mountpoint, "/")+"/") {
+		return &failure{code: exitMount, err: fmt.Errorf("mount at %s: SOURCE lies below it", o.Mountpoint)}
+	}
+	return nil
 }
 
 // userAllowOther says whether file, in the form of /etc/fuse.conf, lets users
@@ -165,7 +192,7 @@ func alive(m mounts.Mount) bool {
 		return true
 	}
 	_, err := os.Stat(m.Point)
-	return !errors.Is(err, syscall.ENOTCONN)
+	return !errors.Is(err, syscall.ENOTCONN) && !errors.Is(err, syscall.ECONNABORTED) // it is dying
 }
 
 // withoutPath is the reason in an error of package os.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/cloop"
 	"github.com/cloopfs/cloopfs/httpblock"
+	"github.com/cloopfs/cloopfs/localfile"
 )
 
 // Exit statuses, part of the contract with scripts.
@@ -64,8 +65,8 @@ func sourceFailure(err error) error {
 	case errors.Is(err, cloop.ErrFormat), errors.Is(err, cloop.ErrUnsupported), errors.Is(err, cloop.ErrCorrupt):
 		f.code = exitImage
 	case errors.Is(err, httpblock.ErrNoRanges):
-		f.hint = "use a mirror that supports Range requests"
-	case errors.Is(err, httpblock.ErrChanged):
+		f.hint = "download the file and mount it locally, or use a mirror that supports Range requests"
+	case errors.Is(err, httpblock.ErrChanged), errors.Is(err, localfile.ErrChanged):
 		f.hint = "try again; publish new images under new names"
 	}
 	return f

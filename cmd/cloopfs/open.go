@@ -5,15 +5,18 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 
+	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cache"
 	"github.com/cloopfs/cloopfs/cloop"
 	"github.com/cloopfs/cloopfs/fetch"
 	"github.com/cloopfs/cloopfs/httpblock"
+	"github.com/cloopfs/cloopfs/localfile"
 )
 
 // sourceOptions are the flags of every command that takes a SOURCE.
@@ -35,12 +38,20 @@ func (o *sourceOptions) validate() error {
 	return nil
 }
 
-// line is the whole way from a web server to the disk.
+// line is the whole way from the image's bytes to the disk.
 type line struct {
-	source *httpblock.Source
+	source source
 	fetch  *fetch.Scheduler
 	disk   *cloop.Image
 	index  *cloop.Index
+}
+
+// source is the image's bytes, wherever they are.
+type source interface {
+	blockio.Ranges
+	blockio.ReaderAt
+	ModTime() time.Time // zero if it is not known
+	Close() error
 }
 
 // openLine opens the image at source and joins the layers over it. memory is
@@ -53,12 +64,7 @@ func openLine(ctx context.Context, source string, opt sourceOptions, memory int6
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(opt.Timeout)+time.Second)
 		defer cancel()
 	}
-	src, err := httpblock.Open(ctx, source, httpblock.Options{
-		Timeout:     time.Duration(opt.Timeout),
-		Connections: opt.Connections,
-		UserAgent:   "cloopfs/" + version(),
-		Logger:      log,
-	})
+	src, err := openSource(ctx, source, opt, log)
 	if err != nil {
 		return nil, sourceFailure(fmt.Errorf("open %s: %w", shown(source), err))
 	}
@@ -73,6 +79,43 @@ func openLine(ctx context.Context, source string, opt sourceOptions, memory int6
 	return l, nil
 }
 
+// openSource opens the bytes of the image at arg.
+func openSource(ctx context.Context, arg string, opt sourceOptions, log *slog.Logger) (source, error) {
+	if path, ok := localPath(arg); ok {
+		f, err := localfile.Open(path)
+		if err != nil {
+			return nil, withoutPath(err)
+		}
+		return f, nil
+	}
+	src, err := httpblock.Open(ctx, arg, httpblock.Options{
+		Timeout:     time.Duration(opt.Timeout),
+		Connections: opt.Connections,
+		UserAgent:   "cloopfs/" + version(),
+		Logger:      log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !src.Validated() {
+		log.Warn("the server gives neither ETag nor Last-Modified: only a change of the file's size will be noticed", "source", shown(arg))
+	}
+	return src, nil
+}
+
+// localPath says whether arg names a file of this machine: a path, or a URL
+// with the scheme file.
+func localPath(arg string) (path string, ok bool) {
+	if !strings.Contains(arg, "://") {
+		return arg, true
+	}
+	u, err := url.Parse(arg)
+	if err != nil || u.Scheme != "file" || u.Host != "" && u.Host != "localhost" {
+		return "", false
+	}
+	return u.Path, true
+}
+
 // Close ends everything that is under way.
 func (l *line) Close() {
 	l.fetch.Close()
@@ -81,6 +124,9 @@ func (l *line) Close() {
 
 // checkSource says whether source is of a kind that can be opened.
 func checkSource(source string) error {
+	if _, ok := localPath(source); ok && source != "" {
+		return nil
+	}
 	if err := httpblock.CheckURL(source); err != nil {
 		return usage(fmt.Errorf("%s: %w", shown(source), err))
 	}
@@ -89,6 +135,9 @@ func checkSource(source string) error {
 
 // shown is the form of an argument that may be shown: a URL loses its secrets.
 func shown(arg string) string {
+	if _, err := os.Lstat(arg); err == nil {
+		return arg // a file of this name
+	}
 	if !strings.Contains(arg, "://") {
 		arg, _, _ = strings.Cut(arg, "?")
 		if user, _, ok := strings.Cut(arg, "@"); ok && strings.Contains(user, ":") {

@@ -40,9 +40,6 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	if _, err := o.checkMountpoint(); err != nil {
 		return err // again: somebody else may have been faster
 	}
-	if !l.source.Validated() {
-		log.Warn("the server gives neither ETag nor Last-Modified: only a change of the file's size will be noticed", "source", shown(o.Source))
-	}
 	server, err := fusefs.Mount(o.Mountpoint, l.disk, fusefs.Options{
 		Source:     shown(o.Source),
 		ModTime:    l.source.ModTime(),

@@ -1,0 +1,100 @@
+// Package localfile is an image in a file of this machine, or on a block
+// device. It knows nothing of what the bytes mean.
+package localfile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/cloopfs/cloopfs/blockio"
+)
+
+// ErrChanged says that the file is no longer as it was opened.
+var ErrChanged = errors.New("image file was changed")
+
+// File is an open file. It implements [blockio.Ranges] and [blockio.ReaderAt],
+// and is safe for concurrent use. Reads of a local file can't be interrupted: a
+// context that ends is noticed between them.
+type File struct {
+	f       *os.File
+	size    int64
+	modTime time.Time
+}
+
+// Open opens the file or block device at path.
+func Open(path string) (*File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && info.IsDir() {
+		err = &os.PathError{Op: "open", Path: path, Err: errors.New("is a directory")}
+	}
+	var size int64
+	if err == nil {
+		size, err = f.Seek(0, io.SeekEnd) // a device's Stat says 0
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &File{f: f, size: size, modTime: info.ModTime()}, nil
+}
+
+// Size is the size of the file in bytes when it was opened.
+func (f *File) Size() int64 { return f.size }
+
+// ModTime is the file's mtime when it was opened.
+func (f *File) ModTime() time.Time { return f.modTime }
+
+// Close closes the file. Reads under way or to come fail.
+func (f *File) Close() error { return f.f.Close() }
+
+// unchanged compares the file with what was opened. A device changes its mtime
+// at will and is not compared.
+func (f *File) unchanged() error {
+	info, err := f.f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Mode().IsRegular() && (info.Size() != f.size || !info.ModTime().Equal(f.modTime)) {
+		return ErrChanged
+	}
+	return nil
+}
+
+// OpenRange returns the bytes of r.
+func (f *File) OpenRange(ctx context.Context, r blockio.Range) (io.ReadCloser, error) {
+	if r.Off < 0 || r.Len < 0 || r.Len > f.size || r.Off > f.size-r.Len {
+		return nil, fmt.Errorf("bytes %d+%d of a file of %d", r.Off, r.Len, f.size)
+	}
+	if err := f.unchanged(); err != nil {
+		return nil, err
+	}
+	return &stream{ctx: ctx, bytes: io.NewSectionReader(f.f, r.Off, r.Len)}, nil
+}
+
+// ReadAtContext reads bytes of the file.
+func (f *File) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
+	return blockio.ReadRange(ctx, f, p, off)
+}
+
+// stream reads a range until its context ends.
+type stream struct {
+	ctx   context.Context // of OpenRange
+	bytes *io.SectionReader
+}
+
+func (s *stream) Read(p []byte) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return s.bytes.Read(p)
+}
+
+func (s *stream) Close() error { return nil }
