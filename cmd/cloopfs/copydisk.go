@@ -25,12 +25,18 @@ type outputError struct{ err error }
 
 func (e *outputError) Error() string { return e.err.Error() }
 
+// chunks is how much of a disk with blocks of blockSize bytes is read at a time,
+// in whole blocks, and by how many readers.
+func chunks(blockSize int) (chunk int64, readers int) {
+	chunk = int64(max(copyChunk/blockSize, 1)) * int64(blockSize)
+	readers = max(4, 2*runtime.GOMAXPROCS(0)) // half of them may wait for the network
+	return chunk, min(readers, max(2, int(copyMemory/chunk)))
+}
+
 // copyDisk writes disk to w in order, while several readers fetch and decode
 // what comes next. A reader reads whole blocks of blockSize bytes.
 func copyDisk(ctx context.Context, w io.Writer, disk blockio.ReaderAt, blockSize int) error {
-	chunk := int64(max(copyChunk/blockSize, 1)) * int64(blockSize)
-	readers := max(4, 2*runtime.GOMAXPROCS(0)) // half of them may wait for the network
-	readers = min(readers, max(2, int(copyMemory/chunk)))
+	chunk, readers := chunks(blockSize)
 	chunk = min(chunk, disk.Size())
 
 	// Each chunk's buffer travels: from free to a reader, through the chunk's
