@@ -14,8 +14,8 @@
 //   - a block that the reader can't decode is fetched once more;
 //   - requests beyond the limit wait, and lower classes go first;
 //   - the stored blocks that arrived last are kept for late readers, and a
-//     block that failed stays failed for a second, because the kernel asks for
-//     a failed page again at once.
+//     block that failed stays failed for a second: the kernel asks for a failed
+//     page again at once.
 //
 // The package knows nothing of HTTP, files or formats.
 package fetch

@@ -99,7 +99,7 @@ func (s *Scheduler) failLocked(r *request, err error) (failed []*block) {
 
 // condemnLocked says that b is of no use, and why.
 func (s *Scheduler) condemnLocked(b *block, why error) {
-	b.dead, b.fail, b.failUntil = true, why, time.Now().Add(failTime)
+	b.fail, b.failUntil = why, time.Now().Add(failTime)
 	s.failed = append(s.failed, b)
 }
 

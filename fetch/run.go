@@ -121,9 +121,6 @@ func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 	for again := false; ; again = true {
 		stored, err := r.s.wait(r.ctx, *b)
 		if err != nil {
-			if errors.Is(r.ctx.Err(), context.DeadlineExceeded) {
-				r.s.timedOut(err, r.ahead)
-			}
 			return blockError((*b).n, err)
 		}
 		if deliver != nil {
@@ -137,7 +134,7 @@ func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 			r.ahead = r.ahead[1:]
 			return nil
 		}
-		if again || (*b).req.rng.Refetch {
+		if again || (*b).req == nil || (*b).req.rng.Refetch {
 			err = blockError((*b).n, err)
 			r.s.condemn(*b, err)
 			return err

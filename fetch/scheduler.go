@@ -77,9 +77,8 @@ type block struct {
 
 	// Guarded by Scheduler.mu.
 	users     int       // readers that have joined it, and one while it flies or is kept
-	fail      error     // what whoever wants the block gets until failUntil
-	failUntil time.Time //
-	dead      bool      // this copy will never be of use
+	fail      error     // why this copy is of no use; whoever wants the block gets it until failUntil
+	failUntil time.Time // zero unless fail is set
 }
 
 // request is a run of blocks that are asked for together.
@@ -292,22 +291,10 @@ func (s *Scheduler) wait(ctx context.Context, b *block) ([]byte, error) {
 func (s *Scheduler) failing(b *block) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if b.fail != nil && time.Now().Before(b.failUntil) && (b.dead || !b.finished()) {
+	if time.Now().Before(b.failUntil) {
 		return b.fail
 	}
 	return nil
-}
-
-// timedOut makes readers of blocks that have not arrived fail for a while: the
-// kernel repeats a read that has just timed out.
-func (s *Scheduler) timedOut(err error, blocks []*block) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, b := range blocks {
-		if !b.finished() {
-			b.fail, b.failUntil = err, time.Now().Add(failTime)
-		}
-	}
 }
 
 // reject says that b's bytes are bad. It returns the block's next copy, which

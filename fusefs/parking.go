@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 )
@@ -22,25 +23,69 @@ const (
 // the timeout by themselves, and then can say why.
 const timeoutSlack = 250 * time.Millisecond
 
+const (
+	// lateTime is how long a read that timed out makes others of the same
+	// bytes impatient: the kernel repeats a failed read-ahead page by page,
+	// and each page would wait as long again.
+	lateTime = time.Second
+	// latePatience is how long those wait, beside timeoutSlack: enough for
+	// what is here.
+	latePatience = 50 * time.Millisecond
+	// maxLate is how many such reads are remembered.
+	maxLate = 64
+)
+
 var errCrowded = errors.New("too many reads are waiting")
 
 // parking is the reads that wait. A reader that was killed may leave its reads
 // behind (the kernel tells only of O_DIRECT reads), so when there are too many
 // those that have waited longest fail. The zero value is ready.
 type parking struct {
-	// mu guards the field below and each waiter's place.
+	// mu guards the fields below and each waiter's place.
 	mu    sync.Mutex
 	queue list.List // of *waiter, the longest wait first
+	late  []late    // reads that have timed out, the oldest first
 }
 
-// enter returns the context of a read, which ends with ctx or after timeout (0
-// means never). The caller must leave.
-func (p *parking) enter(ctx context.Context, timeout time.Duration) *waiter {
-	w := &waiter{parent: ctx, parking: p}
+// late is a read that has timed out.
+type late struct {
+	off, end int64
+	until    time.Time // when it is forgotten
+}
+
+// enter returns the context of a read of n bytes at off, which ends with ctx or
+// after timeout (0 means never). The caller must leave.
+func (p *parking) enter(ctx context.Context, timeout time.Duration, off int64, n int) *waiter {
+	w := &waiter{parent: ctx, parking: p, off: off, end: off + int64(n)}
 	if timeout > 0 {
-		w.deadline = time.Now().Add(timeout + timeoutSlack)
+		now := time.Now()
+		w.second = p.isLate(now, w.off, w.end)
+		if w.second {
+			timeout = min(timeout, latePatience)
+		}
+		w.deadline = now.Add(timeout + timeoutSlack)
 	}
 	return w
+}
+
+// isLate says whether a read of [off, end) has timed out lately.
+func (p *parking) isLate(now time.Time, off, end int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.late) > 0 && !now.Before(p.late[0].until) {
+		p.late = p.late[1:]
+	}
+	return slices.ContainsFunc(p.late, func(l late) bool { return off < l.end && l.off < end })
+}
+
+// addLate remembers that w has timed out.
+func (p *parking) addLate(w *waiter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.late = append(p.late, late{off: w.off, end: w.end, until: time.Now().Add(lateTime)})
+	if len(p.late) > maxLate {
+		p.late = p.late[1:]
+	}
 }
 
 // waiter is the context of one read. Only a read that asks for Done is waiting:
@@ -48,6 +93,8 @@ func (p *parking) enter(ctx context.Context, timeout time.Duration) *waiter {
 type waiter struct {
 	parent   context.Context
 	parking  *parking
+	off, end int64     // what is read
+	second   bool      // it follows one that has timed out lately
 	deadline time.Time // zero means none
 
 	// mu guards the fields below.
@@ -112,6 +159,11 @@ func (w *waiter) leave() {
 	defer w.mu.Unlock()
 	if w.parked == nil {
 		return
+	}
+	// A second question is not remembered: else whoever asks again and again
+	// would never be given time.
+	if !w.second && errors.Is(w.parked.Err(), context.DeadlineExceeded) {
+		w.parking.addLate(w)
 	}
 	w.cancel()
 	w.parking.mu.Lock()

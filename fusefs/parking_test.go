@@ -28,7 +28,7 @@ func TestWaiterEnds(t *testing.T) {
 					time.AfterFunc(c.cancel, cancel)
 				}
 				var p parking
-				w := p.enter(ctx, c.timeout)
+				w := p.enter(ctx, c.timeout, 0, 1)
 				defer w.leave()
 				start := time.Now()
 				if err := w.Err(); err != nil {
@@ -53,7 +53,7 @@ func TestWaiterEnds(t *testing.T) {
 func TestWaiterErrWithoutDone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p parking
-		w := p.enter(t.Context(), time.Second)
+		w := p.enter(t.Context(), time.Second, 0, 1)
 		defer w.leave()
 		time.Sleep(time.Second + timeoutSlack)
 		if err := w.Err(); !errors.Is(err, context.DeadlineExceeded) {
@@ -80,7 +80,7 @@ func TestParkingIsBounded(t *testing.T) {
 				}
 				time.Sleep(minParked)
 			}
-			waiters[i] = p.enter(t.Context(), time.Hour)
+			waiters[i] = p.enter(t.Context(), time.Hour, 0, 1)
 			waiters[i].Done()
 		}
 		for i, w := range waiters {
@@ -92,6 +92,50 @@ func TestParkingIsBounded(t *testing.T) {
 		}
 		if n := p.queue.Len(); n != 0 {
 			t.Errorf("%d reads parked after all have left", n)
+		}
+	})
+}
+
+// The kernel repeats a read that timed out: the second one, and whoever else wants
+// the same bytes, waits only for what is here, for a second.
+func TestSecondQuestionIsShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p parking
+		wait := func(off int64, n int) time.Duration {
+			w := p.enter(t.Context(), 10*time.Second, off, n)
+			defer w.leave()
+			start := time.Now()
+			<-w.Done()
+			return time.Since(start) - timeoutSlack
+		}
+		for _, c := range []struct {
+			name  string
+			off   int64
+			n     int
+			pause time.Duration // before the read
+			want  time.Duration
+		}{
+			{"first", 1000, 100, 0, 10 * time.Second},
+			{"page of it", 1000, 10, 0, latePatience},
+			{"overlapping", 1099, 10, 0, latePatience},
+			{"once more", 1000, 10, 300 * time.Millisecond, latePatience},
+			{"given time again, however often it asked", 1000, 10, lateTime - 900*time.Millisecond, 10 * time.Second},
+		} {
+			time.Sleep(c.pause)
+			if got := wait(c.off, c.n); got != c.want {
+				t.Errorf("%s: waited %v, want %v", c.name, got, c.want)
+			}
+		}
+		if got := wait(5000, 10); got != 10*time.Second {
+			t.Errorf("elsewhere: waited %v, want %v", got, 10*time.Second)
+		}
+		for off := range int64(1000) {
+			w := p.enter(t.Context(), time.Millisecond, 10*off, 10)
+			<-w.Done()
+			w.leave()
+		}
+		if len(p.late) > maxLate {
+			t.Errorf("%d late reads remembered", len(p.late))
 		}
 	})
 }

@@ -121,7 +121,7 @@ func (d *disk) Open(_ context.Context, flags uint32) (fs.FileHandle, uint32, sys
 func (d *disk) Fsync(context.Context, fs.FileHandle, uint32) syscall.Errno { return 0 }
 
 func (d *disk) Read(ctx context.Context, _ fs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	wait := d.parking.enter(ctx, d.timeout)
+	wait := d.parking.enter(ctx, d.timeout, off, len(dest))
 	defer wait.leave()
 	n, err := d.dev.ReadAtContext(wait, dest, off)
 	if err == nil || err == io.EOF {
