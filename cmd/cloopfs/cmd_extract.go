@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -26,16 +25,10 @@ its name when it is complete.`,
   cloopfs extract https://example.org/KNOPPIX - | sha256sum`,
 		Args: args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkSource(args[0]); err != nil {
-				return err
-			}
-			if err := o.validate(); err != nil {
-				return err
-			}
 			if args[1] == "-" && isTerminal(cmd.OutOrStdout()) {
 				return usage(errors.New("extract: not writing a disk to a terminal"))
 			}
-			l, err := openLine(cmd.Context(), args[0], o, 0, slog.New(slog.DiscardHandler))
+			l, err := o.open(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"slices"
 	"sync"
 
@@ -27,13 +26,7 @@ their own (stored as they are, lz4, LZO) are right if they decode.`,
 		Example: `  cloopfs verify https://example.org/KNOPPIX`,
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkSource(args[0]); err != nil {
-				return err
-			}
-			if err := o.validate(); err != nil {
-				return err
-			}
-			l, err := openLine(cmd.Context(), args[0], o, 0, slog.New(slog.DiscardHandler))
+			l, err := o.open(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}

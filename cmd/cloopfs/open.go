@@ -38,6 +38,18 @@ func (o *sourceOptions) validate() error {
 	return nil
 }
 
+// open opens the image at source for a command that reads it once and keeps no
+// log: whole blocks, so no memory is set aside for parts of them.
+func (o *sourceOptions) open(ctx context.Context, source string) (*line, error) {
+	if err := checkSource(source); err != nil {
+		return nil, err
+	}
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	return openLine(ctx, source, *o, 0, slog.New(slog.DiscardHandler))
+}
+
 // line is the whole way from the image's bytes to the disk.
 type line struct {
 	source source
