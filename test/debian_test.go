@@ -13,32 +13,19 @@ import (
 // A Debian root file system, packed by the format's own tool and served by real
 // web servers, comes out as it went in.
 func TestDebian(t *testing.T) {
-	t.Run("nginx 64K", func(t *testing.T) {
-		f := need(t, debian64K)
-		url := nginx.start(t, filepath.Dir(f.image)) + "/" + filepath.Base(f.image)
-		dir := mount(t, url)
-		checkSum(t, f, dir)
-		checkFiles(t, f, dir)
-		checkExtract(t, f, url)
-		umount(t, dir)
-	})
-	t.Run("nginx 1M", func(t *testing.T) {
-		f := need(t, debian1M)
-		url := nginx.start(t, filepath.Dir(f.image)) + "/" + filepath.Base(f.image)
-		dir := mount(t, url)
-		checkSum(t, f, dir)
-		checkFiles(t, f, dir)
-		checkExtract(t, f, url)
-		umount(t, dir)
-	})
-	t.Run("lighttpd 64K", func(t *testing.T) {
-		f := need(t, debian64K)
-		url := lighttpd.start(t, filepath.Dir(f.image)) + "/" + filepath.Base(f.image)
-		dir := mount(t, url)
-		checkSum(t, f, dir)
-		checkExtract(t, f, url)
-		umount(t, dir)
-	})
+	for server, web := range map[string]webServer{"nginx": nginx, "lighttpd": lighttpd} {
+		for size, image := range map[string]func() (fixture, error){"64K": debian64K, "1M": debian1M} {
+			t.Run(server+" "+size, func(t *testing.T) {
+				f := need(t, image)
+				url := web.start(t, filepath.Dir(f.image)) + "/" + filepath.Base(f.image)
+				dir := mount(t, url)
+				checkSum(t, f, dir)
+				checkFiles(t, f, dir)
+				checkExtract(t, f, url)
+				umount(t, dir)
+			})
+		}
+	}
 }
 
 // checkSum compares the disk as a whole.
