@@ -69,7 +69,7 @@ type Ranges interface {
 	Size() int64
 }
 
-// Class says who wants a block; a lower class is served first.
+// Class says who wants a block; a smaller value is served first.
 type Class uint8
 
 // The classes, in the order in which they are served.

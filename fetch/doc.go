@@ -12,7 +12,8 @@
 //   - a reader gets a block as soon as that block's bytes have arrived, not at
 //     the end of the request;
 //   - a block that the reader can't decode is fetched once more;
-//   - requests beyond the limit wait, and lower classes go first;
+//   - requests beyond the limit wait, and start in the order of their classes:
+//     demand first, fill last;
 //   - the stored blocks that arrived last are kept for late readers, and a
 //     block that failed stays failed for a second: the kernel asks for a failed
 //     page again at once.

@@ -17,8 +17,8 @@ func (s *Scheduler) submitLocked(r *request) {
 	}
 }
 
-// startLocked starts queued requests, the highest class first, as far as the
-// limit lets it.
+// startLocked starts queued requests in the order of their classes, as far as
+// the limit lets it.
 func (s *Scheduler) startLocked() {
 	for class := range s.queue {
 		for len(s.queue[class]) > 0 && s.active < s.opt.Requests {

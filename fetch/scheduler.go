@@ -184,7 +184,7 @@ func (s *Scheduler) addLocked(r *request, l located) *block {
 	return b
 }
 
-// promoteLocked moves a request that is queued for a higher class.
+// promoteLocked moves a queued request to class, if that is served earlier.
 func (s *Scheduler) promoteLocked(r *request, class blockio.Class) {
 	if r.started || class >= r.rng.Class {
 		return
