@@ -95,7 +95,7 @@ func (s *Source) get(ctx context.Context, r blockio.Range) (*http.Response, erro
 			return nil, err
 		}
 	}
-	return nil, fmt.Errorf("%w: more than %d in a row", errRedirect, maxRedirects)
+	return nil, fmt.Errorf("%w: more than %d in a row", ErrRedirect, maxRedirects)
 }
 
 func (s *Source) found(at *url.URL) {
@@ -105,22 +105,29 @@ func (s *Source) found(at *url.URL) {
 }
 
 func (s *Source) getOnce(ctx context.Context, at *url.URL, r blockio.Range) (*http.Response, error) {
+	resp, token, err := s.send(ctx, at, r)
+	if err == nil && resp.StatusCode == http.StatusUnauthorized && s.identity.renew(token) {
+		resp.Body.Close()
+		resp, _, err = s.send(ctx, at, r)
+	}
+	return resp, err
+}
+
+// send sends the request for r to at, with the token that it returns.
+func (s *Source) send(ctx context.Context, at *url.URL, r blockio.Range) (_ *http.Response, token string, _ error) {
 	req := (&http.Request{Method: http.MethodGet, URL: at, Host: at.Host, Header: make(http.Header)}).WithContext(ctx)
+	token = s.identity.sign(req)
 	req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", r.Off, r.End()-1))
 	req.Header.Set("Accept-Encoding", "identity")
 	req.Header.Set("User-Agent", s.opt.UserAgent)
 	if r.Refetch {
 		req.Header.Set("Cache-Control", "no-cache")
 	}
-	if at.User != nil {
-		password, _ := at.User.Password()
-		req.SetBasicAuth(at.User.Username(), password)
-	}
-	resp, err := s.transport.RoundTrip(req)
+	resp, err := s.transports.roundTrip(req)
 	if err != nil {
-		return nil, cause(ctx, err)
+		return nil, "", cause(ctx, err)
 	}
-	return resp, nil
+	return resp, token, nil
 }
 
 func isRedirect(code int) bool {
@@ -142,22 +149,20 @@ func expired(code int) bool {
 	return false
 }
 
-// redirectTarget is where location leads from at. Credentials go along within
-// the same scheme, host and port only. From https it must not lead to http.
+// redirectTarget is where location leads from at. A user that location names is
+// not used. From https it must not lead to http.
 func redirectTarget(at *url.URL, location string) (*url.URL, error) {
 	to, err := at.Parse(location)
 	switch {
 	case err != nil || location == "":
-		return nil, fmt.Errorf("%w: no usable Location", errRedirect)
+		return nil, fmt.Errorf("%w: no usable Location", ErrRedirect)
 	case to.Hostname() == "":
-		return nil, fmt.Errorf("%w: to a URL without a host", errRedirect)
+		return nil, fmt.Errorf("%w: to a URL without a host", ErrRedirect)
 	case to.Scheme != "http" && to.Scheme != "https":
-		return nil, fmt.Errorf("%w: to a URL of scheme %q", errRedirect, to.Scheme)
+		return nil, fmt.Errorf("%w: to a URL of scheme %q", ErrRedirect, to.Scheme)
 	case at.Scheme == "https" && to.Scheme == "http":
-		return nil, fmt.Errorf("%w: from https to http", errRedirect)
+		return nil, fmt.Errorf("%w: from https to http", ErrRedirect)
 	}
-	if to.Scheme == at.Scheme && to.Host == at.Host {
-		to.User = at.User
-	}
+	to.User, to.Fragment, to.RawFragment = nil, "", ""
 	return to, nil
 }

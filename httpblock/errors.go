@@ -15,22 +15,33 @@ var (
 	ErrNoRanges = errors.New("server ignores Range requests")
 	// ErrChanged says that the file is no longer the one that was opened.
 	ErrChanged = errors.New("image changed on the server")
+	// ErrEncoded says that the server sends the file compressed.
+	ErrEncoded = errors.New("the server sends the file encoded")
+	// ErrRedirect says that a redirect can't be followed.
+	ErrRedirect = errors.New("redirect refused")
+	// ErrOptions says that Options contradict themselves or the URL, or hold
+	// what can't be used.
+	ErrOptions = errors.New("invalid options")
 	// errAnswer says that the server broke the protocol.
-	errAnswer = errors.New("invalid answer")
-	// errRedirect says that a redirect can't be followed.
-	errRedirect = errors.New("redirect refused")
-	errStalled  = errors.New("no data arrived")
+	errAnswer  = errors.New("invalid answer")
+	errStalled = errors.New("no data arrived")
 )
 
 // StatusError is an answer with a status that brings no data.
 type StatusError struct {
 	Code int
+	// Proxy says that a proxy answered, before the server was asked.
+	Proxy bool
 	// RetryAfter is how long the server asks to wait, 0 if it did not say.
 	RetryAfter time.Duration
 }
 
 func (e *StatusError) Error() string {
-	return fmt.Sprintf("server answered %d %s", e.Code, http.StatusText(e.Code))
+	who := "server"
+	if e.Proxy {
+		who = "proxy"
+	}
+	return fmt.Sprintf("%s answered %d %s", who, e.Code, http.StatusText(e.Code))
 }
 
 // Temporary says whether the same request may succeed later.
@@ -43,14 +54,18 @@ func (e *StatusError) Temporary() bool {
 }
 
 // permanent says that asking again can't help. While a source is being opened
-// that includes a host name that does not exist; later it is an outage.
+// that includes a host name that does not exist, a server that does not speak
+// TLS, and one that turns us away in its handshake; later these are outages.
 func permanent(err error, opening bool) bool {
 	var status *StatusError
 	var cert *tls.CertificateVerificationError
 	var dns *net.DNSError
+	var op *net.OpError
 	switch {
-	case errors.Is(err, ErrNoRanges), errors.Is(err, ErrChanged),
-		errors.Is(err, errAnswer), errors.Is(err, errRedirect), errors.As(err, &cert):
+	case errors.Is(err, ErrNoRanges), errors.Is(err, ErrChanged), errors.Is(err, ErrEncoded),
+		errors.Is(err, errAnswer), errors.Is(err, ErrRedirect), errors.As(err, &cert):
+		return true
+	case opening && (errors.As(err, new(tls.RecordHeaderError)) || errors.As(err, &op) && op.Op == tlsAlert):
 		return true
 	case errors.As(err, &status):
 		return !status.Temporary()
@@ -59,6 +74,10 @@ func permanent(err error, opening bool) bool {
 	}
 	return false
 }
+
+// tlsAlert is the Op of the errors by which crypto/tls says that the server
+// ended the handshake, for want of a client certificate perhaps.
+const tlsAlert = "remote error"
 
 // cause is why a request made under ctx failed: err, or errStalled where the
 // attempt was given up.

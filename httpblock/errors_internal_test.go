@@ -21,7 +21,7 @@ func TestPermanent(t *testing.T) {
 		{"no ranges", ErrNoRanges, true, true},
 		{"changed", ErrChanged, true, true},
 		{"invalid answer", errAnswer, true, true},
-		{"redirect", errRedirect, true, true},
+		{"redirect", ErrRedirect, true, true},
 		{"certificate", &tls.CertificateVerificationError{Err: errors.New("expired")}, true, true},
 		{"400", status(400), true, true},
 		{"401", status(401), true, true},

@@ -28,11 +28,12 @@ func TestRedirectTarget(t *testing.T) {
 		{"http://h/f", "data:,x", ""},
 		{"http://h/f", "", ""},
 		{"http://h/f", "http://h/%zz", ""},
-		// What signs in at one server is not for another.
-		{"http://u:p@h/f", "/g", "http://u:p@h/g"},
-		{"http://u:p@h/f", "http://h/g", "http://u:p@h/g"},
+		// Who we are is not a matter of where we are sent.
+		{"http://u:p@h/f", "/g", "http://h/g"},
+		{"http://u:p@h/f", "http://h/g", "http://h/g"},
 		{"http://u:p@h/f", "http://g/f", "http://g/f"},
 		{"http://u:p@h/f", "//g/f", "http://g/f"},
+		{"http://h/f", "http://u:p@g/f#x", "http://g/f"},
 		{"http://u:p@h/f", "http://h:81/f", "http://h:81/f"},
 		{"http://u:p@h/f", "https://h/f", "https://h/f"},
 	}
@@ -44,8 +45,8 @@ func TestRedirectTarget(t *testing.T) {
 		got, err := redirectTarget(at, tt.location)
 		switch {
 		case tt.want == "":
-			if !errors.Is(err, errRedirect) {
-				t.Errorf("from %s to %q: got %v, error %v, want %v", tt.at, tt.location, got, err, errRedirect)
+			if !errors.Is(err, ErrRedirect) {
+				t.Errorf("from %s to %q: got %v, error %v, want %v", tt.at, tt.location, got, err, ErrRedirect)
 			}
 		case err != nil:
 			t.Errorf("from %s to %q: got error %v", tt.at, tt.location, err)

@@ -44,7 +44,7 @@ func judge(resp *http.Response, off, n int64, pin *pinned) (span, error) {
 		return span{}, &StatusError{Code: resp.StatusCode, RetryAfter: retryAfter(resp.Header.Get("Retry-After"))}
 	}
 	if enc := resp.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
-		return span{}, fmt.Errorf("%w: the server sends the file %s-encoded", errAnswer, strconv.Quote(enc))
+		return span{}, fmt.Errorf("%w (Content-Encoding %q)", ErrEncoded, enc)
 	}
 	header := resp.Header.Get("Content-Range")
 	got, err := parseContentRange(header)

@@ -2,6 +2,7 @@ package httpblock
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +25,24 @@ type Options struct {
 	Connections int
 	// UserAgent is the header User-Agent; "cloopfs" if empty.
 	UserAgent string
+
+	// What follows says who we are. All of it goes to the scheme, host and port
+	// of the URL and nowhere else, wherever the server sends us. A header
+	// Authorization counts before Token, that before the URL's own
+	// user:password@, that before Netrc. Token and the URL's own exclude each
+	// other.
+
+	// Header goes along with each request, see CheckHeader.
+	Header http.Header
+	// Token returns the bearer token. It is called by Open, and again when the
+	// server refuses the token, by one goroutine at a time. nil means none.
+	Token func() (string, error)
+	// Netrc is the text of a netrc file.
+	Netrc string
+	// TLS says which servers to believe, wherever the server sends us, and its
+	// Certificates who we are. nil means those of the system, and none.
+	TLS *tls.Config
+
 	// Logger gets a line for each failed attempt, at level debug. nil means none.
 	Logger *slog.Logger
 }
@@ -36,10 +55,11 @@ const headSize = 8 << 10
 // Source is a file on a web server. It implements [blockio.Ranges] and
 // [blockio.ReaderAt].
 type Source struct {
-	opt       Options
-	url       *url.URL // as given
-	transport *http.Transport
-	stall     time.Duration // the patience with a first attempt
+	opt        Options
+	url        *url.URL // as given, without its user
+	identity   *identity
+	transports transports
+	stall      time.Duration // the patience with a first attempt
 
 	// Set by Open, constant afterwards.
 	pin     *pinned
@@ -68,8 +88,13 @@ func Open(ctx context.Context, rawURL string, opt Options) (*Source, error) {
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Source{opt: opt, url: u, target: u, stall: stallTime(opt.Timeout)}
-	s.transport = newTransport(opt.Connections, s.stall)
+	s := &Source{opt: opt, stall: stallTime(opt.Timeout)}
+	if s.identity, err = newIdentity(u, &opt); err != nil {
+		return nil, err
+	}
+	u.User = nil
+	s.url, s.target = u, u
+	s.transports = newTransports(u, &opt, s.stall)
 	_, err = s.retry(ctx, time.Now(), func(p patience) (int, error) { return 0, s.readHead(ctx, p) })
 	if err != nil {
 		s.Close()
@@ -137,7 +162,7 @@ func (s *Source) Validated() bool { return s.pin.etag != "" || s.pin.lastModifie
 
 // Close drops the kept connections. Streams that are being read go on.
 func (s *Source) Close() error {
-	s.transport.CloseIdleConnections()
+	s.transports.closeIdle()
 	return nil
 }
 

@@ -1,10 +1,53 @@
 package httpblock
 
 import (
+	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 )
+
+// transports sends requests. Two are needed where we have a client certificate:
+// net/http shows it to every server that asks.
+type transports struct {
+	origin *url.URL
+	own    *http.Transport // to the scheme, host and port of origin
+	others *http.Transport
+}
+
+// newTransports returns the transports for a file at origin.
+func newTransports(origin *url.URL, opt *Options, dialTimeout time.Duration) transports {
+	t := newTransport(opt.Connections, dialTimeout)
+	t.TLSClientConfig = opt.TLS.Clone()
+	if opt.TLS == nil || len(opt.TLS.Certificates) == 0 {
+		return transports{origin, t, t}
+	}
+	own := t.Clone()
+	t.TLSClientConfig.Certificates = nil
+	// The first server on the way may also be a proxy that speaks TLS.
+	own.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		d := tls.Dialer{NetDialer: newDialer(dialTimeout), Config: t.TLSClientConfig}
+		if addr == net.JoinHostPort(origin.Hostname(), port(origin)) {
+			d.Config = own.TLSClientConfig
+		}
+		return d.DialContext(ctx, network, addr)
+	}
+	return transports{origin, own, t}
+}
+
+func (t transports) roundTrip(req *http.Request) (*http.Response, error) {
+	if sameOrigin(req.URL, t.origin) {
+		return t.own.RoundTrip(req)
+	}
+	return t.others.RoundTrip(req)
+}
+
+func (t transports) closeIdle() {
+	t.own.CloseIdleConnections()
+	t.others.CloseIdleConnections()
+}
 
 // newTransport returns a transport that keeps up to connections HTTP/1.1
 // connections to a server. HTTP/2 is off: Go puts all requests to a host on one
@@ -12,10 +55,10 @@ import (
 func newTransport(connections int, dialTimeout time.Duration) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            dialer.DialContext,
+		OnProxyConnectResponse: judgeProxy,
+		DialContext:            newDialer(dialTimeout).DialContext,
 		TLSHandshakeTimeout:    dialTimeout,
 		Protocols:              protocols,
 		MaxConnsPerHost:        connections,
@@ -24,4 +67,16 @@ func newTransport(connections int, dialTimeout time.Duration) *http.Transport {
 		MaxResponseHeaderBytes: 64 << 10,
 		DisableCompression:     true,
 	}
+}
+
+func newDialer(timeout time.Duration) *net.Dialer {
+	return &net.Dialer{Timeout: timeout, KeepAlive: 15 * time.Second}
+}
+
+// judgeProxy looks at a proxy's answer to our wish for a connection.
+func judgeProxy(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+	if resp.StatusCode == http.StatusOK {
+		return nil
+	}
+	return &StatusError{Code: resp.StatusCode, Proxy: true, RetryAfter: retryAfter(resp.Header.Get("Retry-After"))}
 }

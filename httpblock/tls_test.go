@@ -1,0 +1,166 @@
+package httpblock_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cloopfs/cloopfs/httpblock"
+)
+
+// certificate makes a certificate that is its own authority, for 127.0.0.1 and
+// this name.
+func certificate(t *testing.T, name string, until time.Time) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Unix(0, 0), NotAfter: until, IsCA: true, BasicConstraintsValid: true,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{name},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
+}
+
+// trusting returns a pool of these certificates.
+func trusting(certs ...tls.Certificate) *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, c := range certs {
+		pool.AddCert(c.Leaf)
+	}
+	return pool
+}
+
+var later = time.Now().Add(time.Hour)
+
+// serveTLS returns the URL of an https server for h.
+func serveTLS(t *testing.T, cfg *tls.Config, h http.HandlerFunc) string {
+	t.Helper()
+	s := httptest.NewUnstartedServer(h)
+	s.TLS, s.Config.ErrorLog = cfg, discard
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+func TestTrust(t *testing.T) {
+	good, old, other := certificate(t, "good", later), certificate(t, "old", time.Unix(1, 0)), certificate(t, "other", later)
+	tests := []struct {
+		name string
+		cert tls.Certificate
+		host string // in place of 127.0.0.1
+		tls  *tls.Config
+		says string // empty: it is trusted
+	}{
+		{name: "by the system", cert: good, says: "unknown authority"},
+		{name: "ours", cert: good, tls: &tls.Config{RootCAs: trusting(good)}},
+		{name: "another", cert: good, tls: &tls.Config{RootCAs: trusting(other)}, says: "unknown authority"},
+		{name: "expired", cert: old, tls: &tls.Config{RootCAs: trusting(old)}, says: "expired"},
+		{name: "of another host", cert: good, host: "localhost", tls: &tls.Config{RootCAs: trusting(good)}, says: "valid for good, not localhost"},
+		{name: "unchecked", cert: good, tls: &tls.Config{InsecureSkipVerify: true}},
+		{name: "expired, unchecked", cert: old, host: "localhost", tls: &tls.Config{InsecureSkipVerify: true}},
+	}
+	data := random(100_000)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			url := serveTLS(t, &tls.Config{Certificates: []tls.Certificate{tt.cert}}, func(w http.ResponseWriter, r *http.Request) { content(w, r, data) })
+			if tt.host != "" {
+				url = strings.Replace(url, "127.0.0.1", tt.host, 1)
+			}
+			// It holds where the server sends us, too.
+			from := serve(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, url, http.StatusFound) })
+			for _, url := range []string{url, from} {
+				s, err := httpblock.Open(t.Context(), url, httpblock.Options{Timeout: soon, TLS: tt.tls})
+				var cert *tls.CertificateVerificationError
+				switch {
+				case err == nil && tt.says == "":
+					readRange(t, s, data, 50_000, 1000)
+					s.Close()
+				case err == nil:
+					s.Close()
+					t.Error("got no error")
+				case tt.says == "" || !strings.Contains(err.Error(), tt.says) || !errors.As(err, &cert):
+					t.Errorf("got error %v, want %q", err, tt.says)
+				}
+			}
+		})
+	}
+}
+
+// The client certificate is shown to the server of the URL, and to no other
+// that asks for one.
+func TestClientCertificate(t *testing.T) {
+	server, client := certificate(t, "server", later), certificate(t, "client", later)
+	data := random(100_000)
+	asking := &tls.Config{Certificates: []tls.Certificate{server}, ClientAuth: tls.RequestClientCert}
+	names := make(chan string, 10)
+	handler := func(target *atomic.Pointer[string]) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			name := ""
+			for _, c := range r.TLS.PeerCertificates {
+				name += c.Subject.CommonName
+			}
+			names <- name
+			if to := target.Load(); to != nil {
+				http.Redirect(w, r, *to, http.StatusFound)
+				return
+			}
+			content(w, r, data)
+		}
+	}
+	var nowhere, target atomic.Pointer[string]
+	other := serveTLS(t, asking.Clone(), handler(&nowhere))
+	url := serveTLS(t, asking.Clone(), handler(&target))
+	opt := httpblock.Options{Timeout: soon, TLS: &tls.Config{RootCAs: trusting(server), Certificates: []tls.Certificate{client}}}
+	expect := func(want ...string) {
+		t.Helper()
+		for _, w := range want {
+			if got := <-names; got != w {
+				t.Errorf("got a client certificate of %q, want %q", got, w)
+			}
+		}
+	}
+	s := open(t, url, opt)
+	readRange(t, s, data, 50_000, 1000)
+	expect("client", "client")
+	target.Store(&other)
+	s = open(t, url, opt)
+	readRange(t, s, data, 50_000, 1000)
+	expect("client", "", "")
+}
+
+// A server that insists on a client certificate, and one that speaks no TLS,
+// turn us away at once.
+func TestHandshakeFails(t *testing.T) {
+	server := certificate(t, "server", later)
+	strict := serveTLS(t, &tls.Config{Certificates: []tls.Certificate{server}, ClientAuth: tls.RequireAnyClientCert}, http.NotFound)
+	plain := strings.Replace(serve(t, http.NotFound), "http", "https", 1)
+	for url, says := range map[string]string{strict: "certificate required", plain: "not look like a TLS handshake"} {
+		_, err := httpblock.Open(t.Context(), url, httpblock.Options{Timeout: soon, TLS: &tls.Config{RootCAs: trusting(server)}})
+		if err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "gave up") {
+			t.Errorf("got error %v, want %q at once", err, says)
+		}
+	}
+}
