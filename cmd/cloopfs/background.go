@@ -50,7 +50,7 @@ func mountBackground(ctx context.Context, args []string, o mountOptions, stderr 
 
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = args
-	cmd.Env = append(os.Environ(), backgroundEnv+"=1")
+	cmd.Env = append(withoutProxies(os.Environ()), backgroundEnv+"=1")
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{optionsRead, answerWrite} // optionsFD, answerFD; 0-2 are /dev/null
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -103,6 +103,7 @@ func runBackground(ctx context.Context) int {
 	if err != nil {
 		return exitUsage // started by hand
 	}
+	o.Line.Access.setProxies()
 	say := func(a answer) {
 		gob.NewEncoder(reply).Encode(a) // the other end may have been interrupted
 		reply.Close()

@@ -64,6 +64,8 @@ func sourceFailure(err error) error {
 	switch {
 	case errors.Is(err, cloop.ErrFormat), errors.Is(err, cloop.ErrUnsupported), errors.Is(err, cloop.ErrCorrupt):
 		f.code = exitImage
+	case errors.Is(err, httpblock.ErrOptions):
+		f.code = exitUsage
 	case errors.Is(err, httpblock.ErrNoRanges):
 		f.hint = "download the file and mount it locally, or use a mirror that supports Range requests"
 	case errors.Is(err, httpblock.ErrChanged), errors.Is(err, localfile.ErrChanged):

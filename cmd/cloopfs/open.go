@@ -23,19 +23,21 @@ import (
 type sourceOptions struct {
 	Timeout     durationValue
 	Connections int
+	Access      accessOptions
 }
 
 func (o *sourceOptions) addFlags(f *pflag.FlagSet) {
 	o.Timeout = durationValue(30 * time.Second)
 	f.Var(&o.Timeout, "timeout", "a read that can't be served within this fails; 0 waits for ever")
 	f.IntVar(&o.Connections, "connections", 32, "upper limit of parallel requests")
+	o.Access.addFlags(f)
 }
 
 func (o *sourceOptions) validate() error {
 	if o.Connections < 1 || o.Connections > 1024 {
 		return usage(fmt.Errorf("--connections %d: not between 1 and 1024", o.Connections))
 	}
-	return nil
+	return o.Access.complete()
 }
 
 // open opens the image at source for a command that reads it once and keeps no
@@ -100,12 +102,15 @@ func openSource(ctx context.Context, arg string, opt sourceOptions, log *slog.Lo
 		}
 		return f, nil
 	}
-	src, err := httpblock.Open(ctx, arg, httpblock.Options{
+	options := httpblock.Options{
 		Timeout:     time.Duration(opt.Timeout),
 		Connections: opt.Connections,
-		UserAgent:   "cloopfs/" + version(),
 		Logger:      log,
-	})
+	}
+	if err := opt.Access.apply(&options); err != nil {
+		return nil, err
+	}
+	src, err := httpblock.Open(ctx, arg, options)
 	if err != nil {
 		return nil, err
 	}

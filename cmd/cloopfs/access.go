@@ -1,0 +1,193 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/cloopfs/cloopfs/httpblock"
+)
+
+// accessOptions are the flags about who we are to a web server, and whom we
+// believe.
+type accessOptions struct {
+	Headers   headerFlag
+	Netrc     bool
+	TokenFile string // absolute after complete, as the names below
+	CACert    string
+	Cert      string
+	Key       string
+	Insecure  bool
+	UserAgent string
+
+	// Filled in by complete: what the files say, for a process that may not
+	// be able to read them any more.
+	Header    http.Header
+	NetrcText string
+	CAs       []byte // PEM, as those below
+	CertPEM   []byte
+	KeyPEM    []byte
+	Proxies   map[string]string
+}
+
+func (o *accessOptions) addFlags(f *pflag.FlagSet) {
+	f.Var(&o.Headers, "header", "send this header, 'Name: value', or those in @FILE, one a line; may be repeated")
+	f.BoolVar(&o.Netrc, "netrc", false, "sign in as $NETRC says, else ~/.netrc")
+	f.StringVar(&o.TokenFile, "bearer-token-file", "", "sign in with the token in this file")
+	f.StringVar(&o.CACert, "cacert", "", "believe these certificate authorities only (PEM)")
+	f.StringVar(&o.Cert, "cert", "", "sign in with this client certificate, and its key if it is in the file (PEM)")
+	f.StringVar(&o.Key, "key", "", "the key of --cert (PEM)")
+	f.BoolVar(&o.Insecure, "insecure", false, "believe every https server")
+	f.StringVar(&o.UserAgent, "user-agent", "cloopfs/"+version(), "the header User-Agent")
+}
+
+// complete checks the flags and reads the files that they name.
+func (o *accessOptions) complete() error {
+	if err := o.absolute(); err != nil {
+		return err
+	}
+	if o.Key != "" && o.Cert == "" {
+		return usage(errors.New("--key without --cert"))
+	}
+	o.Proxies = proxies()
+	if httpblock.CheckHeader("X", o.UserAgent) != nil {
+		return usage(errors.New("--user-agent: not the value of a header"))
+	}
+	var err error
+	if o.Header, err = o.Headers.read(); err != nil {
+		return usage(err)
+	}
+	if o.NetrcText, err = o.readNetrc(); err != nil {
+		return usage(fmt.Errorf("--netrc: %w", err))
+	}
+	if o.TokenFile != "" {
+		if _, err := readToken(o.TokenFile); err != nil {
+			return usage(fmt.Errorf("--bearer-token-file %w", err))
+		}
+	}
+	for _, f := range []struct {
+		flag, name string
+		to         *[]byte
+	}{{"cacert", o.CACert, &o.CAs}, {"cert", o.Cert, &o.CertPEM}, {"key", o.Key, &o.KeyPEM}} {
+		if f.name == "" {
+			continue
+		}
+		if *f.to, err = readSmall(f.name); err != nil {
+			return usage(fmt.Errorf("--%s %w", f.flag, err))
+		}
+	}
+	_, err = o.tls()
+	return err
+}
+
+// absolute makes the names of files absolute: the process in the background
+// runs elsewhere.
+func (o *accessOptions) absolute() error {
+	for _, name := range []*string{&o.TokenFile, &o.CACert, &o.Cert, &o.Key} {
+		if *name == "" {
+			continue
+		}
+		abs, err := filepath.Abs(*name)
+		if err != nil {
+			return err
+		}
+		*name = abs
+	}
+	return nil
+}
+
+// apply says to opt what the flags said.
+func (o *accessOptions) apply(opt *httpblock.Options) error {
+	opt.UserAgent, opt.Header, opt.Netrc = o.UserAgent, o.Header, o.NetrcText
+	if o.TokenFile != "" {
+		opt.Token = func() (string, error) { return readToken(o.TokenFile) }
+	}
+	var err error
+	opt.TLS, err = o.tls()
+	return err
+}
+
+// tls returns nil if the flags say nothing about TLS.
+func (o *accessOptions) tls() (*tls.Config, error) {
+	if !o.Insecure && o.CACert == "" && o.Cert == "" {
+		return nil, nil
+	}
+	cfg := &tls.Config{InsecureSkipVerify: o.Insecure}
+	if o.CACert != "" {
+		cfg.RootCAs = x509.NewCertPool()
+		if !cfg.RootCAs.AppendCertsFromPEM(o.CAs) {
+			return nil, usage(fmt.Errorf("--cacert %s: no certificates in it", o.CACert))
+		}
+	}
+	if o.Cert == "" {
+		return cfg, nil
+	}
+	key := o.KeyPEM
+	if o.Key == "" {
+		key = o.CertPEM
+	}
+	pair, err := tls.X509KeyPair(o.CertPEM, key)
+	if err != nil {
+		return nil, usage(fmt.Errorf("--cert %s: %s", o.Cert, strings.TrimPrefix(err.Error(), "tls: ")))
+	}
+	cfg.Certificates = []tls.Certificate{pair}
+	return cfg, nil
+}
+
+// readNetrc returns what the netrc file says, if that is asked for.
+func (o *accessOptions) readNetrc() (string, error) {
+	if !o.Netrc {
+		return "", nil
+	}
+	name := os.Getenv("NETRC")
+	if name == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", errors.New("neither $NETRC nor $HOME is set")
+		}
+		name = filepath.Join(home, ".netrc")
+	}
+	text, err := readSmall(name)
+	return string(text), err
+}
+
+// readToken returns the token in a file.
+func readToken(name string) (string, error) {
+	text, err := readSmall(name)
+	if err != nil {
+		return "", err
+	}
+	token := strings.TrimSpace(string(text))
+	if token == "" {
+		return "", fmt.Errorf("%s: empty", name)
+	}
+	return token, nil
+}
+
+// mostSmall is far more than a file of certificates or credentials needs.
+const mostSmall = 4 << 20
+
+// readSmall returns what is in a file, which may be a pipe.
+func readSmall(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, withoutPath(err))
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, mostSmall+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, withoutPath(err))
+	}
+	if len(text) > mostSmall {
+		return nil, fmt.Errorf("%s: too large", name)
+	}
+	return text, nil
+}
