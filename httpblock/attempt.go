@@ -11,9 +11,6 @@ import (
 	"github.com/cloopfs/cloopfs/blockio"
 )
 
-// maxRedirects is how many redirects are followed in a row.
-const maxRedirects = 10
-
 // attempt is one request and its answer, given up when patience ends.
 type attempt struct {
 	ctx      context.Context // of the request; its cause says that it was given up
@@ -71,12 +68,10 @@ func (a *attempt) Close() {
 // redirects. Where the file was found is kept, and forgotten when that place
 // refuses: a redirect to a signed URL expires.
 func (s *Source) get(ctx context.Context, r blockio.Range) (*http.Response, error) {
-	s.mu.Lock()
-	at := s.target
-	s.mu.Unlock()
+	at := s.where()
 	redirected := at != s.url
 	for range maxRedirects + 1 {
-		resp, err := s.getOnce(ctx, at, r)
+		resp, err := s.ask(ctx, at, rangeOf(r.Extent), r.Refetch)
 		switch {
 		case err != nil || resp.StatusCode >= 400:
 			s.found(s.url)
@@ -98,29 +93,40 @@ func (s *Source) get(ctx context.Context, r blockio.Range) (*http.Response, erro
 	return nil, fmt.Errorf("%w: more than %d in a row", ErrRedirect, maxRedirects)
 }
 
+func (s *Source) where() *url.URL {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.target
+}
+
 func (s *Source) found(at *url.URL) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.target = at
 }
 
-func (s *Source) getOnce(ctx context.Context, at *url.URL, r blockio.Range) (*http.Response, error) {
-	resp, token, err := s.send(ctx, at, r)
+// rangeOf is the header Range for e.
+func rangeOf(e blockio.Extent) string { return fmt.Sprintf("bytes=%d-%d", e.Off, e.End()-1) }
+
+// ask sends a request for the range rng to at: once more if our token has been
+// replaced in the meantime. refetch goes past the caches on the way.
+func (s *Source) ask(ctx context.Context, at *url.URL, rng string, refetch bool) (*http.Response, error) {
+	resp, token, err := s.send(ctx, at, rng, refetch)
 	if err == nil && resp.StatusCode == http.StatusUnauthorized && s.identity.renew(token) {
 		resp.Body.Close()
-		resp, _, err = s.send(ctx, at, r)
+		resp, _, err = s.send(ctx, at, rng, refetch)
 	}
 	return resp, err
 }
 
-// send sends the request for r to at, with the token that it returns.
-func (s *Source) send(ctx context.Context, at *url.URL, r blockio.Range) (_ *http.Response, token string, _ error) {
+// send sends a request, with the token that it returns.
+func (s *Source) send(ctx context.Context, at *url.URL, rng string, refetch bool) (_ *http.Response, token string, _ error) {
 	req := (&http.Request{Method: http.MethodGet, URL: at, Host: at.Host, Header: make(http.Header)}).WithContext(ctx)
 	token = s.identity.sign(req)
-	req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", r.Off, r.End()-1))
+	req.Header.Set("Range", rng)
 	req.Header.Set("Accept-Encoding", "identity")
 	req.Header.Set("User-Agent", s.opt.UserAgent)
-	if r.Refetch {
+	if refetch {
 		req.Header.Set("Cache-Control", "no-cache")
 	}
 	resp, err := s.transports.roundTrip(req)
@@ -128,41 +134,4 @@ func (s *Source) send(ctx context.Context, at *url.URL, r blockio.Range) (_ *htt
 		return nil, "", cause(ctx, err)
 	}
 	return resp, token, nil
-}
-
-func isRedirect(code int) bool {
-	switch code {
-	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther,
-		http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
-		return true
-	}
-	return false
-}
-
-// expired says that a status may mean that a redirect has to be asked for anew.
-func expired(code int) bool {
-	switch code {
-	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden,
-		http.StatusNotFound, http.StatusGone:
-		return true
-	}
-	return false
-}
-
-// redirectTarget is where location leads from at. A user that location names is
-// not used. From https it must not lead to http.
-func redirectTarget(at *url.URL, location string) (*url.URL, error) {
-	to, err := at.Parse(location)
-	switch {
-	case err != nil || location == "":
-		return nil, fmt.Errorf("%w: no usable Location", ErrRedirect)
-	case to.Hostname() == "":
-		return nil, fmt.Errorf("%w: to a URL without a host", ErrRedirect)
-	case to.Scheme != "http" && to.Scheme != "https":
-		return nil, fmt.Errorf("%w: to a URL of scheme %q", ErrRedirect, to.Scheme)
-	case at.Scheme == "https" && to.Scheme == "http":
-		return nil, fmt.Errorf("%w: from https to http", ErrRedirect)
-	}
-	to.User, to.Fragment, to.RawFragment = nil, "", ""
-	return to, nil
 }

@@ -2,6 +2,7 @@ package httpblock
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -19,6 +20,9 @@ type pinned struct {
 type span struct {
 	off, n, size int64
 }
+
+// unknown is a size that the server did not say. It is no other than any size.
+const unknown = -1
 
 // judge decides whether the answer to a request for [off, off+n) may be used,
 // and which part of the range it brings: a server may legally send less. pin
@@ -41,12 +45,15 @@ func judge(resp *http.Response, off, n int64, pin *pinned) (span, error) {
 	case http.StatusRequestedRangeNotSatisfiable:
 		return span{}, fmt.Errorf("%w (%s)", ErrChanged, asked)
 	default:
-		return span{}, &StatusError{Code: resp.StatusCode, RetryAfter: retryAfter(resp.Header.Get("Retry-After"))}
+		return span{}, statusError(resp)
 	}
 	if enc := resp.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
 		return span{}, fmt.Errorf("%w (Content-Encoding %q)", ErrEncoded, enc)
 	}
 	header := resp.Header.Get("Content-Range")
+	if kind := resp.Header.Get("Content-Type"); header == "" && strings.HasPrefix(kind, "multipart/") {
+		return span{}, fmt.Errorf("%w: %q to a request for one range", errAnswer, kind)
+	}
 	got, err := parseContentRange(header)
 	if err != nil {
 		return span{}, err
@@ -69,7 +76,7 @@ func (p *pinned) compare(resp *http.Response, size int64) error {
 		return fmt.Errorf("%w (%s %s -> %s)", ErrChanged, what, before, now)
 	}
 	switch etag, modified := resp.Header.Get("ETag"), resp.Header.Get("Last-Modified"); {
-	case size != p.size:
+	case size != p.size && size != unknown && p.size != unknown:
 		return changed("size", strconv.FormatInt(p.size, 10), strconv.FormatInt(size, 10))
 	case etag != p.etag:
 		return changed("ETag", orNone(p.etag), orNone(etag))
@@ -86,8 +93,12 @@ func orNone(s string) string {
 	return s
 }
 
+func statusError(resp *http.Response) error {
+	return &StatusError{Code: resp.StatusCode, RetryAfter: retryAfter(resp.Header.Get("Retry-After"))}
+}
+
 // parseContentRange parses "bytes FIRST-LAST/SIZE" (RFC 9110, section 14.4).
-// FIRST and LAST are inclusive.
+// FIRST and LAST are inclusive. SIZE may be "*".
 func parseContentRange(s string) (span, error) {
 	bad := fmt.Errorf("%w: Content-Range %q", errAnswer, s)
 	rest, ok := strings.CutPrefix(s, "bytes ")
@@ -99,15 +110,18 @@ func parseContentRange(s string) (span, error) {
 	if !ok1 || !ok2 {
 		return span{}, bad
 	}
-	var v [3]int64
+	v := [3]int64{2: unknown}
 	for i, field := range []string{first, last, total} {
+		if i == 2 && field == "*" {
+			break
+		}
 		n, err := strconv.ParseUint(field, 10, 63)
 		if err != nil {
 			return span{}, bad
 		}
 		v[i] = int64(n)
 	}
-	if v[0] > v[1] || v[1] >= v[2] {
+	if v[0] > v[1] || v[1] == math.MaxInt64 || v[1] >= v[2] && v[2] != unknown {
 		return span{}, bad
 	}
 	return span{off: v[0], n: v[1] - v[0] + 1, size: v[2]}, nil

@@ -141,8 +141,14 @@ func (s *Source) readHead(ctx context.Context, p patience) error {
 	if _, err := io.ReadFull(a, head); err != nil {
 		return err
 	}
-	s.head = head
-	s.pin = &pinned{size: a.span.size, etag: a.header.Get("ETag"), lastModified: a.header.Get("Last-Modified")}
+	pin := &pinned{size: a.span.size, etag: a.header.Get("ETag"), lastModified: a.header.Get("Last-Modified")}
+	if pin.size == unknown {
+		a.timer.Reset(p.wait())
+		if pin.size, err = s.learnSize(a.ctx, s.where(), pin, a.span.n); err != nil {
+			return err
+		}
+	}
+	s.head, s.pin = head, pin
 	if t, err := http.ParseTime(s.pin.lastModified); err == nil {
 		s.modTime = t
 	}
