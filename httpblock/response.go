@@ -94,7 +94,11 @@ func orNone(s string) string {
 }
 
 func statusError(resp *http.Response) error {
-	return &StatusError{Code: resp.StatusCode, RetryAfter: retryAfter(resp.Header.Get("Retry-After"))}
+	return &StatusError{
+		Code:       resp.StatusCode,
+		Proxy:      resp.StatusCode == http.StatusProxyAuthRequired,
+		RetryAfter: retryAfter(resp.Header.Get("Retry-After")),
+	}
 }
 
 // parseContentRange parses "bytes FIRST-LAST/SIZE" (RFC 9110, section 14.4).

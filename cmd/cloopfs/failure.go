@@ -12,7 +12,6 @@ import (
 
 	"github.com/cloopfs/cloopfs/cloop"
 	"github.com/cloopfs/cloopfs/httpblock"
-	"github.com/cloopfs/cloopfs/localfile"
 )
 
 // Exit statuses, part of the contract with scripts.
@@ -60,16 +59,12 @@ func exitCode(err error) int {
 
 // sourceFailure says that an image could not be opened or read.
 func sourceFailure(err error) error {
-	f := &failure{code: exitSource, err: err}
+	f := &failure{code: exitSource, err: err, hint: sourceHint(err)}
 	switch {
 	case errors.Is(err, cloop.ErrFormat), errors.Is(err, cloop.ErrUnsupported), errors.Is(err, cloop.ErrCorrupt):
 		f.code = exitImage
 	case errors.Is(err, httpblock.ErrOptions):
 		f.code = exitUsage
-	case errors.Is(err, httpblock.ErrNoRanges):
-		f.hint = "download the file and mount it locally, or use a mirror that supports Range requests"
-	case errors.Is(err, httpblock.ErrChanged), errors.Is(err, localfile.ErrChanged):
-		f.hint = "try again; publish new images under new names"
 	}
 	return f
 }

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strings"
 	"testing"
@@ -11,6 +14,7 @@ import (
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cloop"
 	"github.com/cloopfs/cloopfs/httpblock"
+	"github.com/cloopfs/cloopfs/localfile"
 )
 
 func TestOneLine(t *testing.T) {
@@ -74,6 +78,7 @@ func TestExitCode(t *testing.T) {
 		{"changed", source(httpblock.ErrChanged), 4},
 		{"404", source(&httpblock.StatusError{Code: 404}), 4},
 		{"cut off", source(io.ErrUnexpectedEOF), 4},
+		{"options", source(httpblock.ErrOptions), 2},
 		{"ended early", source(blockio.ErrShortSource), 4},
 	}
 	for _, tt := range tests {
@@ -83,5 +88,25 @@ func TestExitCode(t *testing.T) {
 	}
 	if err := outputFailure(nil); err != nil {
 		t.Errorf("outputFailure(nil): got %v, want nil", err)
+	}
+}
+
+// Hints for what faults_test.go can't make happen everywhere.
+func TestSourceHint(t *testing.T) {
+	tests := []struct {
+		name string
+		err  error
+		want string
+	}{
+		{"no such host", &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", IsNotFound: true}}, "check the name of the host"},
+		{"name server fails", &net.DNSError{Err: "server misbehaving", IsTemporary: true}, ""},
+		{"other certificate", &tls.CertificateVerificationError{Err: x509.CertificateInvalidError{Reason: x509.IncompatibleUsage}}, "believe every server with --insecure"},
+		{"local file", localfile.ErrChanged, "try again; publish new images under new names"},
+		{"anything else", io.ErrUnexpectedEOF, ""},
+	}
+	for _, tt := range tests {
+		if got := sourceHint(fmt.Errorf("open x: %w", tt.err)); got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
 	}
 }
