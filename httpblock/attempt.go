@@ -2,10 +2,8 @@ package httpblock
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
@@ -21,35 +19,69 @@ type attempt struct {
 	header   http.Header
 	span     span
 	left     int64 // bytes of span that have not been read
+	sample   sampling
 }
 
-// attempt asks for r.
-func (s *Source) attempt(ctx context.Context, r blockio.Range, p patience) (*attempt, error) {
+// newAttempt returns an attempt whose patience begins to run. Close it.
+func (s *Source) newAttempt(ctx context.Context, p patience) *attempt {
 	a := &attempt{patience: p}
 	a.ctx, a.cancel = context.WithCancelCause(ctx)
 	a.timer = time.AfterFunc(p.wait(), func() { a.cancel(errStalled) })
-	resp, err := s.get(a.ctx, r)
+	return a
+}
+
+// attempt asks for r where the file was found last. If it seems to have moved,
+// the way there is asked for anew, and r asked for there.
+func (s *Source) attempt(ctx context.Context, r blockio.Range, p patience) (*attempt, error) {
+	pl := s.where()
+	a, err := s.attemptAt(ctx, pl, r, p)
+	if !s.moved(ctx, pl, err) {
+		return a, err
+	}
+	if pl, err = s.resolve(ctx, pl, p); err != nil {
+		return nil, err
+	}
+	return s.attemptAt(ctx, pl, r, p)
+}
+
+// attemptAt asks for r at pl, and for nothing else.
+func (s *Source) attemptAt(ctx context.Context, pl *place, r blockio.Range, p patience) (*attempt, error) {
+	if r.Refetch {
+		s.samples.forget(r.Extent)
+	}
+	a := s.newAttempt(ctx, p)
+	resp, err := s.ask(a.ctx, pl.url, rangeOf(r.Extent), r.Refetch)
+	if err == nil {
+		err = a.take(resp, r.Extent, pl.pin)
+	}
 	if err != nil {
 		a.Close()
 		return nil, err
 	}
-	a.body, a.header = resp.Body, resp.Header
-	if a.span, err = judge(resp, r.Off, r.Len, s.pin); err != nil {
-		a.Close()
-		return nil, err
-	}
-	a.left = a.span.n
+	a.sample.begin(&s.samples, a.span)
 	return a, nil
 }
+
+// take judges the answer to a request for e, and makes it a's.
+func (a *attempt) take(resp *http.Response, e blockio.Extent, pin *pinned) (err error) {
+	a.body, a.header = resp.Body, resp.Header
+	a.span, err = judge(resp, e.Off, e.Len, pin)
+	a.left = a.span.n
+	return err
+}
+
+// renew lets the patience begin anew.
+func (a *attempt) renew() { a.timer.Reset(a.patience.wait()) }
 
 // Read reads the answer's body, at most to the end of its range.
 func (a *attempt) Read(p []byte) (int, error) {
 	if a.left == 0 {
 		return 0, io.EOF
 	}
-	a.timer.Reset(a.patience.wait())
+	a.renew()
 	n, err := a.body.Read(p[:min(int64(len(p)), a.left)])
 	a.left -= int64(n)
+	a.sample.add(p[:n])
 	if err != nil && err != io.EOF {
 		err = cause(a.ctx, err)
 	}
@@ -62,76 +94,4 @@ func (a *attempt) Close() {
 		a.body.Close()
 	}
 	a.cancel(nil)
-}
-
-// get sends the request for r to where the file was found last and follows
-// redirects. Where the file was found is kept, and forgotten when that place
-// refuses: a redirect to a signed URL expires.
-func (s *Source) get(ctx context.Context, r blockio.Range) (*http.Response, error) {
-	at := s.where()
-	redirected := at != s.url
-	for range maxRedirects + 1 {
-		resp, err := s.ask(ctx, at, rangeOf(r.Extent), r.Refetch)
-		switch {
-		case err != nil || resp.StatusCode >= 400:
-			s.found(s.url)
-			if err == nil && redirected && expired(resp.StatusCode) {
-				resp.Body.Close()
-				at, redirected = s.url, false
-				continue
-			}
-			return resp, err
-		case !isRedirect(resp.StatusCode):
-			s.found(at)
-			return resp, nil
-		}
-		resp.Body.Close()
-		if at, err = redirectTarget(at, resp.Header.Get("Location")); err != nil {
-			return nil, err
-		}
-	}
-	return nil, fmt.Errorf("%w: more than %d in a row", ErrRedirect, maxRedirects)
-}
-
-func (s *Source) where() *url.URL {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.target
-}
-
-func (s *Source) found(at *url.URL) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.target = at
-}
-
-// rangeOf is the header Range for e.
-func rangeOf(e blockio.Extent) string { return fmt.Sprintf("bytes=%d-%d", e.Off, e.End()-1) }
-
-// ask sends a request for the range rng to at: once more if our token has been
-// replaced in the meantime. refetch goes past the caches on the way.
-func (s *Source) ask(ctx context.Context, at *url.URL, rng string, refetch bool) (*http.Response, error) {
-	resp, token, err := s.send(ctx, at, rng, refetch)
-	if err == nil && resp.StatusCode == http.StatusUnauthorized && s.identity.renew(token) {
-		resp.Body.Close()
-		resp, _, err = s.send(ctx, at, rng, refetch)
-	}
-	return resp, err
-}
-
-// send sends a request, with the token that it returns.
-func (s *Source) send(ctx context.Context, at *url.URL, rng string, refetch bool) (_ *http.Response, token string, _ error) {
-	req := (&http.Request{Method: http.MethodGet, URL: at, Host: at.Host, Header: make(http.Header)}).WithContext(ctx)
-	token = s.identity.sign(req)
-	req.Header.Set("Range", rng)
-	req.Header.Set("Accept-Encoding", "identity")
-	req.Header.Set("User-Agent", s.opt.UserAgent)
-	if refetch {
-		req.Header.Set("Cache-Control", "no-cache")
-	}
-	resp, err := s.transports.roundTrip(req)
-	if err != nil {
-		return nil, "", cause(ctx, err)
-	}
-	return resp, token, nil
 }

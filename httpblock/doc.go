@@ -5,10 +5,14 @@
 // bytes are used, so a file that changes on the server is noticed at the first
 // byte (ErrChanged), never mixed. Passing faults (lost connections, stalls,
 // cut-off bodies, 5xx, 429) are mended by asking again for what is missing,
-// with back-off, until nothing has arrived for Options.Timeout. Requests are
+// with back-off, until nothing has arrived for Options.Timeout. Where redirects
+// led to is kept, and asked for anew when that place refuses or fails: what is
+// found there then is compared with what was read before. Requests are
 // HTTP/1.1 GETs over kept connections; there is no HEAD, no conditional
 // request and no multi-range. See RFC 9110, section 14.
 //
-// No error or log line shows a URL's password or the values of its query.
+// Who we are goes to the scheme, host and port of the URL that was opened, and
+// nowhere else. No error or log line shows it, a URL's password, or the values
+// of a query.
 // Source is safe for concurrent use.
 package httpblock

@@ -15,3 +15,10 @@ const HeadSize = headSize
 // SetTimeout changes how long s goes on while no data arrives. Call it before
 // s is used by others.
 func SetTimeout(s *Source, d time.Duration) { s.opt.Timeout = d }
+
+// SetIllTime changes how long a place may answer 5xx. Call it before s is used
+// by others.
+func SetIllTime(s *Source, d time.Duration) { s.illTime = d }
+
+// SampleSize is how much of an answer is compared when a redirect changes.
+const SampleSize = sampleSize

@@ -3,6 +3,7 @@ package httpblock_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"log"
 	"math/rand/v2"
@@ -183,4 +184,12 @@ var discard = log.New(io.Discard, "", 0)
 // content206 is content with the ETag that is set already.
 func content206(w http.ResponseWriter, r *http.Request, data []byte) {
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
+}
+
+// shorten makes a request one for at most n bytes.
+func shorten(r *http.Request, n int) {
+	var off, last int
+	if _, err := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &off, &last); err == nil {
+		r.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", off, min(last, off+n-1)))
+	}
 }

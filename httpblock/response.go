@@ -14,6 +14,7 @@ type pinned struct {
 	size         int64
 	etag         string
 	lastModified string
+	anyVersion   bool // etag and lastModified are not known yet
 }
 
 // span is the range of bytes that an answer brings: [off, off+n) of size.
@@ -78,6 +79,7 @@ func (p *pinned) compare(resp *http.Response, size int64) error {
 	switch etag, modified := resp.Header.Get("ETag"), resp.Header.Get("Last-Modified"); {
 	case size != p.size && size != unknown && p.size != unknown:
 		return changed("size", strconv.FormatInt(p.size, 10), strconv.FormatInt(size, 10))
+	case p.anyVersion:
 	case etag != p.etag:
 		return changed("ETag", orNone(p.etag), orNone(etag))
 	case modified != p.lastModified:

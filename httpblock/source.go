@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"log/slog"
 	"net/http"
@@ -60,16 +61,18 @@ type Source struct {
 	identity   *identity
 	transports transports
 	stall      time.Duration // the patience with a first attempt
+	illTime    time.Duration
+	samples    samples
 
 	// Set by Open, constant afterwards.
 	pin     *pinned
 	head    []byte    // the file's first bytes
 	modTime time.Time // zero if the server did not say
 
-	// mu guards the field below.
-	mu sync.Mutex
-	// target is where the file was found last: url, or where it redirects to.
-	target *url.URL
+	// mu guards the fields below.
+	mu         sync.Mutex
+	place      *place      // where the file was found last
+	resolution *resolution // nil: nobody searches
 }
 
 // Open asks for the first bytes of the file at rawURL, and learns its size and
@@ -88,12 +91,12 @@ func Open(ctx context.Context, rawURL string, opt Options) (*Source, error) {
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Source{opt: opt, stall: stallTime(opt.Timeout)}
+	s := &Source{opt: opt, stall: stallTime(opt.Timeout), illTime: illTime, samples: samples{seed: maphash.MakeSeed()}}
 	if s.identity, err = newIdentity(u, &opt); err != nil {
 		return nil, err
 	}
 	u.User = nil
-	s.url, s.target = u, u
+	s.url = u
 	s.transports = newTransports(u, &opt, s.stall)
 	_, err = s.retry(ctx, time.Now(), func(p patience) (int, error) { return 0, s.readHead(ctx, p) })
 	if err != nil {
@@ -130,9 +133,18 @@ func stallTime(timeout time.Duration) time.Duration {
 	return max(time.Second, min(10*time.Second, timeout/3))
 }
 
+// bound ends a context when there is no patience left, and after resolveTime.
+func (p patience) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	until := time.Now().Add(resolveTime)
+	if !p.until.IsZero() && p.until.Before(until) {
+		until = p.until
+	}
+	return context.WithDeadlineCause(ctx, until, errStalled)
+}
+
 // readHead makes the first request and pins what it finds.
 func (s *Source) readHead(ctx context.Context, p patience) error {
-	a, err := s.attempt(ctx, blockio.Range{Extent: blockio.Extent{Len: headSize}}, p)
+	a, at, err := s.seek(ctx, headSize, p, func(*url.URL) *pinned { return nil })
 	if err != nil {
 		return err
 	}
@@ -141,15 +153,15 @@ func (s *Source) readHead(ctx context.Context, p patience) error {
 	if _, err := io.ReadFull(a, head); err != nil {
 		return err
 	}
-	pin := &pinned{size: a.span.size, etag: a.header.Get("ETag"), lastModified: a.header.Get("Last-Modified")}
+	pin := pinOf(a.header, a.span.size)
 	if pin.size == unknown {
-		a.timer.Reset(p.wait())
-		if pin.size, err = s.learnSize(a.ctx, s.where(), pin, a.span.n); err != nil {
+		a.renew()
+		if pin.size, err = s.learnSize(a.ctx, at, pin, a.span.n); err != nil {
 			return err
 		}
 	}
-	s.head, s.pin = head, pin
-	if t, err := http.ParseTime(s.pin.lastModified); err == nil {
+	s.head, s.pin, s.place = head, pin, &place{url: at, pin: pin}
+	if t, err := http.ParseTime(pin.lastModified); err == nil {
 		s.modTime = t
 	}
 	return nil

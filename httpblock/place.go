@@ -1,0 +1,216 @@
+package httpblock
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/cloopfs/cloopfs/blockio"
+)
+
+// place is where the file was found: at the URL that was opened, or where that
+// redirects to.
+type place struct {
+	url *url.URL
+	pin *pinned // what tells the file's versions apart there
+
+	ill time.Time // since when it has answered 5xx alone, zero if it is well; guarded by Source.mu
+}
+
+// resolution is a search for the file that is under way.
+type resolution struct {
+	done chan struct{} // closed at its end
+	// Set before that. left says that whoever was searching gave up waiting,
+	// which says nothing about the file.
+	err  error
+	left bool
+}
+
+// illTime is how long a place may answer 5xx before the way is asked for anew;
+// at once if it asks for more than that.
+const illTime = 5 * time.Second
+
+// resolveTime bounds a search, whatever the servers do.
+const resolveTime = time.Minute
+
+func (s *Source) where() *place {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.place
+}
+
+// moved says whether err, the outcome of a request to pl, is a reason to ask for
+// the way anew. A signed URL expires, a mirror is taken away.
+func (s *Source) moved(ctx context.Context, pl *place, err error) bool {
+	var status *StatusError
+	failed := errors.As(err, &status)
+	if failed && isRedirect(status.Code) {
+		return true
+	}
+	if pl.url == s.url || ctx.Err() != nil {
+		return false
+	}
+	if failed && status.Code >= 500 && !status.Proxy {
+		return s.illFor(pl) >= s.illTime || status.RetryAfter > s.illTime
+	}
+	s.recovered(pl)
+	switch {
+	case err == nil, failed && !status.Proxy:
+		return failed && expired(status.Code)
+	case errors.Is(err, ErrChanged), errors.Is(err, ErrNoRanges), errors.Is(err, ErrEncoded), errors.Is(err, errAnswer):
+		return false
+	}
+	return true // the connection failed
+}
+
+// illFor notes a 5xx of pl and returns since when there has been nothing else.
+func (s *Source) illFor(pl *place) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if pl.ill.IsZero() {
+		pl.ill = time.Now()
+	}
+	return time.Since(pl.ill)
+}
+
+func (s *Source) recovered(pl *place) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	pl.ill = time.Time{}
+}
+
+// resolve returns where the file is if it is no longer at from. Of several
+// callers one searches, the others wait for the outcome.
+func (s *Source) resolve(ctx context.Context, from *place, p patience) (*place, error) {
+	ctx, cancel := p.bound(ctx)
+	defer cancel()
+	for {
+		s.mu.Lock()
+		if s.place != from {
+			defer s.mu.Unlock()
+			return s.place, nil
+		}
+		r := s.resolution
+		if r == nil {
+			r = &resolution{done: make(chan struct{})}
+			s.resolution = r
+			s.mu.Unlock()
+			return s.search(ctx, r, from, p)
+		}
+		s.mu.Unlock()
+		select {
+		case <-r.done:
+			if r.err != nil && !r.left {
+				return nil, r.err
+			}
+		case <-ctx.Done():
+			return nil, cause(ctx, ctx.Err())
+		}
+	}
+}
+
+// search is r: it looks for the file and says the outcome.
+func (s *Source) search(ctx context.Context, r *resolution, from *place, p patience) (*place, error) {
+	pl, err := s.find(ctx, from, p)
+	r.err, r.left = err, ctx.Err() != nil
+	s.mu.Lock()
+	if err == nil {
+		s.place = pl
+	}
+	s.resolution = nil
+	s.mu.Unlock()
+	close(r.done)
+	s.opt.Logger.Debug("asked for the way anew", "url", Redact(s.url), "error", err)
+	return pl, err
+}
+
+// find follows the URL that was opened, and compares what it finds with the file
+// that was opened. Only at the place that is known the validators have to be the
+// same.
+func (s *Source) find(ctx context.Context, from *place, p patience) (*place, error) {
+	same := false
+	a, at, err := s.seek(ctx, int64(len(s.head)), p, func(at *url.URL) *pinned {
+		if same = at.String() == from.url.String(); same {
+			return from.pin
+		}
+		return &pinned{size: s.Size(), anyVersion: true}
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer a.Close()
+	head, err := io.ReadAll(a)
+	if err != nil {
+		return nil, err
+	}
+	if same {
+		return &place{url: from.url, pin: from.pin}, nil
+	}
+	pl := &place{url: at, pin: pinOf(a.header, s.Size())}
+	if !bytes.Equal(head, s.head[:len(head)]) {
+		return nil, errOther
+	}
+	return pl, s.compareAt(ctx, pl, int64(len(head)), p)
+}
+
+// errOther says that a redirect leads to another file now.
+var errOther = fmt.Errorf("%w (it redirects to a file with other content)", ErrChanged)
+
+// compareAt compares what is at pl with the rest of the head, and the samples.
+func (s *Source) compareAt(ctx context.Context, pl *place, off int64, p patience) error {
+	if rest := s.head[off:]; len(rest) > 0 {
+		got, err := s.readAt(ctx, pl, blockio.Extent{Off: off, Len: int64(len(rest))}, p)
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(got, rest) {
+			return errOther
+		}
+	}
+	for _, one := range s.samples.latest() {
+		if one.extent.Len == 0 {
+			continue
+		}
+		got, err := s.readAt(ctx, pl, one.extent, p)
+		if err != nil {
+			return err
+		}
+		if s.samples.sum(got) != one.sum {
+			return errOther
+		}
+	}
+	return nil
+}
+
+// readAt reads a small extent at pl, by as many requests as that takes.
+func (s *Source) readAt(ctx context.Context, pl *place, e blockio.Extent, p patience) ([]byte, error) {
+	got := make([]byte, 0, e.Len)
+	for int64(len(got)) < e.Len {
+		rest := blockio.Extent{Off: e.Off + int64(len(got)), Len: e.Len - int64(len(got))}
+		a := s.newAttempt(ctx, p)
+		resp, err := s.ask(a.ctx, pl.url, rangeOf(rest), false)
+		if err == nil {
+			err = a.take(resp, rest, pl.pin)
+		}
+		n := len(got)
+		if err == nil {
+			got = got[:int64(n)+a.span.n]
+			_, err = io.ReadFull(a, got[n:])
+		}
+		a.Close()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return got, nil
+}
+
+// pinOf is what the headers of an answer tell of a file of size bytes.
+func pinOf(h http.Header, size int64) *pinned {
+	return &pinned{size: size, etag: h.Get("ETag"), lastModified: h.Get("Last-Modified")}
+}
