@@ -246,11 +246,13 @@ func TestWaitersLeave(t *testing.T) {
 	data := random(100_000)
 	asked := make(chan struct{}, 10)
 	let := make(chan struct{})
+	var refused atomic.Int64
 	m, url := newMoving(t, func(w http.ResponseWriter, r *http.Request) { content(w, r, data) })
 	s := open(t, url, httpblock.Options{Timeout: 0})
 	m.target.Store("/b")
 	m.handler = func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/a" {
+			refused.Add(1)
 			w.WriteHeader(http.StatusForbidden)
 			return
 		}
@@ -273,11 +275,11 @@ func TestWaitersLeave(t *testing.T) {
 	second, leaveToo := context.WithCancel(t.Context())
 	one := read(first)
 	waitFor(t, "search", asked)
-	m.take()
 	two, three := read(second), read(t.Context())
-	for len(m.take()) == 0 { // they have come as far as to wait, or nearly so
+	for refused.Load() < 3 {
 		time.Sleep(time.Millisecond)
 	}
+	time.Sleep(50 * time.Millisecond) // until they wait, or nearly always
 	leaveToo()
 	within(t, func() {
 		if err := <-two; !errors.Is(err, context.Canceled) {
@@ -297,6 +299,9 @@ func TestWaitersLeave(t *testing.T) {
 			t.Errorf("the last: got error %v", err)
 		}
 	})
+	if got := refused.Load(); got != 3 {
+		t.Errorf("the old place was asked %d times, want once by each", got)
+	}
 }
 
 // The server that redirects may be away while all is well where it led to.
@@ -332,7 +337,7 @@ func TestIllPlace(t *testing.T) {
 		"soon well again": {illTime: soon},
 		"asks for a time": {illTime: soon, retryAfter: "1"},
 		"ill for long":    {illTime: 50 * time.Millisecond, asked: true},
-		"asks for more":   {illTime: 5 * time.Second, retryAfter: "6", asked: true},
+		"asks for more":   {illTime: 5 * time.Second, retryAfter: "60", asked: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -358,6 +363,31 @@ func TestIllPlace(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A place that is ill now and then is well in between.
+func TestPlaceRecovers(t *testing.T) {
+	data := random(100_000)
+	m, url := newMoving(t, func(w http.ResponseWriter, r *http.Request) { content(w, r, data) })
+	s := open(t, url, httpblock.Options{Timeout: soon})
+	const illTime = time.Second
+	httpblock.SetIllTime(s, illTime)
+	well := m.handler
+	var ill atomic.Bool
+	m.handler = func(w http.ResponseWriter, r *http.Request) {
+		if ill.CompareAndSwap(true, false) {
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		well(w, r)
+	}
+	m.take()
+	for range 2 {
+		ill.Store(true)
+		readRange(t, s, data, 50_000, 1000)
+		time.Sleep(illTime)
+	}
+	seen(t, &m.requests, "/a", "/a", "/a", "/a")
 }
 
 // Bytes that were no good are no measure of what is the same file.
