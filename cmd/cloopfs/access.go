@@ -89,17 +89,23 @@ func (o *accessOptions) complete() error {
 }
 
 // absolute makes the names of files absolute: the process in the background
-// runs elsewhere.
+// runs elsewhere. A URL that took a forgotten name's place is refused.
 func (o *accessOptions) absolute() error {
-	for _, name := range []*string{&o.TokenFile, &o.CACert, &o.Cert, &o.Key} {
-		if *name == "" {
+	for _, f := range []struct {
+		flag string
+		name *string
+	}{{"bearer-token-file", &o.TokenFile}, {"cacert", &o.CACert}, {"cert", &o.Cert}, {"key", &o.Key}} {
+		switch {
+		case *f.name == "":
 			continue
+		case strings.Contains(*f.name, "://"):
+			return usage(fmt.Errorf("--%s %s: not a file", f.flag, shown(*f.name)))
 		}
-		abs, err := filepath.Abs(*name)
+		abs, err := filepath.Abs(*f.name)
 		if err != nil {
 			return err
 		}
-		*name = abs
+		*f.name = abs
 	}
 	return nil
 }
