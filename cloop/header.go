@@ -32,16 +32,15 @@ const (
 
 // header is what the fixed part of an image says, and where it was found.
 type header struct {
+	raw       bool           // no header at all: the image is the disk
+	footer    bool           // the header is the image's end
 	codecs    bool           // version 4.0: index entries tell a block's codec
 	blockSize int            // bytes of a decoded block
 	blocks    int64          // number of blocks
+	disk      int64          // bytes of the disk
 	index     int64          // offset of the index
 	data      blockio.Extent // where stored blocks may lie
 }
-
-// diskSize is the number of bytes of the disk. It fits 63 bits: 2^32 blocks of
-// at most 64 MiB.
-func (h header) diskSize() int64 { return h.blocks * int64(h.blockSize) }
 
 // readHeader finds the header: at the image's start, or at its end, where a
 // writer to a pipe puts it.
@@ -67,6 +66,7 @@ func readHeader(ctx context.Context, src blockio.ReaderAt) (header, error) {
 	switch {
 	case known(end):
 		h, err := parseHeader(end, size)
+		h.footer = true
 		h.index = size - headerSize - h.indexSize()
 		h.data = blockio.Extent{Len: h.index}
 		return h, err
@@ -109,6 +109,7 @@ func parseHeader(buf []byte, size int64) (header, error) {
 			ErrCorrupt, blockSize, sectorSize, maxBlockSize)
 	}
 	h.blockSize = int(blockSize)
+	h.disk = h.blocks * int64(blockSize) // fits 63 bits: 2^32 blocks of at most 64 MiB
 	if h.blocks == 0 {
 		return header{}, fmt.Errorf("%w: no blocks", ErrCorrupt)
 	}

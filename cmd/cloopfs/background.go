@@ -88,7 +88,7 @@ func mountBackground(ctx context.Context, args []string, o mountOptions, stderr 
 func backgroundArgs(flags *pflag.FlagSet, o mountOptions) []string {
 	args := []string{"cloopfs", "mount"}
 	flags.Visit(func(f *pflag.Flag) { args = append(args, "--"+f.Name+"="+f.Value.String()) })
-	return append(args, shown(o.Source), o.Mountpoint)
+	return append(args, o.Source.String(), o.Mountpoint)
 }
 
 func inBackground() bool { return os.Getenv(backgroundEnv) != "" }

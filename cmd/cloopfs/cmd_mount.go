@@ -23,7 +23,7 @@ import (
 // know. It travels to the background process as a gob:
 // paths are bytes.
 type mountOptions struct {
-	Source     string
+	Source     location
 	Mountpoint string // absolute
 	Memory     sizeValue
 	AllowOther bool
@@ -48,8 +48,8 @@ SOURCE is a cloop image: the http or https URL of one, or a file's path.`,
   umount /mnt; cloopfs umount /media/image`,
 		Args: args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o.Source, o.Mountpoint = args[0], args[1]
-			if err := o.complete(mode); err != nil {
+			o.Mountpoint = args[1]
+			if err := o.complete(args[0], mode); err != nil {
 				return err
 			}
 			cleared, err := o.checkMountpoint()
@@ -78,8 +78,8 @@ SOURCE is a cloop image: the http or https URL of one, or a file's path.`,
 }
 
 // complete checks the flags and fills in what follows from them.
-func (o *mountOptions) complete(mode string) error {
-	if err := checkSource(o.Source); err != nil {
+func (o *mountOptions) complete(source, mode string) (err error) {
+	if o.Source, err = parseSource(source); err != nil {
 		return err
 	}
 	if err := o.Line.validate(); err != nil {
@@ -119,15 +119,14 @@ func (o *mountOptions) complete(mode string) error {
 // completeLocal makes a local SOURCE absolute, and refuses one that lies below
 // the mountpoint: it would disappear under the mount, or be read through it.
 func (o *mountOptions) completeLocal() error {
-	path, ok := localPath(o.Source)
-	if !ok {
+	if o.Source.Path == "" {
 		return nil
 	}
-	abs, err := filepath.Abs(path)
-	if err != nil {
+	var err error
+	if o.Source, err = o.Source.absolute(); err != nil {
 		return err
 	}
-	o.Source = abs
+	abs := o.Source.Path
 	if target, err := filepath.EvalSymlinks(abs); err == nil {
 		abs = target
 	}

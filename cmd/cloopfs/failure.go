@@ -61,7 +61,13 @@ func exitCode(err error) int {
 // sourceFailure says that an image could not be opened or read.
 func sourceFailure(err error) error {
 	f := &failure{code: exitSource, err: err}
+	var notDisk *notDiskError
 	switch {
+	case errors.As(err, &notDisk):
+		f.code, f.hint = exitImage, notDisk.kind.Hint
+		if notDisk.kind.Name == "" {
+			f.hint = "--format raw presents it as it is"
+		}
 	case errors.Is(err, cloop.ErrFormat), errors.Is(err, cloop.ErrUnsupported), errors.Is(err, cloop.ErrCorrupt):
 		f.code = exitImage
 	case errors.Is(err, httpblock.ErrNoRanges):

@@ -41,7 +41,7 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 		return err // again: somebody else may have been faster
 	}
 	server, err := fusefs.Mount(o.Mountpoint, l.disk, fusefs.Options{
-		Source:     shown(o.Source),
+		Source:     o.Source.String(),
 		ModTime:    l.source.ModTime(),
 		Timeout:    time.Duration(o.Line.Timeout),
 		AllowOther: o.AllowOther,
@@ -69,7 +69,7 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	if _, err := daemon.SdNotify(true, daemon.SdNotifyReady); err != nil {
 		log.Warn("systemd was not told", "error", err)
 	}
-	log.Info("mounted", "source", shown(o.Source), "mountpoint", o.Mountpoint, "size", l.disk.Size())
+	log.Info("mounted", "source", o.Source.String(), "mountpoint", o.Mountpoint, "size", l.disk.Size())
 	ready(readiness{DiskSize: l.disk.Size()})
 
 	ended := make(chan struct{})
