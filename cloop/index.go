@@ -86,6 +86,9 @@ func Raw(size int64) (*Index, error) {
 	}}, nil
 }
 
+// Raw says that the image is no cloop image, but the disk itself.
+func (ix *Index) Raw() bool { return ix.raw }
+
 // DiskSize is the number of bytes of the disk: a whole number of blocks, but
 // for a raw image.
 func (ix *Index) DiskSize() int64 { return ix.disk }

@@ -2,6 +2,7 @@ package httpblock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -24,11 +25,17 @@ type attempt struct {
 	header   http.Header
 	span     span
 	left     int64 // bytes of span that have not been read
+	count    *counter
 }
 
 // attempt asks for r.
-func (s *Source) attempt(ctx context.Context, r blockio.Range, p patience) (*attempt, error) {
-	a := &attempt{patience: p}
+func (s *Source) attempt(ctx context.Context, r blockio.Range, p patience) (_ *attempt, err error) {
+	defer func() {
+		if err != nil && ctx.Err() == nil {
+			s.count.failure(err)
+		}
+	}()
+	a := &attempt{patience: p, count: &s.count}
 	a.ctx, a.cancel = context.WithCancelCause(ctx)
 	a.timer = time.AfterFunc(p.wait(), func() { a.cancel(errStalled) })
 	resp, err := s.get(a.ctx, r)
@@ -53,8 +60,15 @@ func (a *attempt) Read(p []byte) (int, error) {
 	a.timer.Reset(a.patience.wait())
 	n, err := a.body.Read(p[:min(int64(len(p)), a.left)])
 	a.left -= int64(n)
-	if err != nil && err != io.EOF {
+	a.count.received(n)
+	switch {
+	case err == io.EOF && a.left > 0:
+		a.count.failure(io.ErrUnexpectedEOF)
+	case err != nil && err != io.EOF:
 		err = cause(a.ctx, err)
+		if !errors.Is(err, context.Canceled) {
+			a.count.failure(err)
+		}
 	}
 	return n, err
 }
@@ -116,6 +130,7 @@ func (s *Source) getOnce(ctx context.Context, at *url.URL, r blockio.Range) (*ht
 		password, _ := at.User.Password()
 		req.SetBasicAuth(at.User.Username(), password)
 	}
+	s.count.requests.Add(1)
 	resp, err := s.transport.RoundTrip(req)
 	if err != nil {
 		return nil, cause(ctx, err)

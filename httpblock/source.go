@@ -46,6 +46,8 @@ type Source struct {
 	head    []byte    // the file's first bytes
 	modTime time.Time // zero if the server did not say
 
+	count counter
+
 	// mu guards the field below.
 	mu sync.Mutex
 	// target is where the file was found last: url, or where it redirects to.

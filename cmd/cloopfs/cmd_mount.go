@@ -14,7 +14,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/cloopfs/cloopfs/fusefs"
 	"github.com/cloopfs/cloopfs/internal/control"
 	"github.com/cloopfs/cloopfs/internal/mounts"
 )
@@ -25,6 +24,8 @@ import (
 type mountOptions struct {
 	Source     location
 	Mountpoint string // absolute
+	Partition  int    // 0: the whole disk
+	Describe   bool   // somebody reads what the disk is
 	Memory     sizeValue
 	AllowOther bool
 	UID, GID   uint32
@@ -42,9 +43,12 @@ func newMountCmd() *cobra.Command {
 		Short: "Present the disk in an image as MOUNTPOINT/disk.img",
 		Long: `Present the disk that the image at SOURCE decodes to as MOUNTPOINT/disk.img.
 The command returns when the disk can be read, and serves on in the background.
-SOURCE is a cloop image: the http or https URL of one, or a file's path.`,
+SOURCE is the http or https URL, or the path, of a cloop image or of a disk as it
+is (an ISO file, say); URL#PATH is a file inside an ISO 9660 image. If the disk has
+a partition table there are also disk.img.p1, disk.img.p2 and so on.`,
 		Example: `  cloopfs mount https://example.org/KNOPPIX /media/image
   mount -o loop,ro /media/image/disk.img /mnt
+  cloopfs mount 'https://example.org/knoppix.iso#KNOPPIX/KNOPPIX' /media/inner
   umount /mnt; cloopfs umount /media/image`,
 		Args: args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -59,6 +63,7 @@ SOURCE is a cloop image: the http or https URL of one, or a file's path.`,
 			if cleared {
 				fmt.Fprintf(cmd.ErrOrStderr(), "cloopfs: cleared a dead mount at %s\n", o.Mountpoint)
 			}
+			o.Describe = isTerminal(cmd.ErrOrStderr())
 			if foreground {
 				return mountForeground(cmd.Context(), o, cmd.ErrOrStderr())
 			}
@@ -67,6 +72,7 @@ SOURCE is a cloop image: the http or https URL of one, or a file's path.`,
 	}
 	f := cmd.Flags()
 	f.BoolVarP(&foreground, "foreground", "f", false, "stay in the foreground and log to stderr")
+	f.IntVar(&o.Partition, "partition", 0, "present partition `N` alone, as disk.img")
 	f.Var(&o.Memory, "memory", "decoded blocks kept in memory")
 	f.BoolVar(&o.AllowOther, "allow-other", false, "let other users, root included, use the mount")
 	f.Uint32Var(&o.UID, "uid", uint32(os.Getuid()), "owner of the files")
@@ -87,6 +93,9 @@ func (o *mountOptions) complete(source, mode string) (err error) {
 	}
 	if err := o.Log.validate(); err != nil {
 		return err
+	}
+	if o.Partition < 0 {
+		return usage(fmt.Errorf("--partition %d: partitions count from 1", o.Partition))
 	}
 	o.Mode = 0o400
 	if o.AllowOther {
@@ -212,23 +221,6 @@ func mountFailure(err error) error {
 		f.hint = "install the package fuse3"
 	}
 	return f
-}
-
-// announce tells a person what to do next.
-func announce(w io.Writer, o mountOptions, r readiness) {
-	if !isTerminal(w) {
-		return
-	}
-	disk := filepath.Join(o.Mountpoint, fusefs.DiskName)
-	fmt.Fprintf(w, "cloopfs: mounted at %s: %s, %s\n", o.Mountpoint, fusefs.DiskName, formatSize(r.DiskSize))
-	switch {
-	case os.Geteuid() == 0:
-		fmt.Fprintf(w, "cloopfs: hint: mount -o loop,ro %s /mnt\n", disk)
-	case o.AllowOther:
-		fmt.Fprintf(w, "cloopfs: hint: sudo mount -o loop,ro %s /mnt\n", disk)
-	default:
-		fmt.Fprintf(w, "cloopfs: hint: root can't loop-mount it without --allow-other\n")
-	}
 }
 
 // mountForeground serves the mount until it is unmounted.

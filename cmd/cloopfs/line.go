@@ -21,9 +21,12 @@ import (
 type line struct {
 	at     location
 	source source
+	http   *httpblock.Source // below source; nil for a local image
 	fetch  *fetch.Scheduler
+	memory *cache.Memory
 	disk   *cloop.Image
 	index  *cloop.Index
+	kind   signature.Kind // of a raw image, as far as that was looked at
 }
 
 // source is the image's bytes, wherever they are.
@@ -50,14 +53,15 @@ func openLine(ctx context.Context, at location, opt sourceOptions, memory int64,
 	if err != nil {
 		return fail(err)
 	}
-	index, err := openIndex(ctx, src, opt.Format)
+	index, kind, err := openIndex(ctx, src, opt.Format)
 	if err != nil {
 		src.Close()
 		return fail(err)
 	}
-	l := &line{at: at, source: src, index: index}
+	l := &line{at: at, source: src, http: remote(src), index: index, kind: kind}
 	l.fetch = fetch.New(src, index, fetch.Options{Requests: opt.Connections})
-	l.disk = cloop.NewImage(index, l.fetch, cache.NewMemory(memory, index.BlockSize()))
+	l.memory = cache.NewMemory(memory, index.BlockSize())
+	l.disk = cloop.NewImage(index, l.fetch, l.memory)
 	return l, nil
 }
 
@@ -95,6 +99,15 @@ type inside struct {
 func (s inside) ModTime() time.Time { return s.outer.ModTime() }
 
 func (s inside) Close() error { return s.outer.Close() }
+
+// remote is the file on a web server that src is or lies in, nil if there is none.
+func remote(src source) *httpblock.Source {
+	if in, ok := src.(inside); ok {
+		src = in.outer
+	}
+	file, _ := src.(*httpblock.Source)
+	return file
+}
 
 // openFile opens the file that is at a location, be the image itself or
 // another's inside.
@@ -134,20 +147,20 @@ func (e *notDiskError) Error() string {
 // openIndex finds out what the image is, unless format says it, and opens its
 // index. A cloop image may have its header at the end and anything at the start,
 // so that is looked for first.
-func openIndex(ctx context.Context, src source, format string) (*cloop.Index, error) {
-	if format == formatRaw {
-		return cloop.Raw(src.Size())
+func openIndex(ctx context.Context, src source, format string) (*cloop.Index, signature.Kind, error) {
+	var kind signature.Kind
+	if format != formatRaw {
+		index, err := cloop.Open(ctx, src)
+		if format == formatCloop || !errors.Is(err, cloop.ErrFormat) {
+			return index, kind, err
+		}
+		if kind, err = signature.Detect(ctx, src); err != nil {
+			return nil, kind, err
+		}
+		if !kind.Disk {
+			return nil, kind, &notDiskError{kind}
+		}
 	}
-	index, err := cloop.Open(ctx, src)
-	if format == formatCloop || !errors.Is(err, cloop.ErrFormat) {
-		return index, err
-	}
-	kind, err := signature.Detect(ctx, src)
-	if err != nil {
-		return nil, err
-	}
-	if !kind.Disk {
-		return nil, &notDiskError{kind}
-	}
-	return cloop.Raw(src.Size())
+	index, err := cloop.Raw(src.Size())
+	return index, kind, err
 }

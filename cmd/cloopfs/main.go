@@ -57,7 +57,7 @@ shown as one disk file for loop devices and guests.`,
 		SuggestionsMinimumDistance: 2, // letters
 	}
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newMountCmd(), newUmountCmd(), newExtractCmd(), newVerifyCmd(), newVersionCmd())
+	root.AddCommand(newMountCmd(), newUmountCmd(), newStatusCmd(), newInfoCmd(), newExtractCmd(), newVerifyCmd(), newVersionCmd())
 	return root
 }
 

@@ -26,29 +26,57 @@ const (
 	ISO9660 = "ISO 9660"
 	MBR     = "MBR"
 	GPT     = "GPT"
+	LUKS    = "LUKS"
+	LVM     = "LVM"
+	Swap    = "swap"
 )
 
 // The stretches of a file where signatures are looked for.
 const (
-	headSize = 8 << 10
 	deepOff  = 32 << 10
 	deepSize = 36 << 10
 	tailSize = 512
 )
 
+// HeadSize is how many bytes of its start OfHead wants to see of a file.
+const HeadSize = 8 << 10
+
+// OfHead says what a file is by its first HeadSize bytes alone, which do not
+// tell every kind.
+func OfHead(head []byte) Kind {
+	if k, ok := match(fileSystems, head, 0); ok {
+		return k
+	}
+	if name := extName(head); name != "" {
+		return disk(name)
+	}
+	if name := tableName(head); name != "" {
+		return disk(name)
+	}
+	if k, ok := match(cloops, head, 0); ok && len(head) >= cloopHeader {
+		return k
+	}
+	if k, ok := match(noDisks, head, 0); ok {
+		return k
+	}
+	if isHTML(head) {
+		return Kind{Name: "an HTML page", Hint: "the URL has to be that of the file itself, not of a page about it"}
+	}
+	return Kind{}
+}
+
 // Detect reads the start of r, and as much more as it takes to say what r is:
 // at most 45 KiB in three reads.
 func Detect(ctx context.Context, r blockio.ReaderAt) (Kind, error) {
-	head, err := stretch(ctx, r, 0, headSize)
+	head, err := stretch(ctx, r, 0, HeadSize)
 	if err != nil {
 		return Kind{}, err
 	}
-	if k, ok := match(fileSystems, head, 0); ok {
+	k := OfHead(head)
+	if k.Disk && k.Name != MBR && k.Name != GPT {
 		return k, nil
 	}
-	if name := extName(head); name != "" {
-		return Kind{Name: name, Disk: true}, nil
-	}
+	// An ISO file may hold a table too, for USB sticks.
 	deep, err := stretch(ctx, r, deepOff, deepSize)
 	if err != nil {
 		return Kind{}, err
@@ -56,20 +84,14 @@ func Detect(ctx context.Context, r blockio.ReaderAt) (Kind, error) {
 	if k, ok := match(deepSystems, deep, deepOff); ok {
 		return k, nil
 	}
-	if name := tableName(head); name != "" {
-		return Kind{Name: name, Disk: true}, nil
-	}
-	if k, ok := match(noDisks, head, 0); ok {
+	if k.Name != "" {
 		return k, nil
-	}
-	if isHTML(head) {
-		return Kind{Name: "an HTML page", Hint: "the URL has to be that of the file itself, not of a page about it"}, nil
 	}
 	tail, err := stretch(ctx, r, max(0, r.Size()-tailSize), tailSize)
 	if err != nil {
 		return Kind{}, err
 	}
-	k, _ := match(noDisks, tail, 0) // a VHD of fixed size has its mark at the end
+	k, _ = match(noDisks, tail, 0) // a VHD of fixed size has its mark at the end
 	return k, nil
 }
 
@@ -108,25 +130,34 @@ func disk(name string) Kind { return Kind{Name: name, Disk: true} }
 var fileSystems = []mark{
 	{0, "hsqs", disk("squashfs")},
 	{0, "XFSB", disk("xfs")},
-	{0, "LUKS\xba\xbe", disk("LUKS")},
+	{0, "LUKS\xba\xbe", disk(LUKS)},
 	{1024, "\xe2\xe1\xf5\xe0", disk("erofs")},
 	{3, "NTFS    ", disk("NTFS")},
 	{54, "FAT12   ", disk("FAT")},
 	{54, "FAT16   ", disk("FAT")},
 	{82, "FAT32   ", disk("FAT")},
-	{4096 - 10, "SWAPSPACE2", disk("swap")},
-	{4096 - 10, "SWAP-SPACE", disk("swap")},
-	{0 + 24, "LVM2 001", disk("LVM")}, // a label lies in one of the first four sectors
-	{512 + 24, "LVM2 001", disk("LVM")},
-	{1024 + 24, "LVM2 001", disk("LVM")},
-	{1536 + 24, "LVM2 001", disk("LVM")},
+	{4096 - 10, "SWAPSPACE2", disk(Swap)},
+	{4096 - 10, "SWAP-SPACE", disk(Swap)},
+	{0 + 24, "LVM2 001", disk(LVM)}, // a label lies in one of the first four sectors
+	{512 + 24, "LVM2 001", disk(LVM)},
+	{1024 + 24, "LVM2 001", disk(LVM)},
+	{1536 + 24, "LVM2 001", disk(LVM)},
 }
 
 // deepSystems are told by what lies further in.
 var deepSystems = []mark{
 	{32<<10 + 1, "CD001", disk(ISO9660)},
 	{64<<10 + 64, "_BHRfS_M", disk("btrfs")},
-	{64<<10 - 10, "SWAPSPACE2", disk("swap")}, // of a machine with pages of 64 KiB
+	{64<<10 - 10, "SWAPSPACE2", disk(Swap)}, // of a machine with pages of 64 KiB
+}
+
+// cloopHeader is the length of a cloop image's header.
+const cloopHeader = 136
+
+// cloops are told by their versions.
+var cloops = []mark{
+	{11, "V2.0", Kind{Name: "cloop V2.0"}},
+	{11, "V4.0", Kind{Name: "cloop V4.0"}},
 }
 
 // noDisks are what people take for a disk image.
