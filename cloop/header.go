@@ -26,6 +26,10 @@ const (
 	versionOffset = 11
 	sectorSize    = 512
 
+	// tailSize is what is read of an image's end: a header, and what Open wants
+	// to see of the index before it.
+	tailSize = headerSize + entrySize*(pageEntries+1)
+
 	// maxBlockSize is the largest block size accepted, as in QEMU.
 	maxBlockSize = 64 << 20
 )
@@ -40,6 +44,7 @@ type header struct {
 	disk      int64          // bytes of the disk
 	index     int64          // offset of the index
 	data      blockio.Extent // where stored blocks may lie
+	tail      []byte         // the image's last bytes, if the header is among them
 }
 
 // readHeader finds the header: at the image's start, or at its end, where a
@@ -59,14 +64,15 @@ func readHeader(ctx context.Context, src blockio.ReaderAt) (header, error) {
 	if reason := foreign(start); reason != "" {
 		return header{}, fmt.Errorf("%w: %s", ErrUnsupported, reason)
 	}
-	end, err := readUpTo(ctx, src, max(0, size-headerSize), headerSize)
+	tail, err := readUpTo(ctx, src, max(0, size-tailSize), tailSize)
 	if err != nil {
 		return header{}, fmt.Errorf("read header at the end: %w", err)
 	}
+	end := tail[max(0, len(tail)-headerSize):]
 	switch {
 	case known(end):
 		h, err := parseHeader(end, size)
-		h.footer = true
+		h.footer, h.tail = true, tail
 		h.index = size - headerSize - h.indexSize()
 		h.data = blockio.Extent{Len: h.index}
 		return h, err

@@ -169,7 +169,7 @@ func (ix *Index) page(ctx context.Context, k int64) ([]uint64, error) {
 	first := k * pageEntries
 	last := min(first+ix.load*pageEntries, ix.blocks)
 	raw := make([]byte, entrySize*(last-first+1))
-	if _, err := ix.src.ReadAtContext(ctx, raw, ix.index+entrySize*first); err != nil && err != io.EOF {
+	if err := ix.read(ctx, raw, ix.index+entrySize*first); err != nil {
 		return nil, fmt.Errorf("read index: %w", err)
 	}
 	ix.load = min(2*ix.load, maxLoad)
@@ -185,6 +185,19 @@ func (ix *Index) page(ctx context.Context, k int64) ([]uint64, error) {
 		ix.pages.Add(at, append([]uint64(nil), entries[from:min(from+pageEntries+1, int64(len(entries)))]...))
 	}
 	return entries[:min(pageEntries+1, len(entries))], nil
+}
+
+// read fills p from the image at off.
+func (ix *Index) read(ctx context.Context, p []byte, off int64) error {
+	if from := off - (ix.src.Size() - int64(len(ix.tail))); from >= 0 && from <= int64(len(ix.tail)-len(p)) {
+		copy(p, ix.tail[from:])
+		return nil
+	}
+	_, err := ix.src.ReadAtContext(ctx, p, off)
+	if err == io.EOF {
+		err = nil
+	}
+	return err
 }
 
 func (ix *Index) cached(k int64) ([]uint64, bool) {
