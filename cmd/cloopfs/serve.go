@@ -53,7 +53,7 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 		return err // again: somebody else may have been faster
 	}
 	server, err := fusefs.Mount(o.Mountpoint, disk, fusefs.Options{
-		Source:     o.Source.String(),
+		Source:     o.Source.mounted(),
 		ModTime:    l.source.ModTime(),
 		Timeout:    time.Duration(o.Line.Timeout),
 		AllowOther: o.AllowOther,

@@ -16,6 +16,7 @@ type location struct {
 	URL    string // of a file on a web server; empty if Path is set
 	Path   string // of a file of this machine
 	Inside string // path of a file in the ISO 9660 image that is there; empty means the image itself
+	Typed  string // Inside as it was given, escaped or not
 }
 
 // parseSource takes a SOURCE apart.
@@ -33,15 +34,17 @@ func parseSource(arg string) (location, error) {
 	if err != nil {
 		return fail(errors.New("not a URL")) // the reason may hold a part of a password
 	}
-	inside := strings.Trim(u.Fragment, "/")
+	base, typed, _ := strings.Cut(arg, "#")
+	l := location{Inside: strings.Trim(u.Fragment, "/"), Typed: typed}
 	if u.Scheme == "file" && (u.Host == "" || u.Host == "localhost") {
-		return location{Path: u.Path, Inside: inside}, nil
+		l.Path = u.Path
+		return l, nil
 	}
 	if err := httpblock.CheckURL(arg); err != nil {
 		return fail(err)
 	}
-	base, _, _ := strings.Cut(arg, "#")
-	return location{URL: base, Inside: inside}, nil
+	l.URL = base
+	return l, nil
 }
 
 // parsePath takes a path apart. One that exists as typed has no fragment; nor
@@ -52,11 +55,12 @@ func parsePath(arg string) (location, error) {
 		if err != nil || at < len(arg) && info.IsDir() {
 			continue
 		}
-		inside, err := url.PathUnescape(strings.TrimPrefix(arg[at:], "#"))
+		typed := strings.TrimPrefix(arg[at:], "#")
+		inside, err := url.PathUnescape(typed)
 		if err != nil {
 			return location{}, usage(fmt.Errorf("%s: a %% that escapes nothing", shown(arg)))
 		}
-		return location{Path: arg[:at], Inside: strings.Trim(inside, "/")}, nil
+		return location{Path: arg[:at], Inside: strings.Trim(inside, "/"), Typed: typed}, nil
 	}
 	return location{Path: arg}, nil
 }
@@ -64,14 +68,41 @@ func parsePath(arg string) (location, error) {
 // String is what may be shown of the SOURCE: a URL loses its secrets.
 func (l location) String() string {
 	if l.URL != "" {
-		return shown(l.URL) + shownFragment(l.Inside)
+		return shown(l.URL) + l.fragment()
 	}
-	return shown(l.Path) + shownFragment(l.Inside)
+	return shown(l.Path) + l.fragment()
+}
+
+// mounted is what /proc/mounts shows: the SOURCE as given, so that mount(8) knows
+// its line of fstab again, but for credentials and query.
+func (l location) mounted() string {
+	u, err := url.Parse(l.URL)
+	if l.URL == "" || err != nil {
+		return l.String()
+	}
+	base, _, _ := strings.Cut(l.URL, "?")
+	if u.User != nil {
+		u.RawQuery, u.ForceQuery, u.User = "", false, nil // the name alone may be a token
+		base = u.String()
+	}
+	return base + l.fragment()
+}
+
+// fragment is the end of the SOURCE, as it may be shown: a password with a # in
+// it would have made a fragment of its rest.
+func (l location) fragment() string {
+	switch {
+	case l.Inside == "":
+		return ""
+	case strings.Contains(l.Typed, "@"):
+		return "#..."
+	}
+	return "#" + l.Typed
 }
 
 // of is a SOURCE for a file inside l, as it may be shown.
 func (l location) of(inside string) string {
-	l.Inside = inside
+	l.Inside, l.Typed = inside, (&url.URL{Fragment: inside}).EscapedFragment()
 	return l.String()
 }
 
@@ -83,18 +114,6 @@ func (l location) absolute() (location, error) {
 	var err error
 	l.Path, err = filepath.Abs(l.Path)
 	return l, err
-}
-
-// shownFragment is the end of a URL that may be shown: a password with a # in it
-// would have made a fragment of its rest.
-func shownFragment(fragment string) string {
-	switch {
-	case fragment == "":
-		return ""
-	case strings.Contains(fragment, "@"):
-		return "#..."
-	}
-	return "#" + (&url.URL{Fragment: fragment}).EscapedFragment()
 }
 
 // shown is the form of an argument that may be shown: a URL loses its secrets.
