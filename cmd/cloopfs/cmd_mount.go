@@ -80,6 +80,7 @@ a partition table there are also disk.img.p1, disk.img.p2 and so on.`,
 	f.StringVar(&mode, "mode", "", "permissions of disk.img, octal (default 0400, with --allow-other 0444)")
 	o.Line.addFlags(f)
 	o.Log.addFlags(f)
+	f.VarP(&optionsValue{flags: f}, optionsFlag, "o", "flags as mount(8) writes them: allow_other,memory=1G")
 	return cmd
 }
 

@@ -42,6 +42,10 @@ func usage(err error) error { return &failure{code: exitUsage, err: err} }
 // flagError is what is wrong with a flag. The flags' library would show the
 // value as it is, and a forgotten value makes that the next argument.
 func flagError(_ *cobra.Command, err error) error {
+	var f *failure
+	if errors.As(err, &f) {
+		return f // the flag has said it all
+	}
 	var value *pflag.InvalidValueError
 	if errors.As(err, &value) {
 		err = fmt.Errorf("--%s %s: %w", value.GetFlag().Name, shown(value.GetValue()), errors.Unwrap(value))
