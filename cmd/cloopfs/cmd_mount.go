@@ -51,11 +51,11 @@ a partition table there are also disk.img.p1, disk.img.p2 and so on.`,
   cloopfs mount 'https://example.org/knoppix.iso#KNOPPIX/KNOPPIX' /media/inner
   umount /mnt; cloopfs umount /media/image`,
 		Args: args(cobra.ExactArgs(2)),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		PreRunE: func(_ *cobra.Command, args []string) error {
 			o.Mountpoint = args[1]
-			if err := o.complete(args[0], mode); err != nil {
-				return err
-			}
+			return o.complete(args[0], mode)
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			cleared, err := o.checkMountpoint()
 			if err != nil {
 				return err
