@@ -30,7 +30,8 @@ file systems on its disk, and for an ISO 9660 image the disk images inside it, w
 the SOURCE to type for each. It reads the index and little else.`,
 		Example: `  cloopfs info https://example.org/knoppix.iso
   cloopfs info --json 'https://example.org/knoppix.iso#KNOPPIX/KNOPPIX'`,
-		Args: args(cobra.ExactArgs(1)),
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: completeArgs(completeFile),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l, err := o.open(cmd.Context(), args[0])
 			if err != nil {

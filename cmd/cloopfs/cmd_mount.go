@@ -50,7 +50,8 @@ a partition table there are also disk.img.p1, disk.img.p2 and so on.`,
   mount -o loop,ro /media/image/disk.img /mnt
   cloopfs mount 'https://example.org/knoppix.iso#KNOPPIX/KNOPPIX' /media/inner
   umount /mnt; cloopfs umount /media/image`,
-		Args: args(cobra.ExactArgs(2)),
+		Args:              args(cobra.ExactArgs(2)),
+		ValidArgsFunction: completeArgs(completeFile, completeDir),
 		PreRunE: func(_ *cobra.Command, args []string) error {
 			o.Mountpoint = args[1]
 			return o.complete(args[0], mode)

@@ -25,7 +25,8 @@ root. The answers come from the processes that serve the mounts: a server that d
 not answer does not delay them.`,
 		Example: `  cloopfs status
   cloopfs status --json /media/image`,
-		Args: args(cobra.MaximumNArgs(1)),
+		Args:              args(cobra.MaximumNArgs(1)),
+		ValidArgsFunction: completeMountpoint,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			list, err := mountsToAsk(args)
 			if err != nil {

@@ -60,6 +60,7 @@ shown as one disk file for loop devices and guests.`,
 	}
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newMountCmd(), newUmountCmd(), newStatusCmd(), newInfoCmd(), newExtractCmd(), newVerifyCmd(), newVersionCmd())
+	addCompletion(root)
 	return root
 }
 
