@@ -6,7 +6,7 @@ TOOL = $(GO) tool -modfile=tools/go.mod
 FUZZTIME ?= 50000x
 export CGO_ENABLED = 0
 
-.PHONY: help build demo check test lint unit race fuzz integration bench cover install clean
+.PHONY: help build demo check test lint unit race fuzz integration bench cover install uninstall clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -53,8 +53,24 @@ bench: ## benchmarks of the read path, for benchstat
 cover: ## statement coverage of the unit tests
 	$(GO) test -coverprofile=build/cover.out ./... && $(GO) tool cover -func=build/cover.out
 
-install: build ## install to $(DESTDIR)/usr/local/bin
-	install -D bin/cloopfs $(DESTDIR)/usr/local/bin/cloopfs
+# What install installs, and uninstall removes.
+PROGRAM = $(DESTDIR)/usr/local/bin/cloopfs
+HELPER = $(DESTDIR)/sbin/mount.cloopfs
+SHARE = $(DESTDIR)/usr/local/share
+FOR_BASH = $(SHARE)/bash-completion/completions/cloopfs
+FOR_ZSH = $(SHARE)/zsh/site-functions/_cloopfs
+FOR_FISH = $(SHARE)/fish/vendor_completions.d/cloopfs.fish
+
+install: build ## install to $(DESTDIR)/usr/local, and the link for mount(8) to $(DESTDIR)/sbin
+	install -D bin/cloopfs $(PROGRAM)
+	install -d $(dir $(HELPER))
+	ln -sf /usr/local/bin/cloopfs $(HELPER)
+	bin/cloopfs completion bash | install -D -m 644 /dev/stdin $(FOR_BASH)
+	bin/cloopfs completion zsh | install -D -m 644 /dev/stdin $(FOR_ZSH)
+	bin/cloopfs completion fish | install -D -m 644 /dev/stdin $(FOR_FISH)
+
+uninstall: ## remove what install has installed
+	rm -f $(PROGRAM) $(HELPER) $(FOR_BASH) $(FOR_ZSH) $(FOR_FISH)
 
 clean: ## remove what was built
 	rm -rf bin build

@@ -25,6 +25,41 @@ func ReadRange(ctx context.Context, src Ranges, p []byte, off int64) (int, error
 	return n, eof
 }
 
+// Part returns the size bytes of r at off as a ReaderAt of their own. They must
+// lie within r.
+func Part(r ReaderAt, off, size int64) ReaderAt { return &part{r, off, size} }
+
+type part struct {
+	r         ReaderAt
+	off, size int64
+}
+
+func (v *part) Size() int64 { return v.size }
+
+func (v *part) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
+	p, eof := Clip(p, off, v.size)
+	if len(p) == 0 {
+		return 0, eof
+	}
+	n, err := v.r.ReadAtContext(ctx, p, v.off+off)
+	if err != nil && !(err == io.EOF && n == len(p)) {
+		return n, err
+	}
+	return n, eof
+}
+
+// IOReaderAt is r for libraries that know no contexts: every read is under ctx.
+func IOReaderAt(ctx context.Context, r ReaderAt) io.ReaderAt { return ioReaderAt{ctx, r} }
+
+type ioReaderAt struct {
+	ctx context.Context
+	r   ReaderAt
+}
+
+func (a ioReaderAt) ReadAt(p []byte, off int64) (int, error) {
+	return a.r.ReadAtContext(a.ctx, p, off)
+}
+
 // Clip cuts p to what lies at off within size bytes. It returns io.EOF if
 // something was cut off, and an error for an offset below 0.
 func Clip(p []byte, off, size int64) ([]byte, error) {

@@ -25,6 +25,25 @@ type Memory struct {
 	mu      sync.Mutex
 	loaded  *simplelru.LRU[int64, *memoryBlock]
 	loading map[int64]*memoryBlock
+	stats   MemoryStats
+}
+
+// MemoryStats is the use that was made of a Memory.
+type MemoryStats struct {
+	Blocks int   // that it holds
+	Bytes  int64 // of these
+	Hits   int64 // blocks that were wanted and there, or being loaded
+	Loads  int64 // blocks that had to be loaded
+}
+
+// Stats says what use was made of the memory so far.
+func (m *Memory) Stats() MemoryStats {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.stats
+	s.Blocks = m.loaded.Len()
+	s.Bytes = int64(s.Blocks) * int64(m.blockSize)
+	return s
 }
 
 // NewMemory returns a Memory of at most size bytes for blocks of blockSize
@@ -52,6 +71,7 @@ func (m *Memory) Peek(n int64) (blockio.CachedBlock, bool) {
 	if !ok {
 		return nil, false
 	}
+	m.stats.Hits++
 	b.refs++
 	return b, true
 }
@@ -79,6 +99,9 @@ func (m *Memory) Acquire(n int64) (block blockio.CachedBlock, load bool) {
 	if !ok {
 		b = m.newBlock(n)
 		m.loading[n] = b
+		m.stats.Loads++
+	} else {
+		m.stats.Hits++
 	}
 	b.refs++
 	return b, !ok

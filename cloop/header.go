@@ -26,22 +26,26 @@ const (
 	versionOffset = 11
 	sectorSize    = 512
 
+	// tailSize is what is read of an image's end: a header, and what Open wants
+	// to see of the index before it.
+	tailSize = headerSize + entrySize*(pageEntries+1)
+
 	// maxBlockSize is the largest block size accepted, as in QEMU.
 	maxBlockSize = 64 << 20
 )
 
 // header is what the fixed part of an image says, and where it was found.
 type header struct {
+	raw       bool           // no header at all: the image is the disk
+	footer    bool           // the header is the image's end
 	codecs    bool           // version 4.0: index entries tell a block's codec
 	blockSize int            // bytes of a decoded block
 	blocks    int64          // number of blocks
+	disk      int64          // bytes of the disk
 	index     int64          // offset of the index
 	data      blockio.Extent // where stored blocks may lie
+	tail      []byte         // the image's last bytes, if the header is among them
 }
-
-// diskSize is the number of bytes of the disk. It fits 63 bits: 2^32 blocks of
-// at most 64 MiB.
-func (h header) diskSize() int64 { return h.blocks * int64(h.blockSize) }
 
 // readHeader finds the header: at the image's start, or at its end, where a
 // writer to a pipe puts it.
@@ -60,13 +64,15 @@ func readHeader(ctx context.Context, src blockio.ReaderAt) (header, error) {
 	if reason := foreign(start); reason != "" {
 		return header{}, fmt.Errorf("%w: %s", ErrUnsupported, reason)
 	}
-	end, err := readUpTo(ctx, src, max(0, size-headerSize), headerSize)
+	tail, err := readUpTo(ctx, src, max(0, size-tailSize), tailSize)
 	if err != nil {
 		return header{}, fmt.Errorf("read header at the end: %w", err)
 	}
+	end := tail[max(0, len(tail)-headerSize):]
 	switch {
 	case known(end):
 		h, err := parseHeader(end, size)
+		h.footer, h.tail = true, tail
 		h.index = size - headerSize - h.indexSize()
 		h.data = blockio.Extent{Len: h.index}
 		return h, err
@@ -109,6 +115,7 @@ func parseHeader(buf []byte, size int64) (header, error) {
 			ErrCorrupt, blockSize, sectorSize, maxBlockSize)
 	}
 	h.blockSize = int(blockSize)
+	h.disk = h.blocks * int64(blockSize) // fits 63 bits: 2^32 blocks of at most 64 MiB
 	if h.blocks == 0 {
 		return header{}, fmt.Errorf("%w: no blocks", ErrCorrupt)
 	}

@@ -26,8 +26,8 @@ func NewImage(ix *Index, runs blockio.Runs, cache blockio.BlockCache) *Image {
 	return &Image{index: ix, runs: runs, blocks: cache}
 }
 
-// Size is the size of the disk in bytes: a whole number of blocks.
-func (im *Image) Size() int64 { return im.index.diskSize() }
+// Size is the size of the disk in bytes.
+func (im *Image) Size() int64 { return im.index.DiskSize() }
 
 // ReadAtContext reads from the disk. Adjacent blocks that are not in memory
 // are asked for as one run. An error wraps a *blockio.BlockError where it

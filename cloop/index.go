@@ -69,6 +69,30 @@ func Open(ctx context.Context, src blockio.ReaderAt) (*Index, error) {
 	return ix, nil
 }
 
+// rawBlockSize is the size of the blocks into which Raw cuts a disk: what a
+// request brings at least.
+const rawBlockSize = 64 << 10
+
+// Raw is the index of an image that is no cloop image but the disk itself, of
+// size bytes: blocks of 64 KiB, stored as they are; the last may be shorter.
+// The error wraps ErrFormat if there is nothing in the image.
+func Raw(size int64) (*Index, error) {
+	if size <= 0 {
+		return nil, fmt.Errorf("%w: the file is empty", ErrFormat)
+	}
+	return &Index{header: header{
+		raw: true, codecs: true, blockSize: rawBlockSize, disk: size,
+		blocks: (size + rawBlockSize - 1) / rawBlockSize,
+	}}, nil
+}
+
+// Raw says that the image is no cloop image, but the disk itself.
+func (ix *Index) Raw() bool { return ix.raw }
+
+// DiskSize is the number of bytes of the disk: a whole number of blocks, but
+// for a raw image.
+func (ix *Index) DiskSize() int64 { return ix.disk }
+
 // BlockSize is the number of bytes of a decoded block, a multiple of 512 up to 64 MiB.
 func (ix *Index) BlockSize() int { return ix.blockSize }
 
@@ -86,6 +110,10 @@ func (ix *Index) Extent(ctx context.Context, n int64) (blockio.Extent, error) {
 func (ix *Index) entry(ctx context.Context, n int64) (blockio.Extent, codec, error) {
 	if n < 0 || n >= ix.blocks {
 		return blockio.Extent{}, 0, fmt.Errorf("block %d of %d", n, ix.blocks)
+	}
+	if ix.raw {
+		off := n * rawBlockSize
+		return blockio.Extent{Off: off, Len: min(rawBlockSize, ix.disk-off)}, codecStored, nil
 	}
 	page, err := ix.page(ctx, n/pageEntries)
 	if err != nil {
@@ -141,7 +169,7 @@ func (ix *Index) page(ctx context.Context, k int64) ([]uint64, error) {
 	first := k * pageEntries
 	last := min(first+ix.load*pageEntries, ix.blocks)
 	raw := make([]byte, entrySize*(last-first+1))
-	if _, err := ix.src.ReadAtContext(ctx, raw, ix.index+entrySize*first); err != nil && err != io.EOF {
+	if err := ix.read(ctx, raw, ix.index+entrySize*first); err != nil {
 		return nil, fmt.Errorf("read index: %w", err)
 	}
 	ix.load = min(2*ix.load, maxLoad)
@@ -157,6 +185,19 @@ func (ix *Index) page(ctx context.Context, k int64) ([]uint64, error) {
 		ix.pages.Add(at, append([]uint64(nil), entries[from:min(from+pageEntries+1, int64(len(entries)))]...))
 	}
 	return entries[:min(pageEntries+1, len(entries))], nil
+}
+
+// read fills p from the image at off.
+func (ix *Index) read(ctx context.Context, p []byte, off int64) error {
+	if from := off - (ix.src.Size() - int64(len(ix.tail))); from >= 0 && from <= int64(len(ix.tail)-len(p)) {
+		copy(p, ix.tail[from:])
+		return nil
+	}
+	_, err := ix.src.ReadAtContext(ctx, p, off)
+	if err == io.EOF {
+		err = nil
+	}
+	return err
 }
 
 func (ix *Index) cached(k int64) ([]uint64, bool) {

@@ -29,6 +29,7 @@ func (s *Scheduler) startLocked() {
 				s.useLocked(b) // by the flight
 			}
 			s.active++
+			s.stats[class].Requests++
 			s.wg.Go(func() { s.fly(r) })
 		}
 	}
@@ -42,6 +43,7 @@ func (s *Scheduler) fly(r *request) {
 	s.active--
 	for _, b := range r.blocks {
 		if b.finished() {
+			s.stats[r.rng.Class].Bytes += b.ext.Len
 			s.keepLocked(b)
 		}
 	}

@@ -128,7 +128,7 @@ func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 		}
 		if err == nil {
 			size := bufferSize((*b).ext.Len)
-			r.s.leave(*b)
+			r.s.leave(*b, deliver != nil)
 			r.bytes -= size
 			r.unreserve(size)
 			r.ahead = r.ahead[1:]
@@ -140,7 +140,7 @@ func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 			return err
 		}
 		next := r.s.reject(*b)
-		r.s.leave(*b)
+		r.s.leave(*b, false)
 		*b = next
 	}
 }

@@ -55,6 +55,7 @@ type Scheduler struct {
 	kept   []*block // in the order in which they arrived
 	room   int64    // of Keep, what is left
 	failed []*block // in the order in which they failed
+	stats  Stats
 	closed bool
 }
 
@@ -77,6 +78,7 @@ type block struct {
 
 	// Guarded by Scheduler.mu.
 	users     int       // readers that have joined it, and one while it flies or is kept
+	used      bool      // a reader has got its bytes
 	fail      error     // why this copy is of no use; whoever wants the block gets it until failUntil
 	failUntil time.Time // zero unless fail is set
 }
@@ -230,10 +232,14 @@ func (s *Scheduler) forgetLocked(b *block) {
 	}
 }
 
-// leave ends what join began.
-func (s *Scheduler) leave(b *block) {
+// leave ends what join began. read says that the caller has had b's bytes.
+func (s *Scheduler) leave(b *block, read bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if read && !b.used && b.req != nil {
+		b.used = true
+		s.stats[b.req.rng.Class].Used += b.ext.Len
+	}
 	s.releaseLocked(b)
 }
 

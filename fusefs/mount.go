@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,6 +28,10 @@ type Options struct {
 	UID, GID uint32
 	// Mode is the mode of disk.img, the directory's with x for each r; 0400 if 0.
 	Mode uint32
+	// Partitions reads the disk's partition table, when somebody asks for a
+	// partition or lists the directory; nil means that it has none. A failure
+	// is not remembered.
+	Partitions func(ctx context.Context) ([]Partition, error)
 	// Logger gets a line for failed reads, at most one a second. nil means none.
 	Logger *slog.Logger
 }
@@ -44,7 +49,10 @@ const (
 )
 
 // Server is a mounted disk.
-type Server struct{ fuse *fuse.Server }
+type Server struct {
+	fuse   *fuse.Server
+	device *device
+}
 
 // Mount shows disk at dir and serves it until it is unmounted by whomever.
 func Mount(dir string, disk blockio.ReaderAt, opt Options) (*Server, error) {
@@ -58,7 +66,8 @@ func Mount(dir string, disk blockio.ReaderAt, opt Options) (*Server, error) {
 		opt.Mode = 0o400
 	}
 	timeout := forever
-	raw := fs.NewNodeFS(newRoot(disk, opt), &fs.Options{
+	root := newRoot(disk, opt)
+	raw := fs.NewNodeFS(root, &fs.Options{
 		EntryTimeout: &timeout,
 		AttrTimeout:  &timeout,
 		RootStableAttr: &fs.StableAttr{
@@ -90,7 +99,7 @@ func Mount(dir string, disk blockio.ReaderAt, opt Options) (*Server, error) {
 		return nil, fmt.Errorf("mount at %s: %w", dir, err)
 	}
 	go server.Serve()
-	return &Server{fuse: server}, nil
+	return &Server{fuse: server, device: root.disk.device}, nil
 }
 
 // Wait returns when the disk has been unmounted, everybody who used it has let

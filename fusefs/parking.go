@@ -153,6 +153,13 @@ func (p *parking) park(w *waiter) {
 	}
 }
 
+// len is the number of reads that wait.
+func (p *parking) len() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.queue.Len()
+}
+
 // leave ends the read.
 func (w *waiter) leave() {
 	w.mu.Lock()

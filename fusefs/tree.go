@@ -21,7 +21,7 @@ const DiskName = "disk.img"
 // remember what they lie above.
 const (
 	rootIno = 1
-	diskIno = 2
+	diskIno = 2 // of partition N: diskIno+N
 )
 
 const (
@@ -32,28 +32,24 @@ const (
 // root is the directory.
 type root struct {
 	fs.Inode
-	attr fuse.Attr
-	disk *disk
+	attr       fuse.Attr
+	disk       *disk
+	partitions *partitions
 }
 
 func newRoot(dev blockio.ReaderAt, opt Options) *root {
-	owner := fuse.Owner{Uid: opt.UID, Gid: opt.GID}
 	t := uint64(opt.ModTime.Unix())
+	file := fuse.Attr{
+		Mode: opt.Mode, Nlink: 1, Owner: fuse.Owner{Uid: opt.UID, Gid: opt.GID}, Blksize: pageSize,
+		Atime: t, Mtime: t, Ctime: t,
+	}
+	dir := file
+	dir.Mode, dir.Nlink = opt.Mode|opt.Mode>>2&0o111, 2
+	device := &device{dev: dev, timeout: opt.Timeout, log: opt.Logger}
 	return &root{
-		attr: fuse.Attr{
-			Mode: opt.Mode | opt.Mode>>2&0o111, Nlink: 2, Owner: owner,
-			Atime: t, Mtime: t, Ctime: t, Blksize: pageSize,
-		},
-		disk: &disk{
-			dev:     dev,
-			timeout: opt.Timeout,
-			log:     opt.Logger,
-			attr: fuse.Attr{
-				Mode: opt.Mode, Nlink: 1, Owner: owner,
-				Size: uint64(dev.Size()), Blocks: blocksOf(dev.Size(), sectorSize), Blksize: pageSize,
-				Atime: t, Mtime: t, Ctime: t,
-			},
-		},
+		attr:       dir,
+		disk:       newDisk(device, file, blockio.Extent{Len: dev.Size()}),
+		partitions: newPartitions(opt.Partitions),
 	}
 }
 
@@ -64,6 +60,8 @@ var (
 	_ = fs.NodeOnAdder((*root)(nil))
 	_ = fs.NodeGetattrer((*root)(nil))
 	_ = fs.NodeStatfser((*root)(nil))
+	_ = fs.NodeLookuper((*root)(nil))
+	_ = fs.NodeOpendirer((*root)(nil))
 )
 
 // OnAdd hangs disk.img into the directory.
@@ -86,15 +84,28 @@ func (r *root) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
 	return 0
 }
 
-// disk is disk.img.
-type disk struct {
-	fs.Inode
+// device is the disk behind the files: they share its bounds.
+type device struct {
 	dev     blockio.ReaderAt
 	timeout time.Duration
-	attr    fuse.Attr
 	parking parking
 	log     *slog.Logger
 	quiet   limiter
+	count   counter
+}
+
+// disk is disk.img, or a partition of it.
+type disk struct {
+	fs.Inode
+	*device
+	off  int64 // of the file's first byte on the device
+	attr fuse.Attr
+}
+
+// newDisk returns the file that shows a part of a device. attr says the rest.
+func newDisk(dev *device, attr fuse.Attr, part blockio.Extent) *disk {
+	attr.Size, attr.Blocks = uint64(part.Len), blocksOf(part.Len, sectorSize)
+	return &disk{device: dev, off: part.Off, attr: attr}
 }
 
 var (
@@ -121,10 +132,13 @@ func (d *disk) Open(_ context.Context, flags uint32) (fs.FileHandle, uint32, sys
 func (d *disk) Fsync(context.Context, fs.FileHandle, uint32) syscall.Errno { return 0 }
 
 func (d *disk) Read(ctx context.Context, _ fs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	dest, _ = blockio.Clip(dest, off, int64(d.attr.Size))
+	off += d.off
 	wait := d.parking.enter(ctx, d.timeout, off, len(dest))
 	defer wait.leave()
 	n, err := d.dev.ReadAtContext(wait, dest, off)
 	if err == nil || err == io.EOF {
+		d.count.read(n)
 		return fuse.ReadResultData(dest[:n]), 0
 	}
 	if wait.evicted() {
@@ -132,14 +146,15 @@ func (d *disk) Read(ctx context.Context, _ fs.FileHandle, dest []byte, off int64
 	}
 	e := errno.From(err)
 	if e != syscall.EINTR {
-		d.complain(off, len(dest), err)
+		d.count.failed(err)
+		d.complain("read failed", "offset", off, "length", len(dest), "error", err)
 	}
 	return nil, e
 }
 
-// complain logs a failed read.
-func (d *disk) complain(off int64, n int, err error) {
+// complain logs that a read failed.
+func (d *device) complain(what string, args ...any) {
 	if more, ok := d.quiet.allow(); ok {
-		d.log.Error("read failed", "offset", off, "length", n, "error", err, "more", more)
+		d.log.Error(what, append(args, "more", more)...)
 	}
 }

@@ -2,6 +2,7 @@ package httpblock
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"time"
@@ -20,11 +21,12 @@ type attempt struct {
 	span     span
 	left     int64 // bytes of span that have not been read
 	sample   sampling
+	count    *counter
 }
 
 // newAttempt returns an attempt whose patience begins to run. Close it.
 func (s *Source) newAttempt(ctx context.Context, p patience) *attempt {
-	a := &attempt{patience: p}
+	a := &attempt{patience: p, count: &s.count}
 	a.ctx, a.cancel = context.WithCancelCause(ctx)
 	a.timer = time.AfterFunc(p.wait(), func() { a.cancel(errStalled) })
 	return a
@@ -55,7 +57,7 @@ func (s *Source) attemptAt(ctx context.Context, pl *place, r blockio.Range, p pa
 		err = a.take(resp, r.Extent, pl.pin)
 	}
 	if err != nil {
-		a.Close()
+		a.fail(ctx, err)
 		return nil, err
 	}
 	a.sample.begin(&s.samples, a.span)
@@ -70,6 +72,14 @@ func (a *attempt) take(resp *http.Response, e blockio.Extent, pin *pinned) (err 
 	return err
 }
 
+// fail closes an attempt that brought no data because of err.
+func (a *attempt) fail(ctx context.Context, err error) {
+	if ctx.Err() == nil {
+		a.count.failure(err)
+	}
+	a.Close()
+}
+
 // renew lets the patience begin anew.
 func (a *attempt) renew() { a.timer.Reset(a.patience.wait()) }
 
@@ -82,8 +92,15 @@ func (a *attempt) Read(p []byte) (int, error) {
 	n, err := a.body.Read(p[:min(int64(len(p)), a.left)])
 	a.left -= int64(n)
 	a.sample.add(p[:n])
-	if err != nil && err != io.EOF {
+	a.count.received(n)
+	switch {
+	case err == io.EOF && a.left > 0:
+		a.count.failure(io.ErrUnexpectedEOF)
+	case err != nil && err != io.EOF:
 		err = cause(a.ctx, err)
+		if !errors.Is(err, context.Canceled) {
+			a.count.failure(err)
+		}
 	}
 	return n, err
 }

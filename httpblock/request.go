@@ -19,7 +19,7 @@ func (s *Source) seek(ctx context.Context, n int64, p patience, pin func(at *url
 		err = a.take(resp, e, pin(at))
 	}
 	if err != nil {
-		a.Close()
+		a.fail(ctx, err)
 		return nil, nil, err
 	}
 	return a, at, nil
@@ -67,6 +67,7 @@ func (s *Source) send(ctx context.Context, at *url.URL, rng string, refetch bool
 	if refetch {
 		req.Header.Set("Cache-Control", "no-cache")
 	}
+	s.count.requests.Add(1)
 	resp, err := s.transports.roundTrip(req)
 	if err != nil {
 		return nil, "", cause(ctx, err)

@@ -69,6 +69,8 @@ type Source struct {
 	head    []byte    // the file's first bytes
 	modTime time.Time // zero if the server did not say
 
+	count counter
+
 	// mu guards the fields below.
 	mu         sync.Mutex
 	place      *place      // where the file was found last

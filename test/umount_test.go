@@ -289,3 +289,18 @@ func TestUmountElsewhere(t *testing.T) {
 	must(t, "umount", other)
 	waitFor(t, "the process has ended", func() bool { return len(daemons(dir)) == 0 })
 }
+
+// The shell completes the mountpoints that one may unmount.
+func TestUmountCompletion(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(4, 4*kib)...)
+	_, url := serve(t, s.image)
+	dir := mount(t, url)
+	offered := func(r result) bool { return slices.Contains(strings.Split(r.stdout, "\n"), dir) }
+	if r := run(t, cloopfs, "__complete", "umount", ""); !offered(r) {
+		t.Errorf("root: %v, want %s", r, dir)
+	}
+	if r := asUser(t, cloopfs, "__complete", "umount", ""); r.code != 0 || offered(r) {
+		t.Errorf("user: %v, want nothing of root's", r)
+	}
+	umount(t, dir)
+}

@@ -41,14 +41,23 @@ func Header(version string, blockSize, blocks int) []byte {
 // Assemble returns a V2.0 image of the given stored blocks, whatever they hold.
 func Assemble(blockSize int, stored [][]byte) []byte {
 	image := Header("V2.0", blockSize, len(stored))
-	off := uint64(len(image) + 8*(len(stored)+1))
+	image = appendIndex(image, len(image)+8*(len(stored)+1), stored)
+	return append(image, bytes.Join(stored, nil)...)
+}
+
+// AssembleLast returns an image like Assemble's whose index and header follow the
+// blocks.
+func AssembleLast(blockSize int, stored [][]byte) []byte {
+	image := appendIndex(bytes.Join(stored, nil), 0, stored)
+	return append(image, Header("V2.0", blockSize, len(stored))...)
+}
+
+// appendIndex appends the index of stored blocks that lie one behind the other
+// from off on.
+func appendIndex(image []byte, off int, stored [][]byte) []byte {
 	for _, s := range stored {
-		image = binary.BigEndian.AppendUint64(image, off)
-		off += uint64(len(s))
+		image = binary.BigEndian.AppendUint64(image, uint64(off))
+		off += len(s)
 	}
-	image = binary.BigEndian.AppendUint64(image, off)
-	for _, s := range stored {
-		image = append(image, s...)
-	}
-	return image
+	return binary.BigEndian.AppendUint64(image, uint64(off))
 }

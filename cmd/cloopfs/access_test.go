@@ -157,7 +157,7 @@ func TestAccessTravels(t *testing.T) {
 		"cloopfs", "mount", "--bearer-token-file=token", "--cacert=cas", "--cert=cert", "--header=@headers,Y", "--insecure=true",
 		"--key=key", "--netrc=true", "--user-agent=me", "http://h/f", "/mnt",
 	}
-	if diff := cmp.Diff(wantArgs, backgroundArgs(cmd.Flags(), mountOptions{Source: "http://h/f", Mountpoint: "/mnt"})); diff != "" {
+	if diff := cmp.Diff(wantArgs, backgroundArgs(cmd.Flags(), mountOptions{Source: location{URL: "http://h/f"}, Mountpoint: "/mnt"})); diff != "" {
 		t.Errorf("arguments (-want +got):\n%s", diff)
 	}
 	if got := withoutProxies([]string{"A=b", "https_proxy=http://user:SECRET@proxy", "NO_PROXY=x", "HTTP_PROXY=y"}); !slices.Equal(got, []string{"A=b", "NO_PROXY=x"}) {

@@ -87,8 +87,12 @@ func mountBackground(ctx context.Context, args []string, o mountOptions, stderr 
 // were given, SOURCE as it may be shown, and MOUNTPOINT last.
 func backgroundArgs(flags *pflag.FlagSet, o mountOptions) []string {
 	args := []string{"cloopfs", "mount"}
-	flags.Visit(func(f *pflag.Flag) { args = append(args, "--"+f.Name+"="+f.Value.String()) })
-	return append(args, shown(o.Source), o.Mountpoint)
+	flags.Visit(func(f *pflag.Flag) {
+		if f.Name != optionsFlag { // it has set others
+			args = append(args, "--"+f.Name+"="+f.Value.String())
+		}
+	})
+	return append(args, o.Source.String(), o.Mountpoint)
 }
 
 func inBackground() bool { return os.Getenv(backgroundEnv) != "" }

@@ -28,7 +28,7 @@ func TestBackgroundArgs(t *testing.T) {
 		if err := cmd.ParseFlags(c.typed); err != nil {
 			t.Fatal(err)
 		}
-		got := backgroundArgs(cmd.Flags(), mountOptions{Source: c.source, Mountpoint: "/w/mnt"})
+		got := backgroundArgs(cmd.Flags(), mountOptions{Source: location{URL: c.source}, Mountpoint: "/w/mnt"})
 		if diff := cmp.Diff(c.want, got); diff != "" {
 			t.Errorf("arguments of %q (-want +got):\n%s", c.typed, diff)
 		}

@@ -23,7 +23,8 @@ holes where the disk has zeros, or to the standard output. A regular file gets
 its name when it is complete.`,
 		Example: `  cloopfs extract https://example.org/KNOPPIX knoppix.raw
   cloopfs extract https://example.org/KNOPPIX - | sha256sum`,
-		Args: args(cobra.ExactArgs(2)),
+		Args:              args(cobra.ExactArgs(2)),
+		ValidArgsFunction: completeArgs(completeFile, completeFile),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if args[1] == "-" && isTerminal(cmd.OutOrStdout()) {
 				return usage(errors.New("extract: not writing a disk to a terminal"))

@@ -14,7 +14,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/cloopfs/cloopfs/fusefs"
 	"github.com/cloopfs/cloopfs/internal/control"
 	"github.com/cloopfs/cloopfs/internal/mounts"
 )
@@ -23,8 +22,10 @@ import (
 // know. It travels to the background process as a gob:
 // paths are bytes.
 type mountOptions struct {
-	Source     string
+	Source     location
 	Mountpoint string // absolute
+	Partition  int    // 0: the whole disk
+	Describe   bool   // somebody reads what the disk is
 	Memory     sizeValue
 	AllowOther bool
 	UID, GID   uint32
@@ -42,16 +43,20 @@ func newMountCmd() *cobra.Command {
 		Short: "Present the disk in an image as MOUNTPOINT/disk.img",
 		Long: `Present the disk that the image at SOURCE decodes to as MOUNTPOINT/disk.img.
 The command returns when the disk can be read, and serves on in the background.
-SOURCE is a cloop image: the http or https URL of one, or a file's path.`,
+SOURCE is the http or https URL, or the path, of a cloop image or of a disk as it
+is (an ISO file, say); URL#PATH is a file inside an ISO 9660 image. If the disk has
+a partition table there are also disk.img.p1, disk.img.p2 and so on.`,
 		Example: `  cloopfs mount https://example.org/KNOPPIX /media/image
   mount -o loop,ro /media/image/disk.img /mnt
+  cloopfs mount 'https://example.org/knoppix.iso#KNOPPIX/KNOPPIX' /media/inner
   umount /mnt; cloopfs umount /media/image`,
-		Args: args(cobra.ExactArgs(2)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			o.Source, o.Mountpoint = args[0], args[1]
-			if err := o.complete(mode); err != nil {
-				return err
-			}
+		Args:              args(cobra.ExactArgs(2)),
+		ValidArgsFunction: completeArgs(completeFile, completeDir),
+		PreRunE: func(_ *cobra.Command, args []string) error {
+			o.Mountpoint = args[1]
+			return o.complete(args[0], mode)
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			cleared, err := o.checkMountpoint()
 			if err != nil {
 				return err
@@ -59,6 +64,7 @@ SOURCE is a cloop image: the http or https URL of one, or a file's path.`,
 			if cleared {
 				fmt.Fprintf(cmd.ErrOrStderr(), "cloopfs: cleared a dead mount at %s\n", o.Mountpoint)
 			}
+			o.Describe = isTerminal(cmd.ErrOrStderr())
 			if foreground {
 				return mountForeground(cmd.Context(), o, cmd.ErrOrStderr())
 			}
@@ -67,6 +73,7 @@ SOURCE is a cloop image: the http or https URL of one, or a file's path.`,
 	}
 	f := cmd.Flags()
 	f.BoolVarP(&foreground, "foreground", "f", false, "stay in the foreground and log to stderr")
+	f.IntVar(&o.Partition, "partition", 0, "present partition `N` alone, as disk.img")
 	f.Var(&o.Memory, "memory", "decoded blocks kept in memory")
 	f.BoolVar(&o.AllowOther, "allow-other", false, "let other users, root included, use the mount")
 	f.Uint32Var(&o.UID, "uid", uint32(os.Getuid()), "owner of the files")
@@ -74,12 +81,13 @@ SOURCE is a cloop image: the http or https URL of one, or a file's path.`,
 	f.StringVar(&mode, "mode", "", "permissions of disk.img, octal (default 0400, with --allow-other 0444)")
 	o.Line.addFlags(f)
 	o.Log.addFlags(f)
+	f.VarP(&optionsValue{flags: f}, optionsFlag, "o", "flags as mount(8) writes them: allow_other,memory=1G")
 	return cmd
 }
 
 // complete checks the flags and fills in what follows from them.
-func (o *mountOptions) complete(mode string) error {
-	if err := checkSource(o.Source); err != nil {
+func (o *mountOptions) complete(source, mode string) (err error) {
+	if o.Source, err = parseSource(source); err != nil {
 		return err
 	}
 	if err := o.Line.validate(); err != nil {
@@ -87,6 +95,9 @@ func (o *mountOptions) complete(mode string) error {
 	}
 	if err := o.Log.validate(); err != nil {
 		return err
+	}
+	if o.Partition < 0 {
+		return usage(fmt.Errorf("--partition %d: partitions count from 1", o.Partition))
 	}
 	o.Mode = 0o400
 	if o.AllowOther {
@@ -119,15 +130,14 @@ func (o *mountOptions) complete(mode string) error {
 // completeLocal makes a local SOURCE absolute, and refuses one that lies below
 // the mountpoint: it would disappear under the mount, or be read through it.
 func (o *mountOptions) completeLocal() error {
-	path, ok := localPath(o.Source)
-	if !ok {
+	if o.Source.Path == "" {
 		return nil
 	}
-	abs, err := filepath.Abs(path)
-	if err != nil {
+	var err error
+	if o.Source, err = o.Source.absolute(); err != nil {
 		return err
 	}
-	o.Source = abs
+	abs := o.Source.Path
 	if target, err := filepath.EvalSymlinks(abs); err == nil {
 		abs = target
 	}
@@ -213,23 +223,6 @@ func mountFailure(err error) error {
 		f.hint = "install the package fuse3"
 	}
 	return f
-}
-
-// announce tells a person what to do next.
-func announce(w io.Writer, o mountOptions, r readiness) {
-	if !isTerminal(w) {
-		return
-	}
-	disk := filepath.Join(o.Mountpoint, fusefs.DiskName)
-	fmt.Fprintf(w, "cloopfs: mounted at %s: %s, %s\n", o.Mountpoint, fusefs.DiskName, formatSize(r.DiskSize))
-	switch {
-	case os.Geteuid() == 0:
-		fmt.Fprintf(w, "cloopfs: hint: mount -o loop,ro %s /mnt\n", disk)
-	case o.AllowOther:
-		fmt.Fprintf(w, "cloopfs: hint: sudo mount -o loop,ro %s /mnt\n", disk)
-	default:
-		fmt.Fprintf(w, "cloopfs: hint: root can't loop-mount it without --allow-other\n")
-	}
 }
 
 // mountForeground serves the mount until it is unmounted.

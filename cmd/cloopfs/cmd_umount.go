@@ -15,10 +15,11 @@ import (
 func newUmountCmd() *cobra.Command {
 	var lazy, force bool
 	cmd := &cobra.Command{
-		Use:     "umount [flags] MOUNTPOINT",
-		Aliases: []string{"unmount"},
-		Short:   "Unmount a disk, and wait until its process has ended",
-		Args:    args(cobra.ExactArgs(1)),
+		Use:               "umount [flags] MOUNTPOINT",
+		Aliases:           []string{"unmount"},
+		Short:             "Unmount a disk, and wait until its process has ended",
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: completeMountpoint,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if lazy && force {
 				return usage(errors.New("--lazy and --force exclude each other"))

@@ -23,8 +23,9 @@ func newVerifyCmd() *cobra.Command {
 		Long: `Decode every block of the image at SOURCE, on all cores, and print the bad ones, a
 line each. The exit status is 3 if there are any. Blocks without a checksum of
 their own (stored as they are, lz4, LZO) are right if they decode.`,
-		Example: `  cloopfs verify https://example.org/KNOPPIX`,
-		Args:    args(cobra.ExactArgs(1)),
+		Example:           `  cloopfs verify https://example.org/KNOPPIX`,
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: completeArgs(completeFile),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l, err := o.open(cmd.Context(), args[0])
 			if err != nil {

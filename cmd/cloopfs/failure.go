@@ -41,6 +41,10 @@ func usage(err error) error { return &failure{code: exitUsage, err: err} }
 // flagError is what is wrong with a flag. The flags' library would show the
 // value as it is, and a forgotten value makes that the next argument.
 func flagError(_ *cobra.Command, err error) error {
+	var f *failure
+	if errors.As(err, &f) {
+		return f // the flag has said it all
+	}
 	var value *pflag.InvalidValueError
 	if errors.As(err, &value) {
 		err = fmt.Errorf("--%s %s: %w", value.GetFlag().Name, shown(value.GetValue()), errors.Unwrap(value))
@@ -60,7 +64,13 @@ func exitCode(err error) int {
 // sourceFailure says that an image could not be opened or read.
 func sourceFailure(err error) error {
 	f := &failure{code: exitSource, err: err, hint: sourceHint(err)}
+	var notDisk *notDiskError
 	switch {
+	case errors.As(err, &notDisk):
+		f.code, f.hint = exitImage, notDisk.kind.Hint
+		if notDisk.kind.Name == "" {
+			f.hint = "--format raw presents it as it is"
+		}
 	case errors.Is(err, cloop.ErrFormat), errors.Is(err, cloop.ErrUnsupported), errors.Is(err, cloop.ErrCorrupt):
 		f.code = exitImage
 	case errors.Is(err, httpblock.ErrOptions):

@@ -22,12 +22,14 @@ func main() {
 	if inBackground() {
 		os.Exit(runBackground(ctx))
 	}
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	if fromMount8(os.Args) {
+		os.Exit(mount8Status(run(ctx, newMount8Cmd(), os.Args[1:], os.Stdout, os.Stderr)))
+	}
+	os.Exit(run(ctx, newRootCmd(), os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // run is the whole program: it returns the exit status.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	root := newRootCmd()
+func run(ctx context.Context, root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -57,7 +59,8 @@ shown as one disk file for loop devices and guests.`,
 		SuggestionsMinimumDistance: 2, // letters
 	}
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newMountCmd(), newUmountCmd(), newExtractCmd(), newVerifyCmd(), newVersionCmd())
+	root.AddCommand(newMountCmd(), newUmountCmd(), newStatusCmd(), newInfoCmd(), newExtractCmd(), newVerifyCmd(), newVersionCmd())
+	addCompletion(root)
 	return root
 }
 

@@ -54,9 +54,9 @@ func TestModes(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			o := mountOptions{Source: "http://h/f", AllowOther: tt.allowOther, Mountpoint: "mnt"}
-			o.Line.Connections, o.Log.Level = 1, "info"
-			err := o.complete(tt.mode)
+			o := mountOptions{AllowOther: tt.allowOther, Mountpoint: "mnt"}
+			o.Line.Connections, o.Line.Format, o.Log.Level = 1, formatAuto, "info"
+			err := o.complete("http://h/f", tt.mode)
 			switch {
 			case tt.allowOther && os.Geteuid() != 0 && !userAllowOther("/etc/fuse.conf"):
 				if exitCode(err) != exitMount {

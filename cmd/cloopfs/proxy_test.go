@@ -89,9 +89,9 @@ func answerRaw(c net.Conn, h *heads, data []byte) {
 	}
 }
 
-// ask is the configuration of a server that asks for a client certificate, and
+// asking is the configuration of a server that asks for a client certificate, and
 // says in h that it got one.
-func ask(c tls.Certificate, h *heads) *tls.Config {
+func asking(c tls.Certificate, h *heads) *tls.Config {
 	return &tls.Config{
 		Certificates: []tls.Certificate{c},
 		ClientAuth:   tls.RequestClientCert,
@@ -216,7 +216,7 @@ func TestSecretsStayAtTheirServer(t *testing.T) {
 				var first, second, between heads
 				var firstTLS, secondTLS *tls.Config
 				if scheme == "https" {
-					firstTLS, secondTLS = ask(cert, &first), ask(other, &second)
+					firstTLS, secondTLS = asking(cert, &first), asking(other, &second)
 				}
 				otherAddr := rawServer(t, secondTLS, &second, image)
 				target := scheme + "://other.test/f"
@@ -229,7 +229,7 @@ func TestSecretsStayAtTheirServer(t *testing.T) {
 					hosts := map[string]string{"origin.test": strings.TrimPrefix(source, scheme+"://"), "other.test": otherAddr}
 					var cfg *tls.Config
 					if proxied == "https proxy" {
-						cfg = ask(proxyCert, &between)
+						cfg = asking(proxyCert, &between)
 					}
 					env = append(slices.Clone(env), scheme+"_proxy="+serveProxy(t, cfg, &between, hosts))
 					source = scheme + "://origin.test"

@@ -24,7 +24,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"cloopfs": main})
+	testscript.Main(m, map[string]func(){"cloopfs": main, mount8Name: main})
 }
 
 // TestScripts runs testdata/script. Besides testscript's own commands there are

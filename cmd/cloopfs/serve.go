@@ -11,6 +11,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
+	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/fusefs"
 	"github.com/cloopfs/cloopfs/internal/control"
 	"github.com/cloopfs/cloopfs/internal/mounts"
@@ -18,7 +19,11 @@ import (
 
 // readiness is what a mount has to say when it can be used.
 type readiness struct {
-	DiskSize int64
+	// Disk is what is on the disk, as far as somebody wants to know and it
+	// could be read.
+	Disk contents
+	// Inside is the SOURCE of the best of the images inside the disk, if any.
+	Inside string
 }
 
 // serveMount opens the image, mounts the disk, calls ready, and returns when
@@ -37,17 +42,25 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	if ctx.Err() != nil {
 		return ctx.Err() // the signal came before somebody was here to hear it
 	}
+	disk, partitions := blockio.ReaderAt(l.disk), partitionFiles(l.disk)
+	if o.Partition > 0 {
+		if disk, err = o.onePartition(ctx, l); err != nil {
+			return err
+		}
+		partitions = nil
+	}
 	if _, err := o.checkMountpoint(); err != nil {
 		return err // again: somebody else may have been faster
 	}
-	server, err := fusefs.Mount(o.Mountpoint, l.disk, fusefs.Options{
-		Source:     shown(o.Source),
+	server, err := fusefs.Mount(o.Mountpoint, disk, fusefs.Options{
+		Source:     o.Source.mounted(),
 		ModTime:    l.source.ModTime(),
 		Timeout:    time.Duration(o.Line.Timeout),
 		AllowOther: o.AllowOther,
 		UID:        o.UID,
 		GID:        o.GID,
 		Mode:       o.Mode,
+		Partitions: partitions,
 		Logger:     log,
 	})
 	if err != nil {
@@ -59,7 +72,7 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	}
 	var socket *control.Listener
 	if err == nil {
-		socket, err = control.Listen(m.Device)
+		socket, err = control.Listen(m.Device, reporter(o, l, disk, server))
 	}
 	if err != nil {
 		log.Warn("umount will not be able to wait for this process", "error", err)
@@ -69,8 +82,8 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	if _, err := daemon.SdNotify(true, daemon.SdNotifyReady); err != nil {
 		log.Warn("systemd was not told", "error", err)
 	}
-	log.Info("mounted", "source", shown(o.Source), "mountpoint", o.Mountpoint, "size", l.disk.Size())
-	ready(readiness{DiskSize: l.disk.Size()})
+	log.Info("mounted", "source", o.Source.String(), "mountpoint", o.Mountpoint, "size", disk.Size())
+	ready(o.firstContact(ctx, l, disk))
 
 	ended := make(chan struct{})
 	go func() {

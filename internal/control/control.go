@@ -1,9 +1,11 @@
 // Package control lets other processes reach the daemon of a mount: through a
 // socket named after the mount's device number, in a directory that only its
-// user can enter. A connection says nothing yet; it ends when the daemon does.
+// user can enter. A connection answers the line "status" with a line of JSON, as
+// often as it is asked, and ends when the daemon does.
 package control
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +16,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,18 +42,20 @@ func socket(dir string, device int) string {
 type Listener struct {
 	path   string
 	file   fs.FileInfo // of path, when it was made
-	socket net.Listener
-	conns  []net.Conn // kept open; used by accept alone
+	socket *net.UnixListener
+	status func() []byte
 }
 
-// maxConns bounds how many connections a daemon holds.
+// maxConns bounds how many connections a daemon serves at a time.
 const maxConns = 64
 
-// Listen makes the socket of the mount with the given device number.
-func Listen(device int) (*Listener, error) {
+// Listen makes the socket of the mount with the given device number. status
+// returns what is answered to that question, in one line; it must not wait for
+// anything.
+func Listen(device int, status func() []byte) (*Listener, error) {
 	var errs []error
 	for _, dir := range dirs(os.Geteuid()) {
-		l, err := listen(dir, device)
+		l, err := listen(dir, device, status)
 		if err == nil {
 			return l, nil
 		}
@@ -59,7 +64,7 @@ func Listen(device int) (*Listener, error) {
 	return nil, fmt.Errorf("make control socket: %w", errors.Join(errs...))
 }
 
-func listen(dir string, device int) (*Listener, error) {
+func listen(dir string, device int, status func() []byte) (*Listener, error) {
 	if err := private(dir); err != nil {
 		return nil, err
 	}
@@ -68,7 +73,7 @@ func listen(dir string, device int) (*Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	s, err := net.Listen("unix", path)
+	s, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +81,7 @@ func listen(dir string, device int) (*Listener, error) {
 	if err := errors.Join(err, os.Chmod(path, 0o600)); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	l := &Listener{path: path, file: file, socket: s}
+	l := &Listener{path: path, file: file, socket: s, status: status}
 	go l.accept() // as long as the process lives
 	return l, nil
 }
@@ -97,17 +102,36 @@ func private(dir string) error {
 	return nil
 }
 
-// accept keeps the newest connections open.
+// accept serves connections; more than maxConns wait.
 func (l *Listener) accept() {
+	free := make(chan struct{}, maxConns)
 	for {
-		conn, err := l.socket.Accept()
+		free <- struct{}{}
+		conn, err := l.socket.AcceptUnix()
 		if err != nil {
 			return
 		}
-		l.conns = append(l.conns, conn)
-		if len(l.conns) > maxConns {
-			l.conns[0].Close()
-			l.conns = l.conns[1:]
+		go func() {
+			defer func() { <-free }()
+			defer conn.Close()
+			if uid, err := peer(conn); err == nil && (uid == os.Geteuid() || uid == 0) {
+				l.serve(conn)
+			}
+		}()
+	}
+}
+
+// serve answers questions until the other end hangs up. It drops one that says
+// something else, or that does not take its answer.
+func (l *Listener) serve(conn net.Conn) {
+	var line [len(question)]byte
+	for {
+		if _, err := io.ReadFull(conn, line[:]); err != nil || string(line[:]) != question {
+			return
+		}
+		conn.SetWriteDeadline(time.Now().Add(answerTime))
+		if _, err := conn.Write(append(l.status(), '\n')); err != nil {
+			return
 		}
 	}
 }
@@ -147,20 +171,52 @@ func dial(path string, owner int) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, err := conn.SyscallConn()
-	if err == nil {
-		var peer *unix.Ucred
-		ctlErr := raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-		err = errors.Join(err, ctlErr)
-		if err == nil && int(peer.Uid) != owner {
-			err = fmt.Errorf("%s is of user %d", path, peer.Uid)
-		}
+	uid, err := peer(conn)
+	if err == nil && uid != owner {
+		err = fmt.Errorf("%s is of user %d", path, uid)
 	}
 	if err != nil {
 		conn.Close()
 		return nil, err
 	}
 	return &Conn{conn}, nil
+}
+
+// peer is the user at the other end.
+func peer(conn *net.UnixConn) (uid int, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	ctlErr := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err := errors.Join(err, ctlErr); err != nil {
+		return 0, err
+	}
+	return int(cred.Uid), nil
+}
+
+// The question of Status, how long an answer may take, and how long it may be.
+const (
+	question   = "status\n"
+	answerTime = 5 * time.Second
+	maxAnswer  = 1 << 20
+)
+
+// Status asks the daemon how it is: the answer is what its status function
+// returned.
+func (c *Conn) Status() ([]byte, error) {
+	if err := c.conn.SetDeadline(time.Now().Add(answerTime)); err != nil {
+		return nil, err
+	}
+	if _, err := io.WriteString(c.conn, question); err != nil {
+		return nil, err
+	}
+	answer, err := bufio.NewReader(io.LimitReader(c.conn, maxAnswer)).ReadBytes('\n')
+	if err != nil {
+		return nil, err
+	}
+	return answer, c.conn.SetDeadline(time.Time{})
 }
 
 // AwaitEnd returns when the daemon has ended, or ctx has.

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -11,7 +12,7 @@ import (
 
 func TestListenAndDial(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
-	l, err := listen(dir, 42)
+	l, err := listen(dir, 42, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +71,7 @@ func TestAwaitEndReturnsWithTheDaemon(t *testing.T) {
 // Anybody may listen in a directory of /tmp that looks like a user's.
 func TestDialRefusesOthers(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
-	l, err := listen(dir, 1)
+	l, err := listen(dir, 1, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,12 +90,12 @@ func TestDialRefusesOthers(t *testing.T) {
 // A daemon that ends late leaves the socket of its successor alone.
 func TestRemoveLeavesASuccessorAlone(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
-	old, err := listen(dir, 1)
+	old, err := listen(dir, 1, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer old.socket.Close()
-	successor, err := listen(dir, 1)
+	successor, err := listen(dir, 1, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +116,7 @@ func TestListenReplacesWhatAKilledDaemonLeft(t *testing.T) {
 	if err := os.WriteFile(socket(dir, 7), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l, err := listen(dir, 7)
+	l, err := listen(dir, 7, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,9 +138,61 @@ func TestListenRefusesADirectoryOfOthers(t *testing.T) {
 			if err := make(dir); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := listen(dir, 1); err == nil {
+			if _, err := listen(dir, 1, nil); err == nil {
 				t.Error("no error")
 			}
 		})
+	}
+}
+
+func TestStatus(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	asked := 0
+	l, err := listen(dir, 3, func() []byte { asked++; return []byte(`{"asked":true}`) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.socket.Close()
+	conn, err := dial(socket(dir, 3), os.Geteuid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for range 2 { // as often as somebody asks
+		if got, err := conn.Status(); err != nil || string(got) != "{\"asked\":true}\n" {
+			t.Errorf("Status = %q, %v", got, err)
+		}
+	}
+	if asked != 2 {
+		t.Errorf("the daemon was asked %d times, want 2", asked)
+	}
+}
+
+// One who says something else is hung up on; the others go on.
+func TestServeRefusesOtherQuestions(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	l, err := listen(dir, 3, func() []byte { return []byte("fine") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.socket.Close()
+	odd, err := net.Dial("unix", socket(dir, 3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer odd.Close()
+	if _, err := odd.Write([]byte("GET / HTTP/1.1\r\n\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := io.ReadAll(odd); len(got) > 0 {
+		t.Errorf("answered %q to nonsense", got)
+	}
+	conn, err := dial(socket(dir, 3), os.Geteuid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if got, err := conn.Status(); err != nil || string(got) != "fine\n" {
+		t.Errorf("Status = %q, %v", got, err)
 	}
 }

@@ -46,13 +46,27 @@ func At(path string) (m Mount, found bool, err error) {
 	if i.FSType != FSType {
 		return Mount{}, false, &CoveredError{Source: i.Source, FSType: i.FSType}
 	}
-	m = Mount{Point: i.Mountpoint, Device: i.Minor}
+	return describe(i), true, nil
+}
+
+// All returns every cloopfs mount in sight, in the order in which they were made.
+func All() ([]Mount, error) {
+	infos, err := mountinfo.GetMounts(mountinfo.FSTypeFilter(FSType))
+	var all []Mount
+	for _, i := range infos {
+		all = append(all, describe(i))
+	}
+	return all, err
+}
+
+func describe(i *mountinfo.Info) Mount {
+	m := Mount{Point: i.Mountpoint, Device: i.Minor}
 	for option := range strings.SplitSeq(i.VFSOptions, ",") {
 		if id, ok := strings.CutPrefix(option, "user_id="); ok {
 			m.Owner, _ = strconv.Atoi(id)
 		}
 	}
-	return m, true, nil
+	return m
 }
 
 // resolve makes path absolute and free of links, without a look at its last

@@ -32,6 +32,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.answer(http.StatusMethodNotAllowed)
 	case x.file == nil:
 		x.answer(http.StatusNotFound)
+	case x.file.location != "":
+		w.Header().Set("Location", x.file.location)
+		x.answer(http.StatusFound)
 	default:
 		x.serveFile()
 	}

@@ -43,6 +43,8 @@ type file struct {
 	size    int64 // bytes
 	etag    string
 	modTime time.Time
+	// location makes the file a redirect to that URL.
+	location string
 }
 
 // New starts a server at a free port.
@@ -109,6 +111,13 @@ func (s *Server) AddBytes(name string, content []byte) {
 		etag:    fmt.Sprintf(`"%x-%x"`, len(content), sum[:8]),
 		modTime: lastModified,
 	}
+}
+
+// AddRedirect answers requests for name with 302 Found and the given Location.
+func (s *Server) AddRedirect(name, location string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files[name] = &file{location: location}
 }
 
 // AddFile serves the regular file at path under name, in place of any file of

@@ -227,3 +227,19 @@ func TestHandlerBehindTLS(t *testing.T) {
 		t.Errorf("got error %v, want a connection reset", err)
 	}
 }
+
+func TestRedirect(t *testing.T) {
+	s := newServer(t)
+	s.AddRedirect("latest", "/v2/file")
+	resp, err := http.DefaultTransport.RoundTrip(httptest.NewRequest("GET", s.URL("latest"), nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusFound || resp.Header.Get("Location") != "/v2/file" {
+		t.Errorf("answered %d to %q, want 302 to /v2/file", resp.StatusCode, resp.Header.Get("Location"))
+	}
+	if got := s.Stats().Ranges; len(got) != 1 || got[0].Status != http.StatusFound {
+		t.Errorf("recorded %v, want one request with status 302", got)
+	}
+}

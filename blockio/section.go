@@ -1,0 +1,138 @@
+package blockio
+
+import (
+	"context"
+	"fmt"
+	"io"
+)
+
+// Source is the bytes of an image, wherever they are, as streams and by
+// random access.
+type Source interface {
+	Ranges
+	ReaderAt
+}
+
+// sectionHead is how many of a section's first bytes are read at once, and
+// kept: a cloop header and the start of its index.
+const sectionHead = 8 << 10
+
+// Section is a part of a Source as a Source of its own: a file inside a disc's
+// image, say. It is safe for concurrent use.
+type Section struct {
+	src   Source
+	parts []Extent // of src, none of length 0
+	size  int64
+	head  []byte
+}
+
+// OpenSection joins extents of src, in their order, and reads the first 8 KiB.
+// It fails if an extent is not within src.
+func OpenSection(ctx context.Context, src Source, extents []Extent) (*Section, error) {
+	s := &Section{src: src}
+	for _, e := range extents {
+		switch last := len(s.parts) - 1; {
+		case e.Off < 0 || e.Len < 0 || e.Len > src.Size() || e.Off > src.Size()-e.Len:
+			return nil, fmt.Errorf("bytes %d+%d of a file of %d", e.Off, e.Len, src.Size())
+		case e.Len == 0:
+			continue
+		case last >= 0 && s.parts[last].End() == e.Off:
+			s.parts[last].Len += e.Len
+		default:
+			s.parts = append(s.parts, e)
+		}
+		s.size += e.Len
+	}
+	head := make([]byte, min(s.size, sectionHead))
+	if _, err := ReadRange(ctx, s, head, 0); err != nil {
+		return nil, err
+	}
+	s.head = head
+	return s, nil
+}
+
+// Size is the number of bytes of the section.
+func (s *Section) Size() int64 { return s.size }
+
+// ReadAtContext reads bytes of the section: one stream for each extent, or none
+// for the first few kilobytes.
+func (s *Section) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
+	if off >= 0 && off <= int64(len(s.head)) && len(p) <= len(s.head)-int(off) {
+		return copy(p, s.head[off:]), nil
+	}
+	return ReadRange(ctx, s, p, off)
+}
+
+// OpenRange starts reading r.
+func (s *Section) OpenRange(ctx context.Context, r Range) (io.ReadCloser, error) {
+	if r.Off < 0 || r.Len < 0 || r.Len > s.size || r.Off > s.size-r.Len {
+		return nil, fmt.Errorf("bytes %d+%d of a section of %d", r.Off, r.Len, s.size)
+	}
+	st := &sectionStream{ctx: ctx, src: s.src, rng: r}
+	for _, part := range s.parts {
+		if r.Len == 0 {
+			break
+		}
+		if r.Off >= part.Len {
+			r.Off -= part.Len
+			continue
+		}
+		n := min(r.Len, part.Len-r.Off)
+		st.left = append(st.left, Extent{Off: part.Off + r.Off, Len: n})
+		r.Off, r.Len = 0, r.Len-n
+	}
+	// Most often there is but one: its stream is the answer.
+	if len(st.left) == 1 {
+		return st.open()
+	}
+	return st, nil
+}
+
+// sectionStream reads extents of src one after the other.
+type sectionStream struct {
+	ctx  context.Context // of OpenRange
+	src  Ranges
+	rng  Range    // says who wants the bytes
+	left []Extent // that have not been opened
+	body io.ReadCloser
+}
+
+// open opens the first of the extents that are left.
+func (st *sectionStream) open() (io.ReadCloser, error) {
+	rng := st.rng
+	rng.Extent = st.left[0]
+	st.left = st.left[1:]
+	return st.src.OpenRange(st.ctx, rng)
+}
+
+func (st *sectionStream) Read(p []byte) (n int, err error) {
+	for {
+		switch {
+		case st.body != nil:
+		case len(st.left) == 0:
+			return 0, io.EOF
+		default:
+			if st.body, err = st.open(); err != nil {
+				st.body = nil
+				return 0, err
+			}
+		}
+		n, err := st.body.Read(p)
+		if err != io.EOF {
+			return n, err
+		}
+		st.Close()
+		if n > 0 {
+			return n, nil
+		}
+	}
+}
+
+func (st *sectionStream) Close() error {
+	if st.body == nil {
+		return nil
+	}
+	body := st.body
+	st.body = nil
+	return body.Close()
+}

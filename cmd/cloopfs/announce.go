@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/fusefs"
+	"github.com/cloopfs/cloopfs/internal/iso9660"
+	"github.com/cloopfs/cloopfs/internal/signature"
+)
+
+// firstContactTime is how long a person waits at most to hear what the disk is.
+const firstContactTime = 5 * time.Second
+
+// firstContact finds out what a person wants to hear about a disk that has been
+// mounted. What can't be read in a short time is left out.
+func (o *mountOptions) firstContact(ctx context.Context, l *line, disk blockio.ReaderAt) readiness {
+	r := readiness{Disk: contents{Size: disk.Size()}}
+	if !o.Describe {
+		return r
+	}
+	ctx, cancel := context.WithTimeout(ctx, firstContactTime)
+	defer cancel()
+	find := l.contents
+	if o.Partition > 0 {
+		find = func(ctx context.Context) (contents, error) { return examine(ctx, disk, signature.Kind{}) }
+	}
+	c, err := find(ctx)
+	if err != nil {
+		return r
+	}
+	r.Disk = c
+	if l.kind.Name == signature.ISO9660 && o.Source.Inside == "" && o.Partition == 0 {
+		if files, err := iso9660.List(ctx, l.source); err == nil {
+			if images := imagesAmong(files); len(images) > 0 {
+				r.Inside = o.Source.of(images[0].Path)
+			}
+		}
+	}
+	return r
+}
+
+// announce tells a person what there is and what to do next, and everybody what
+// is wrong with it.
+func announce(w io.Writer, o mountOptions, r readiness) {
+	if n := r.Disk.lost(); n > 0 {
+		fmt.Fprintf(w, "cloopfs: the disk's size is no multiple of %d: its last %d bytes can't be read through a loop device\n", sectorSize, n)
+	}
+	if !o.Describe {
+		return
+	}
+	fmt.Fprintf(w, "cloopfs: mounted at %s: %s, %s\n", o.Mountpoint, fusefs.DiskName, r.Disk)
+	if hint := o.nextStep(r.Disk); hint != "" {
+		fmt.Fprintf(w, "cloopfs: hint: %s\n", hint)
+	}
+	if r.Inside != "" {
+		fmt.Fprintf(w, "cloopfs: hint: to mount the system inside: cloopfs mount '%s' DIR\n", r.Inside)
+	}
+}
+
+// nextStep is the command that shows the files on the disk; empty if there is
+// none.
+func (o *mountOptions) nextStep(disk contents) string {
+	file := filepath.Join(o.Mountpoint, fusefs.DiskName)
+	switch {
+	case disk.mountable():
+	case disk.tabled() && len(disk.Partitions) > 0:
+		file += fmt.Sprintf(".p%d", largest(disk))
+	default:
+		return ""
+	}
+	switch {
+	case os.Geteuid() == 0:
+		return fmt.Sprintf("mount -o loop,ro %s /mnt", file)
+	case o.AllowOther:
+		return fmt.Sprintf("sudo mount -o loop,ro %s /mnt", file)
+	}
+	return "root can't loop-mount it without --allow-other"
+}
+
+// largest is the number of a disk's largest partition.
+func largest(disk contents) int {
+	best := disk.Partitions[0]
+	for _, p := range disk.Partitions {
+		if p.Len > best.Len {
+			best = p
+		}
+	}
+	return best.Number
+}

@@ -1,0 +1,245 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/cloop"
+	"github.com/cloopfs/cloopfs/internal/iso9660"
+	"github.com/cloopfs/cloopfs/internal/partition"
+	"github.com/cloopfs/cloopfs/internal/signature"
+)
+
+func newInfoCmd() *cobra.Command {
+	var o sourceOptions
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "info [flags] SOURCE",
+		Short: "Say what an image is and what is on its disk",
+		Long: `Say what the image at SOURCE is: its format, sizes and codecs, the partitions and
+file systems on its disk, and for an ISO 9660 image the disk images inside it, with
+the SOURCE to type for each. It reads the index and little else.`,
+		Example: `  cloopfs info https://example.org/knoppix.iso
+  cloopfs info --json 'https://example.org/knoppix.iso#KNOPPIX/KNOPPIX'`,
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: completeArgs(completeFile),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			l, err := o.open(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			in, err := inspect(cmd.Context(), l)
+			if cmd.Context().Err() != nil {
+				return cmd.Context().Err()
+			}
+			if err != nil {
+				return sourceFailure(fmt.Errorf("read %s: %w", l.at, err))
+			}
+			if asJSON {
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				return enc.Encode(in)
+			}
+			return in.print(cmd.OutOrStdout())
+		},
+	}
+	o.addFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&asJSON, "json", false, "for programs")
+	return cmd
+}
+
+// imageInfo is what there is to say of an image. Its JSON names are part of the
+// contract with scripts. Sizes and offsets are bytes.
+type imageInfo struct {
+	Source     string          `json:"source"`
+	Format     string          `json:"format"`      // "cloop V2.0", "cloop V4.0" or "raw"
+	HeaderLast bool            `json:"header_last"` // of a cloop image: header and index are at its end
+	ImageSize  int64           `json:"image_size"`
+	DiskSize   int64           `json:"disk_size"`
+	BlockSize  int             `json:"block_size,omitempty"` // of a cloop image
+	Blocks     int64           `json:"blocks,omitempty"`
+	Ratio      float64         `json:"ratio,omitempty"` // disk size by stored size
+	Codecs     []codecInfo     `json:"codecs,omitempty"`
+	Content    string          `json:"content"` // of the disk: a file system, a partition table; "" if unknown
+	Partitions []partitionInfo `json:"partitions,omitempty"`
+	Images     []insideInfo    `json:"images,omitempty"` // in an ISO 9660 image
+}
+
+type codecInfo struct {
+	Codec  string `json:"codec"`
+	Blocks int64  `json:"blocks"`
+	Stored int64  `json:"stored"`
+}
+
+type partitionInfo struct {
+	Number  int    `json:"number"`
+	Offset  int64  `json:"offset"`
+	Size    int64  `json:"size"`
+	Content string `json:"content"` // "" if unknown, or not looked at
+}
+
+type insideInfo struct {
+	Path    string `json:"path"`
+	Source  string `json:"source"` // what to type to mount it
+	Size    int64  `json:"size"`
+	Content string `json:"content"` // "" if unknown, or not looked at
+}
+
+// inspect finds out what there is to say.
+func inspect(ctx context.Context, l *line) (*imageInfo, error) {
+	in := &imageInfo{
+		Source: l.at.String(), Format: "raw",
+		ImageSize: l.source.Size(), DiskSize: l.disk.Size(),
+	}
+	if !l.index.Raw() {
+		if err := in.addCloop(ctx, l.index); err != nil {
+			return nil, err
+		}
+	}
+	c, err := l.contents(ctx)
+	switch {
+	case errors.Is(err, cloop.ErrCorrupt):
+		in.Content = "unreadable"
+	case err != nil:
+		return nil, err
+	}
+	if c.Kind.Disk {
+		in.Content = c.Kind.Name
+	}
+	if err := in.addPartitions(ctx, l, c.Partitions); err != nil {
+		return nil, err
+	}
+	if l.kind.Name == signature.ISO9660 {
+		return in, in.addImages(ctx, l)
+	}
+	return in, nil
+}
+
+// addCloop adds what a cloop image's header and index say.
+func (in *imageInfo) addCloop(ctx context.Context, ix *cloop.Index) error {
+	in.Format, in.HeaderLast = "cloop "+ix.Format(), ix.HeaderLast()
+	in.BlockSize, in.Blocks = ix.BlockSize(), ix.Blocks()
+	stats, err := ix.Stats(ctx)
+	if err != nil {
+		return err
+	}
+	var stored int64
+	for _, s := range stats {
+		in.Codecs = append(in.Codecs, codecInfo{s.Codec, s.Blocks, s.Bytes})
+		stored += s.Bytes
+	}
+	if stored > 0 {
+		in.Ratio = float64(in.DiskSize) / float64(stored)
+	}
+	return nil
+}
+
+// mostLooks is how many partitions, and how many images, of a distant disk are
+// looked at: each costs a request.
+const mostLooks = 2
+
+// addPartitions adds the partitions, and what is on the largest of them.
+func (in *imageInfo) addPartitions(ctx context.Context, l *line, table []partition.Partition) error {
+	bySize := slices.Clone(table)
+	slices.SortStableFunc(bySize, func(a, b partition.Partition) int { return cmp.Compare(b.Len, a.Len) })
+	if l.at.URL != "" {
+		bySize = bySize[:min(len(bySize), mostLooks)]
+	}
+	for _, p := range table {
+		info := partitionInfo{Number: p.Number, Offset: p.Off, Size: p.Len}
+		if slices.Contains(bySize, p) {
+			head := make([]byte, min(p.Len, signature.HeadSize))
+			if _, err := l.disk.ReadAtContext(ctx, head, p.Off); err != nil {
+				return err
+			}
+			info.Content = signature.OfHead(head).Name
+		}
+		in.Partitions = append(in.Partitions, info)
+	}
+	return nil
+}
+
+// addImages adds the images inside an ISO 9660 image.
+func (in *imageInfo) addImages(ctx context.Context, l *line) error {
+	files, err := iso9660.List(ctx, l.source)
+	if errors.Is(err, iso9660.ErrDamaged) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for i, f := range imagesAmong(files) {
+		info := insideInfo{Path: f.Path, Source: l.at.of(f.Path), Size: f.Size()}
+		if l.at.URL == "" || i < mostLooks {
+			section, err := blockio.OpenSection(ctx, l.source, f.Extents)
+			if err != nil {
+				return err
+			}
+			head := make([]byte, min(section.Size(), signature.HeadSize))
+			if _, err := section.ReadAtContext(ctx, head, 0); err != nil {
+				return err
+			}
+			info.Content = signature.OfHead(head).Name
+		}
+		in.Images = append(in.Images, info)
+	}
+	return nil
+}
+
+// print writes the report for people.
+func (in *imageInfo) print(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(name, format string, args ...any) { fmt.Fprintf(t, name+"\t"+format+"\n", args...) }
+	row("source", "%s", in.Source)
+	format := in.Format
+	if in.HeaderLast {
+		format += ", header last"
+	}
+	row("format", "%s", format)
+	row("image", "%s", exactSize(in.ImageSize))
+	row("disk", "%s", exactSize(in.DiskSize))
+	if in.Blocks > 0 {
+		row("blocks", "%d of %s", in.Blocks, formatSize(int64(in.BlockSize)))
+		row("ratio", "%.2f", in.Ratio)
+	}
+	for _, c := range in.Codecs {
+		row("codec", "%s: %d blocks, %s", c.Codec, c.Blocks, formatSize(c.Stored))
+	}
+	row("content", "%s", orUnknown(in.Content))
+	if n := in.DiskSize % sectorSize; n > 0 {
+		row("size", "no multiple of %d: a loop device leaves out the last %d bytes", sectorSize, n)
+	}
+	for _, p := range in.Partitions {
+		row("partition", "%d: %s at %d, %s", p.Number, formatSize(p.Size), p.Offset, orUnknown(p.Content))
+	}
+	for _, i := range in.Images {
+		row("inside", "%s: %s, %s", i.Path, formatSize(i.Size), orUnknown(i.Content))
+		row("", "cloopfs mount '%s' DIR", i.Source)
+	}
+	return t.Flush()
+}
+
+func orUnknown(s string) string {
+	if s == "" {
+		return "unknown"
+	}
+	return s
+}
+
+// exactSize writes n bytes for people and for arithmetic.
+func exactSize(n int64) string {
+	if n < 1<<10 {
+		return formatSize(n)
+	}
+	return fmt.Sprintf("%s (%d bytes)", formatSize(n), n)
+}

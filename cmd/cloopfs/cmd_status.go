@@ -1,0 +1,155 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cloopfs/cloopfs/internal/control"
+	"github.com/cloopfs/cloopfs/internal/mounts"
+)
+
+func newStatusCmd() *cobra.Command {
+	var why, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status [flags] [MOUNTPOINT]",
+		Short: "Say how mounts are: what was read, fetched and failed",
+		Long: `Say how the mount at MOUNTPOINT is, or each of the user's mounts; of everybody's for
+root. The answers come from the processes that serve the mounts: a server that does
+not answer does not delay them.`,
+		Example: `  cloopfs status
+  cloopfs status --json /media/image`,
+		Args:              args(cobra.MaximumNArgs(1)),
+		ValidArgsFunction: completeMountpoint,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			list, err := mountsToAsk(args)
+			if err != nil {
+				return err
+			}
+			reports, failed := ask(list)
+			if asJSON {
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				err = enc.Encode(reports)
+			} else {
+				err = printReports(cmd.OutOrStdout(), reports, why)
+			}
+			if err != nil || len(failed) == 0 {
+				return err
+			}
+			for _, f := range failed[1:] {
+				report(cmd.ErrOrStderr(), f)
+			}
+			return failed[0]
+		},
+	}
+	cmd.Flags().BoolVar(&why, "why", false, "what was fetched for which reason, and what of it was used")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "for programs: a list, with the reasons")
+	return cmd
+}
+
+// mountsToAsk returns the mount at the path given, else all that are the user's,
+// or everybody's for root.
+func mountsToAsk(args []string) ([]mounts.Mount, error) {
+	if len(args) == 0 {
+		all, err := mounts.All()
+		if err != nil {
+			return nil, err
+		}
+		own := all[:0]
+		for _, m := range all {
+			if uid := os.Geteuid(); uid == 0 || m.Owner == uid {
+				own = append(own, m)
+			}
+		}
+		return own, nil
+	}
+	m, found, err := mounts.At(args[0])
+	if err == nil && !found {
+		err = errors.New("not a cloopfs mount")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("status of %s: %w", shown(args[0]), withoutPath(err))
+	}
+	return []mounts.Mount{m}, nil
+}
+
+// ask asks the daemons of mounts. The failures are of those that do not answer.
+func ask(list []mounts.Mount) (reports []mountReport, failed []*failure) {
+	reports = []mountReport{} // an empty list in JSON too
+	for _, m := range list {
+		r, err := askOne(m)
+		if err != nil {
+			f := &failure{code: exitFailure, err: fmt.Errorf("status of %s: its process does not answer: %w", m.Point, err)}
+			if !alive(m) {
+				f.err, f.hint = fmt.Errorf("status of %s: its process is gone", m.Point), "cloopfs umount "+m.Point
+			}
+			failed = append(failed, f)
+			continue
+		}
+		r.Mountpoint = m.Point // it may have been moved
+		reports = append(reports, r)
+	}
+	return reports, failed
+}
+
+func askOne(m mounts.Mount) (mountReport, error) {
+	var r mountReport
+	daemon, err := control.Dial(m.Device, m.Owner)
+	if err != nil {
+		return r, err
+	}
+	defer daemon.Close()
+	answer, err := daemon.Status()
+	if err != nil {
+		return r, err
+	}
+	return r, json.Unmarshal(answer, &r)
+}
+
+// printReports writes reports for people.
+func printReports(w io.Writer, reports []mountReport, why bool) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for i, r := range reports {
+		if i > 0 {
+			fmt.Fprintln(t)
+		}
+		r.print(t, why)
+	}
+	return t.Flush()
+}
+
+func (r *mountReport) print(w io.Writer, why bool) {
+	row := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
+	row("mountpoint", "%s", r.Mountpoint)
+	row("source", "%s", r.Source)
+	row("disk", "%s", exactSize(r.DiskSize))
+	row("mounted", "%s, process %d", r.Since.Local().Format(time.DateTime), r.PID)
+	for _, s := range r.Servers {
+		state := "ok"
+		if !s.OK {
+			state = "failing"
+		}
+		row("server", "%s: %s, %d requests, %d failed", s.URL, state, s.Requests, s.Failed)
+		if s.LastErrorAt != nil {
+			row("", "last error %s: %s", s.LastErrorAt.Local().Format(time.DateTime), s.LastError)
+		}
+	}
+	row("fetched", "%s in %d requests", formatSize(r.Fetched.Bytes), r.Fetched.Requests)
+	if why {
+		for _, c := range r.Causes {
+			row("", "%s: %s in %d requests, %s of it used", c.Cause, formatSize(c.Bytes), c.Requests, formatSize(c.Used))
+		}
+	}
+	row("memory", "%d blocks, %s; %d found there, %d loaded", r.Memory.Blocks, formatSize(r.Memory.Bytes), r.Memory.Hits, r.Memory.Loads)
+	row("reads", "%d, %s; %d waiting, %d failed", r.Reads.Count, formatSize(r.Reads.Bytes), r.Reads.Waiting, r.Reads.Errors)
+	if r.Reads.LastErrorAt != nil {
+		row("", "last error %s: %s", r.Reads.LastErrorAt.Local().Format(time.DateTime), r.Reads.LastError)
+	}
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/fusefs"
+	"github.com/cloopfs/cloopfs/internal/partition"
+	"github.com/cloopfs/cloopfs/internal/signature"
+)
+
+// sectorSize is what loop devices and guests cut a disk into.
+const sectorSize = 512
+
+// partitionFiles returns the partitions of disk for a mount to show.
+func partitionFiles(disk blockio.ReaderAt) func(context.Context) ([]fusefs.Partition, error) {
+	return func(ctx context.Context) ([]fusefs.Partition, error) {
+		table, err := partition.Read(ctx, disk)
+		if errors.Is(err, partition.ErrDamaged) {
+			return nil, nil // it stays so: there are none to be shown
+		}
+		var files []fusefs.Partition
+		for _, p := range table {
+			files = append(files, fusefs.Partition(p))
+		}
+		return files, err
+	}
+}
+
+// onePartition is the disk that --partition asks for.
+func (o *mountOptions) onePartition(ctx context.Context, l *line) (blockio.ReaderAt, error) {
+	if o.Line.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(o.Line.Timeout))
+		defer cancel()
+	}
+	return findPartition(ctx, l.disk, o.Partition)
+}
+
+// findPartition returns partition number n of disk as a disk.
+func findPartition(ctx context.Context, disk blockio.ReaderAt, n int) (blockio.ReaderAt, error) {
+	table, err := partition.Read(ctx, disk)
+	if errors.Is(err, partition.ErrDamaged) {
+		return nil, &failure{code: exitImage, err: err}
+	}
+	if err != nil {
+		return nil, sourceFailure(err)
+	}
+	var numbers []string
+	for _, p := range table {
+		if p.Number == n {
+			return blockio.Part(disk, p.Off, p.Len), nil
+		}
+		numbers = append(numbers, strconv.Itoa(p.Number))
+	}
+	f := &failure{code: exitImage, err: fmt.Errorf("no partition %d", n), hint: "the disk has no partition table"}
+	if len(numbers) > 0 {
+		f.hint = "the disk's partitions are " + strings.Join(numbers, ", ")
+	}
+	return nil, f
+}
+
+// contents is what is on a disk.
+type contents struct {
+	Size       int64
+	Kind       signature.Kind
+	Partitions []partition.Partition
+}
+
+// contents finds out what is on the disk.
+func (l *line) contents(ctx context.Context) (contents, error) {
+	if l.kind.Name == "" {
+		return examine(ctx, l.disk, signature.Kind{})
+	}
+	return examine(ctx, l.source, l.kind) // the source has read some of it
+}
+
+// examine finds out what is on a disk, unless kind says that much.
+func examine(ctx context.Context, disk blockio.ReaderAt, kind signature.Kind) (contents, error) {
+	c := contents{Size: disk.Size(), Kind: kind}
+	var err error
+	if kind.Name == "" {
+		if c.Kind, err = signature.Detect(ctx, disk); err != nil {
+			return c, err
+		}
+	}
+	switch c.Kind.Name {
+	case signature.MBR, signature.GPT, signature.ISO9660: // an ISO file may have a table for USB sticks
+		c.Partitions, err = partition.Read(ctx, disk)
+	}
+	if errors.Is(err, partition.ErrDamaged) {
+		err = nil
+	}
+	return c, err
+}
+
+// String is the disk in a few words: "2.0 GiB ext4".
+func (c contents) String() string {
+	s := formatSize(c.Size)
+	if c.Kind.Disk {
+		s += " " + c.Kind.Name
+	}
+	if c.tabled() {
+		s += fmt.Sprintf(" with %d partitions", len(c.Partitions))
+	}
+	return s
+}
+
+// tabled says that the disk is made of partitions.
+func (c contents) tabled() bool {
+	return c.Kind.Name == signature.MBR || c.Kind.Name == signature.GPT
+}
+
+// mountable says whether the kernel can mount the disk as it is.
+func (c contents) mountable() bool {
+	switch c.Kind.Name {
+	case signature.MBR, signature.GPT, signature.LUKS, signature.LVM, signature.Swap, "":
+		return false
+	}
+	return c.Kind.Disk
+}
+
+// lost is how many bytes at the disk's end are out of reach of what reads whole
+// sectors.
+func (c contents) lost() int64 { return c.Size % sectorSize }

@@ -1,0 +1,28 @@
+package main
+
+import (
+	"cmp"
+	"path"
+	"regexp"
+	"slices"
+
+	"github.com/cloopfs/cloopfs/internal/iso9660"
+)
+
+// imageName is the names, in small letters, that live systems give to the images
+// of their root file systems: KNOPPIX, KNOPPIX1, filesystem.squashfs, squashfs.img,
+// airootfs.sfs and the like.
+var imageName = regexp.MustCompile(`(?i)^(knoppix\d*|.*\.(cloop|squashfs|sfs|erofs|ext4)|(squashfs|rootfs|ext3fs)\.img)$`)
+
+// minImage is the size of the smallest file that is taken for an image.
+const minImage = 64 << 10
+
+// imagesAmong returns those files of a disc that are likely to be images, the
+// largest first.
+func imagesAmong(files []iso9660.File) []iso9660.File {
+	images := slices.DeleteFunc(slices.Clone(files), func(f iso9660.File) bool {
+		return f.Size() < minImage || !imageName.MatchString(path.Base(f.Path))
+	})
+	slices.SortStableFunc(images, func(a, b iso9660.File) int { return cmp.Compare(b.Size(), a.Size()) })
+	return images
+}

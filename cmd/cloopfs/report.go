@@ -1,0 +1,148 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"time"
+
+	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/fusefs"
+)
+
+// mountReport is what a daemon says of its mount. Its JSON names are part of the
+// contract with scripts. Sizes are bytes, counts are since the mount.
+type mountReport struct {
+	Mountpoint string    `json:"mountpoint"`
+	Source     string    `json:"source"`
+	PID        int       `json:"pid"`
+	Since      time.Time `json:"since"`
+	DiskSize   int64     `json:"disk_size"`
+	// Servers is empty for a local image.
+	Servers []serverReport `json:"servers"`
+	Fetched fetchReport    `json:"fetched"`
+	Causes  []causeReport  `json:"causes"`
+	Memory  memoryReport   `json:"memory"`
+	Reads   readReport     `json:"reads"`
+}
+
+// serverReport is a server's health.
+type serverReport struct {
+	URL string `json:"url"`
+	// OK says that the last request has brought data.
+	OK          bool       `json:"ok"`
+	Requests    int64      `json:"requests"`
+	Failed      int64      `json:"failed"` // of the requests
+	Bytes       int64      `json:"bytes"`
+	LastError   string     `json:"last_error,omitempty"`
+	LastErrorAt *time.Time `json:"last_error_at,omitempty"`
+}
+
+// fetchReport is what was fetched in all.
+type fetchReport struct {
+	Requests int64 `json:"requests"`
+	Bytes    int64 `json:"bytes"`
+}
+
+// causeReport is what was fetched for one reason.
+type causeReport struct {
+	Cause    string `json:"cause"`
+	Requests int64  `json:"requests"`
+	Bytes    int64  `json:"bytes"`
+	Used     int64  `json:"used"` // of Bytes, those that a reader has had
+}
+
+// memoryReport is the use of the decoded blocks in memory.
+type memoryReport struct {
+	Blocks int   `json:"blocks"`
+	Bytes  int64 `json:"bytes"`
+	Hits   int64 `json:"hits"`
+	Loads  int64 `json:"loads"`
+}
+
+// readReport is what users of the mount have read.
+type readReport struct {
+	Count       int64      `json:"count"`
+	Bytes       int64      `json:"bytes"`
+	Waiting     int        `json:"waiting"`
+	Errors      int64      `json:"errors"`
+	LastError   string     `json:"last_error,omitempty"`
+	LastErrorAt *time.Time `json:"last_error_at,omitempty"`
+}
+
+// causes are the names of the classes.
+var causes = [blockio.Classes]string{
+	blockio.Demand: "demand", blockio.ReadAhead: "read-ahead", blockio.Trace: "trace",
+	blockio.Speculation: "speculation", blockio.Fill: "fill",
+}
+
+// reporter returns the function that answers for a mount. It only reads
+// counters.
+func reporter(o mountOptions, l *line, disk blockio.ReaderAt, server *fusefs.Server) func() []byte {
+	since := time.Now()
+	return func() []byte {
+		r := mountReport{
+			Mountpoint: o.Mountpoint, Source: o.Source.String(), PID: os.Getpid(),
+			Since: since, DiskSize: disk.Size(),
+			Servers: l.servers(),
+			Memory:  memoryReport(l.memory.Stats()),
+			Reads:   readsOf(server.Stats()),
+		}
+		for _, s := range r.Servers {
+			r.Fetched.Requests += s.Requests
+			r.Fetched.Bytes += s.Bytes
+		}
+		r.Causes = l.causes(r.Fetched)
+		answer, err := json.Marshal(r)
+		if err != nil {
+			panic("cloopfs: internal error: " + err.Error()) // nothing in it can fail
+		}
+		return answer
+	}
+}
+
+func readsOf(s fusefs.Stats) readReport {
+	return readReport{
+		Count: s.Reads, Bytes: s.Bytes, Waiting: s.Waiting,
+		Errors: s.Errors, LastError: oneLine(s.LastError), LastErrorAt: known(s.LastErrorAt),
+	}
+}
+
+// known is t, nil if there has been no such time.
+func known(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+// servers says how the image's servers are.
+func (l *line) servers() []serverReport {
+	if l.http == nil {
+		return []serverReport{}
+	}
+	s := l.http.Stats()
+	return []serverReport{{
+		URL: s.URL, OK: s.OK, Requests: s.Requests, Failed: s.Failed, Bytes: s.Bytes,
+		LastError: oneLine(s.LastError), LastErrorAt: known(s.LastErrorAt),
+	}}
+}
+
+// causes divides what was fetched from servers by the reason. What was not for
+// blocks was for opening: header, index, directories.
+func (l *line) causes(all fetchReport) []causeReport {
+	opening := causeReport{Cause: "index", Requests: all.Requests, Bytes: all.Bytes}
+	list := []causeReport{} // an empty list in JSON too
+	for class, s := range l.fetch.Stats() {
+		opening.Requests -= s.Requests
+		opening.Bytes -= s.Bytes
+		if s.Requests > 0 {
+			list = append(list, causeReport{causes[class], s.Requests, s.Bytes, s.Used})
+		}
+	}
+	if l.http == nil {
+		return list
+	}
+	opening.Requests, opening.Bytes = max(0, opening.Requests), max(0, opening.Bytes)
+	opening.Used = opening.Bytes
+	return append([]causeReport{opening}, list...)
+}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cloopfs/cloopfs/httpblock"
+)
+
+// location is a SOURCE taken apart.
+type location struct {
+	URL    string // of a file on a web server; empty if Path is set
+	Path   string // of a file of this machine
+	Inside string // path of a file in the ISO 9660 image that is there; empty means the image itself
+	Typed  string // Inside as it was given, escaped or not
+}
+
+// parseSource takes a SOURCE apart.
+func parseSource(arg string) (location, error) {
+	fail := func(reason error) (location, error) {
+		return location{}, usage(fmt.Errorf("%s: %w", shown(arg), reason))
+	}
+	if arg == "" {
+		return location{}, usage(errors.New("SOURCE is empty"))
+	}
+	if !strings.Contains(arg, "://") {
+		return parsePath(arg)
+	}
+	u, err := url.Parse(arg)
+	if err != nil {
+		return fail(errors.New("not a URL")) // the reason may hold a part of a password
+	}
+	base, typed, _ := strings.Cut(arg, "#")
+	l := location{Inside: strings.Trim(u.Fragment, "/"), Typed: typed}
+	if u.Scheme == "file" && (u.Host == "" || u.Host == "localhost") {
+		l.Path = u.Path
+		return l, nil
+	}
+	if err := httpblock.CheckURL(arg); err != nil {
+		return fail(err)
+	}
+	l.URL = base
+	return l, nil
+}
+
+// parsePath takes a path apart. One that exists as typed has no fragment; nor
+// has one where nothing exists without it.
+func parsePath(arg string) (location, error) {
+	for at := len(arg); at > 0; at = strings.LastIndex(arg[:at], "#") {
+		info, err := os.Stat(arg[:at])
+		if err != nil || at < len(arg) && info.IsDir() {
+			continue
+		}
+		typed := strings.TrimPrefix(arg[at:], "#")
+		inside, err := url.PathUnescape(typed)
+		if err != nil {
+			return location{}, usage(fmt.Errorf("%s: a %% that escapes nothing", shown(arg)))
+		}
+		return location{Path: arg[:at], Inside: strings.Trim(inside, "/"), Typed: typed}, nil
+	}
+	return location{Path: arg}, nil
+}
+
+// String is what may be shown of the SOURCE: a URL loses its secrets.
+func (l location) String() string {
+	if l.URL != "" {
+		return shown(l.URL) + l.fragment()
+	}
+	return shown(l.Path) + l.fragment()
+}
+
+// mounted is what /proc/mounts shows: the SOURCE as given, so that mount(8) knows
+// its line of fstab again, but for credentials and query.
+func (l location) mounted() string {
+	u, err := url.Parse(l.URL)
+	if l.URL == "" || err != nil {
+		return l.String()
+	}
+	base, _, _ := strings.Cut(l.URL, "?")
+	if u.User != nil {
+		u.RawQuery, u.ForceQuery, u.User = "", false, nil // the name alone may be a token
+		base = u.String()
+	}
+	return base + l.fragment()
+}
+
+// fragment is the end of the SOURCE, as it may be shown: a password with a # in
+// it would have made a fragment of its rest.
+func (l location) fragment() string {
+	switch {
+	case l.Inside == "":
+		return ""
+	case strings.Contains(l.Typed, "@"):
+		return "#..."
+	}
+	return "#" + l.Typed
+}
+
+// of is a SOURCE for a file inside l, as it may be shown.
+func (l location) of(inside string) string {
+	l.Inside, l.Typed = inside, (&url.URL{Fragment: inside}).EscapedFragment()
+	return l.String()
+}
+
+// absolute is l for a process in another directory.
+func (l location) absolute() (location, error) {
+	if l.Path == "" {
+		return l, nil
+	}
+	var err error
+	l.Path, err = filepath.Abs(l.Path)
+	return l, err
+}
+
+// shown is the form of an argument that may be shown: a URL loses its secrets.
+func shown(arg string) string {
+	if _, err := os.Lstat(arg); err == nil {
+		return arg // a file of this name
+	}
+	if !strings.Contains(arg, "://") {
+		arg, _, _ = strings.Cut(arg, "?")
+		if user, _, ok := strings.Cut(arg, "@"); ok && strings.Contains(user, ":") {
+			return "SOURCE" // user:password@host without a scheme
+		}
+		return arg
+	}
+	u, err := url.Parse(arg)
+	if err != nil {
+		return "SOURCE" // what can't be parsed may hold a password anywhere
+	}
+	return httpblock.Redact(u)
+}

@@ -1,0 +1,99 @@
+package fusefs
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/internal/errno"
+)
+
+// Partition is a part of the disk that is shown as a file of its own.
+type Partition struct {
+	Number int // from 1
+	blockio.Extent
+}
+
+// partitionPrefix and a partition's number are its file's name.
+const partitionPrefix = DiskName + ".p"
+
+// partitions is the disk's partition table, read when it is needed first.
+type partitions struct {
+	read func(context.Context) ([]Partition, error)
+	// reading is held by who reads the table.
+	reading chan struct{}
+	known   atomic.Bool // the files are in the directory
+}
+
+func newPartitions(read func(context.Context) ([]Partition, error)) *partitions {
+	p := &partitions{read: read, reading: make(chan struct{}, 1)}
+	p.known.Store(read == nil)
+	return p
+}
+
+// showPartitions puts the partitions' files into the directory, if they are not there yet.
+func (r *root) showPartitions(ctx context.Context) error {
+	p := r.partitions
+	if p.known.Load() {
+		return nil
+	}
+	if timeout := r.disk.timeout; timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout+timeoutSlack)
+		defer cancel()
+	}
+	select {
+	case p.reading <- struct{}{}:
+		defer func() { <-p.reading }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if p.known.Load() {
+		return nil
+	}
+	table, err := p.read(ctx)
+	if err != nil {
+		return err
+	}
+	for _, part := range table {
+		file := newDisk(r.disk.device, r.disk.attr, part.Extent)
+		ino := uint64(diskIno + part.Number)
+		child := r.NewPersistentInode(ctx, file, fs.StableAttr{Mode: syscall.S_IFREG, Ino: ino})
+		r.AddChild(partitionPrefix+strconv.Itoa(part.Number), child, false)
+	}
+	p.known.Store(true)
+	return nil
+}
+
+// Lookup finds a file. Only that of a partition may have to wait for the table.
+func (r *root) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	if strings.HasPrefix(name, partitionPrefix) {
+		if err := r.showPartitions(ctx); err != nil {
+			r.disk.complain("partition table not read", "error", err)
+			return nil, errno.From(err)
+		}
+	}
+	child := r.GetChild(name)
+	if child == nil {
+		return nil, syscall.ENOENT
+	}
+	if file, ok := child.Operations().(*disk); ok {
+		out.Attr = file.attr
+	}
+	return child, 0
+}
+
+// Opendir waits for the table, so that the listing is complete. If the table
+// can't be read there is the disk to be listed still.
+func (r *root) Opendir(ctx context.Context) syscall.Errno {
+	if err := r.showPartitions(ctx); err != nil {
+		r.disk.complain("partition table not read", "error", err)
+	}
+	return 0
+}

@@ -1,0 +1,139 @@
+// Package diskfs puts the library go-diskfs, which parses ISO 9660 and partition
+// tables, over a [blockio.ReaderAt]: few requests where the library makes many
+// small ones, an end to what a hostile image can make it read, and an error where
+// it would panic.
+package diskfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+
+	"github.com/diskfs/go-diskfs/backend"
+
+	"github.com/cloopfs/cloopfs/blockio"
+)
+
+// ErrDamaged says that what was parsed contradicts itself.
+var ErrDamaged = errors.New("damaged")
+
+const (
+	// sector is the unit of reads, that of ISO 9660.
+	sector = 2048
+	// minWindow and maxWindow bound what is read at a time. The first window
+	// is small, for it delays whoever waits; each is twice the one before.
+	minWindow = 16 << 10
+	maxWindow = 256 << 10
+	// maxWindows is how many are kept.
+	maxWindows = 16
+	// budget is how many bytes may be read in all, and maxRead at once.
+	budget  = 64 << 20
+	maxRead = 4 << 20
+	// perRead is what a read costs beside its bytes: it bounds their number.
+	perRead = 512
+)
+
+// Read calls parse with r as go-diskfs wants it. It returns parse's error, that
+// of r if one was the reason, or one that wraps ErrDamaged if parse panicked or
+// read too much.
+func Read(ctx context.Context, r blockio.ReaderAt, parse func(backend.Storage) error) (err error) {
+	s := &storage{ctx: ctx, r: r, left: budget, next: minWindow}
+	defer func() {
+		p := recover()
+		switch {
+		case s.err != nil:
+			err = s.err // the library keeps the reason to itself
+		case p != nil:
+			err = fmt.Errorf("%w: %v", ErrDamaged, p)
+		}
+	}()
+	return parse(s)
+}
+
+// storage is one call's view of r. It implements [backend.Storage].
+type storage struct {
+	ctx     context.Context
+	r       blockio.ReaderAt
+	left    int64    // of the budget
+	next    int64    // size of the next window
+	windows []window // the newest last
+	err     error    // why a read failed
+}
+
+// window is a stretch of r that has been read.
+type window struct {
+	off  int64
+	data []byte
+}
+
+// systemArea is what go-diskfs reads of an ISO 9660 image first, and ignores.
+const systemArea = 32 << 10
+
+func (s *storage) ReadAt(p []byte, off int64) (int, error) {
+	n := int64(len(p))
+	if off == 0 && n == systemArea {
+		clear(p)
+		return len(p), nil
+	}
+	s.left -= n + perRead
+	switch {
+	case off < 0 || n > s.r.Size() || off > s.r.Size()-n:
+		return 0, s.fail(fmt.Errorf("%w: refers to bytes %d+%d of %d", ErrDamaged, off, n, s.r.Size()))
+	case n > maxRead || s.left < 0:
+		return 0, s.fail(fmt.Errorf("%w: too much to read", ErrDamaged))
+	}
+	for done := 0; done < len(p); {
+		w, err := s.window(off+int64(done), n-int64(done))
+		if err != nil {
+			return done, s.fail(err)
+		}
+		done += copy(p[done:], w.data[off+int64(done)-w.off:])
+	}
+	return len(p), nil
+}
+
+// fail remembers the first reason for a failure.
+func (s *storage) fail(err error) error {
+	if s.err == nil {
+		s.err = err
+	}
+	return err
+}
+
+// window returns one that holds the byte at off, and as many as it can of the n
+// wanted from there.
+func (s *storage) window(off, n int64) (window, error) {
+	for _, w := range slices.Backward(s.windows) {
+		if off >= w.off && off < w.off+int64(len(w.data)) {
+			return w, nil
+		}
+	}
+	start := off / sector * sector
+	size := min(max(s.next, off+n-start), s.r.Size()-start)
+	s.next = min(2*s.next, maxWindow)
+	s.left -= size
+	w := window{start, make([]byte, size)}
+	if got, err := s.r.ReadAtContext(s.ctx, w.data, start); err != nil && !(err == io.EOF && got == len(w.data)) {
+		return window{}, err
+	}
+	if len(s.windows) == maxWindows {
+		s.windows = slices.Delete(s.windows, 0, 1)
+	}
+	s.windows = append(s.windows, w)
+	return w, nil
+}
+
+// The rest of [backend.Storage] is not for readers. Without the size at the end
+// of a Seek the backup of a GPT is not looked for.
+
+func (s *storage) Read([]byte) (int, error)                { return 0, fs.ErrInvalid }
+func (s *storage) Close() error                            { return nil }
+func (s *storage) Stat() (fs.FileInfo, error)              { return nil, fs.ErrInvalid }
+func (s *storage) Seek(int64, int) (int64, error)          { return 0, fs.ErrInvalid }
+func (s *storage) Sys() (*os.File, error)                  { return nil, backend.ErrNotSuitable }
+func (s *storage) Writable() (backend.WritableFile, error) { return nil, backend.ErrIncorrectOpenMode }
+func (s *storage) Path() string                            { return "" }
