@@ -117,7 +117,7 @@ func TestHangBeforeHeadersIsMended(t *testing.T) {
 // in all is read all the same.
 func TestProgressPutsTheTimeoutOff(t *testing.T) {
 	t.Parallel()
-	const timeout, stall = time.Second, 50 * time.Millisecond
+	const timeout, stall = 4 * time.Second, 200 * time.Millisecond
 	data := random(100_000)
 	var q requests
 	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -154,14 +154,14 @@ func TestSlowReader(t *testing.T) {
 				content(w, r, data)
 			})
 			s := open(t, url, httpblock.Options{Timeout: soon})
-			httpblock.SetTimeout(s, 500*time.Millisecond)
-			httpblock.SetStall(s, 50*time.Millisecond)
+			httpblock.SetTimeout(s, 3*time.Second)
+			httpblock.SetStall(s, 300*time.Millisecond)
 			body := openRange(t, s, off, n)
 			got := make([]byte, first)
 			if _, err := io.ReadFull(body, got); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(600 * time.Millisecond) // the reader's time
+			time.Sleep(3200 * time.Millisecond) // the reader's time
 			rest, err := io.ReadAll(body)
 			if err != nil {
 				t.Fatalf("got error %v, want the rest", err)
