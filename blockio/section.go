@@ -95,14 +95,19 @@ type sectionStream struct {
 	rng  Range    // says who wants the bytes
 	left []Extent // that have not been opened
 	body io.ReadCloser
+	due  int64 // bytes that body has still to bring
 }
 
 // open opens the first of the extents that are left.
 func (st *sectionStream) open() (io.ReadCloser, error) {
 	rng := st.rng
 	rng.Extent = st.left[0]
-	st.left = st.left[1:]
-	return st.src.OpenRange(st.ctx, rng)
+	body, err := st.src.OpenRange(st.ctx, rng)
+	if err != nil {
+		return nil, err // and it stays the first: nothing may be passed over
+	}
+	st.due, st.left = rng.Len, st.left[1:]
+	return body, nil
 }
 
 func (st *sectionStream) Read(p []byte) (n int, err error) {
@@ -113,13 +118,16 @@ func (st *sectionStream) Read(p []byte) (n int, err error) {
 			return 0, io.EOF
 		default:
 			if st.body, err = st.open(); err != nil {
-				st.body = nil
 				return 0, err
 			}
 		}
 		n, err := st.body.Read(p)
-		if err != io.EOF {
+		st.due -= int64(n)
+		switch {
+		case err != io.EOF:
 			return n, err
+		case st.due > 0: // what follows would come too early
+			return n, ErrShortSource
 		}
 		st.Close()
 		if n > 0 {
