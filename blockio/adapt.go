@@ -48,18 +48,6 @@ func (v *part) ReadAtContext(ctx context.Context, p []byte, off int64) (int, err
 	return n, eof
 }
 
-// IOReaderAt is r for libraries that know no contexts: every read is under ctx.
-func IOReaderAt(ctx context.Context, r ReaderAt) io.ReaderAt { return ioReaderAt{ctx, r} }
-
-type ioReaderAt struct {
-	ctx context.Context
-	r   ReaderAt
-}
-
-func (a ioReaderAt) ReadAt(p []byte, off int64) (int, error) {
-	return a.r.ReadAtContext(a.ctx, p, off)
-}
-
 // Clip cuts p to what lies at off within size bytes. It returns io.EOF if
 // something was cut off, and an error for an offset below 0.
 func Clip(p []byte, off, size int64) ([]byte, error) {

@@ -82,7 +82,7 @@ func Raw(size int64) (*Index, error) {
 	}
 	return &Index{header: header{
 		raw: true, codecs: true, blockSize: rawBlockSize, disk: size,
-		blocks: (size + rawBlockSize - 1) / rawBlockSize,
+		blocks: (size-1)/rawBlockSize + 1,
 	}}, nil
 }
 
