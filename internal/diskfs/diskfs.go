@@ -1,7 +1,7 @@
-// Package diskfs puts the library go-diskfs, which parses ISO 9660 and partition
-// tables, over a [blockio.ReaderAt]: few requests where the library makes many
-// small ones, an end to what a hostile image can make it read, and an error where
-// it would panic.
+// Package diskfs puts parsers of what is on a disk, above all the library
+// go-diskfs, over a [blockio.ReaderAt]: few requests where they make many small
+// ones, an end to what a hostile image can make them read, and an error where one
+// would panic.
 package diskfs
 
 import (
@@ -70,15 +70,8 @@ type window struct {
 	data []byte
 }
 
-// systemArea is what go-diskfs reads of an ISO 9660 image first, and ignores.
-const systemArea = 32 << 10
-
 func (s *storage) ReadAt(p []byte, off int64) (int, error) {
 	n := int64(len(p))
-	if off == 0 && n == systemArea {
-		clear(p)
-		return len(p), nil
-	}
 	s.left -= n + perRead
 	switch {
 	case off < 0 || n > s.r.Size() || off > s.r.Size()-n:

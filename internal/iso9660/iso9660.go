@@ -1,17 +1,15 @@
 // Package iso9660 finds files in an ISO 9660 image (ECMA-119), by their Rock
-// Ridge, Joliet or plain names. The parsing is go-diskfs's.
+// Ridge, Joliet or plain names.
 package iso9660
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path"
 	"strings"
 
 	"github.com/diskfs/go-diskfs/backend"
-	"github.com/diskfs/go-diskfs/filesystem/iso9660"
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/internal/diskfs"
@@ -23,11 +21,8 @@ var (
 	// ErrDamaged says that there is one that contradicts itself.
 	ErrDamaged = errors.New("damaged ISO 9660 image")
 	// ErrNotFound says that there is no such file.
-	ErrNotFound = errors.New("not in the ISO 9660 image")
+	ErrNotFound = errors.New("no such file in the ISO 9660 image")
 )
-
-// sectorSize is the unit in which files are located.
-const sectorSize = 2048
 
 // maxDepth is how many names a path found by List has.
 const maxDepth = 4
@@ -39,7 +34,8 @@ const maxEntries = 20_000
 type File struct {
 	// Path is its path, without a slash at the start.
 	Path string
-	// Extents are where its bytes lie in the image, in their order.
+	// Extents are where its bytes lie in the image, in their order. In a damaged
+	// image they may lie beyond its end.
 	Extents []blockio.Extent
 }
 
@@ -56,41 +52,47 @@ func (f File) Size() int64 {
 // two names differ by nothing else. The error wraps ErrFormat, ErrDamaged,
 // ErrNotFound or r's.
 func Find(ctx context.Context, r blockio.ReaderAt, name string) ([]blockio.Extent, error) {
-	var found File
-	err := read(ctx, r, func(image *iso9660.FileSystem) error {
-		dir := "."
+	var found []blockio.Extent
+	err := read(ctx, r, func(v *volume) error {
 		names := strings.Split(strings.Trim(path.Clean("/"+name), "/"), "/")
+		at := entry{kind: directory, extents: []blockio.Extent{v.root}}
 		for i, want := range names {
-			files, dirs, err := list(image, dir)
+			entries, err := v.list(at.extents[0])
 			if err != nil {
 				return err
 			}
-			last := i == len(names)-1
-			switch sub, file := pick(dirs, want), pick(files, want); {
-			case last && file >= 0:
-				found = files[file]
-				return nil
-			case sub >= 0 && !last:
-				dir = dirs[sub].Path
-			case sub >= 0:
-				return fmt.Errorf("%s: is a directory", name)
-			default:
+			n := pick(entries, want)
+			if n < 0 {
+				return fmt.Errorf("%s: %w", name, ErrNotFound)
+			}
+			switch at = entries[n]; {
+			case at.kind == directory && i == len(names)-1:
+				return fmt.Errorf("%s: %w, only a directory", name, ErrNotFound)
+			case at.kind == other:
+				return fmt.Errorf("%s: %w, only a link or a device", name, ErrNotFound)
+			case at.kind == regular && i < len(names)-1:
 				return fmt.Errorf("%s: %w", name, ErrNotFound)
 			}
 		}
+		for _, e := range at.extents {
+			if e.Len > r.Size() || e.Off > r.Size()-e.Len {
+				return fmt.Errorf("%w: %s ends at %d, the image at %d (cut off?)", ErrDamaged, name, e.End(), r.Size())
+			}
+		}
+		found = at.extents
 		return nil
 	})
-	return found.Extents, err
+	return found, err
 }
 
-// pick returns the index of the file whose name is want, -1 if there is none.
-func pick(files []File, want string) int {
+// pick returns the index of the entry whose name is want, -1 if there is none.
+func pick(entries []entry, want string) int {
 	like := -1
-	for i, f := range files {
-		switch base := path.Base(f.Path); {
-		case base == want:
+	for i, e := range entries {
+		switch {
+		case e.name == want:
 			return i
-		case strings.EqualFold(base, want), base == strings.TrimPrefix(want, "."): // the library drops the dot of a file's name
+		case like < 0 && strings.EqualFold(e.name, want):
 			like = i
 		}
 	}
@@ -98,25 +100,34 @@ func pick(files []File, want string) int {
 }
 
 // List returns the files of the image in r that lie at most four names deep,
-// the directories nearest the root first.
+// those nearest the root first. Links and devices are left out.
 func List(ctx context.Context, r blockio.ReaderAt) ([]File, error) {
+	type dir struct {
+		path   string
+		extent blockio.Extent
+	}
 	var all []File
-	err := read(ctx, r, func(image *iso9660.FileSystem) error {
-		entries := 0
-		level := []string{"."}
+	err := read(ctx, r, func(v *volume) error {
+		seen := 0
+		level := []dir{{"", v.root}}
 		for range maxDepth {
-			var next []string
-			for _, dir := range level {
-				files, dirs, err := list(image, dir)
+			var next []dir
+			for _, d := range level {
+				entries, err := v.list(d.extent)
 				if err != nil {
 					return err
 				}
-				if entries += len(files) + len(dirs); entries > maxEntries {
+				if seen += len(entries); seen > maxEntries {
 					return nil
 				}
-				all = append(all, files...)
-				for _, d := range dirs {
-					next = append(next, d.Path)
+				for _, e := range entries {
+					name := path.Join(d.path, e.name)
+					switch e.kind {
+					case directory:
+						next = append(next, dir{name, e.extents[0]})
+					case regular:
+						all = append(all, File{name, e.extents})
+					}
 				}
 			}
 			level = next
@@ -127,69 +138,16 @@ func List(ctx context.Context, r blockio.ReaderAt) ([]File, error) {
 }
 
 // read opens the file system in r for use.
-func read(ctx context.Context, r blockio.ReaderAt, use func(*iso9660.FileSystem) error) error {
-	const markOff, mark = 16*sectorSize + 1, "CD001"
+func read(ctx context.Context, r blockio.ReaderAt, use func(*volume) error) error {
 	err := diskfs.Read(ctx, r, func(s backend.Storage) error {
-		var got [len(mark)]byte
-		if r.Size() < markOff+sectorSize {
-			return ErrFormat
-		}
-		if _, err := s.ReadAt(got[:], markOff); err != nil || string(got[:]) != mark {
-			return ErrFormat
-		}
-		image, err := iso9660.Read(s, 0, 0, 0)
+		v, err := open(s, r.Size())
 		if err != nil {
-			return fmt.Errorf("%w: %w", ErrDamaged, err)
+			return err
 		}
-		return use(image)
+		return use(v)
 	})
 	if errors.Is(err, diskfs.ErrDamaged) {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return err
-}
-
-// list returns the files and the directories in dir. A file of several extents
-// is several records of one name, one behind the other.
-func list(image *iso9660.FileSystem, dir string) (files, dirs []File, err error) {
-	entries, err := image.ReadDir(dir)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", ErrDamaged, err)
-	}
-	for _, e := range entries {
-		info, err := e.Info()
-		if err != nil {
-			return nil, nil, fmt.Errorf("%w: %w", ErrDamaged, err)
-		}
-		name := path.Join(dir, e.Name())
-		switch info.Mode().Type() {
-		case fs.ModeDir:
-			dirs = append(dirs, File{Path: name})
-		case 0:
-			files, err = addRecord(files, name, info)
-		}
-		if err != nil {
-			return nil, nil, err
-		}
-	}
-	return files, dirs, nil
-}
-
-// addRecord appends a file, or one more extent to the last.
-func addRecord(files []File, name string, info fs.FileInfo) ([]File, error) {
-	stat, ok := info.Sys().(*iso9660.StatT)
-	if !ok {
-		return nil, errors.ErrUnsupported
-	}
-	extent := blockio.Extent{Off: (int64(stat.Location) + int64(stat.ExtAttrSize)) * sectorSize, Len: info.Size()}
-	last := len(files) - 1
-	if last < 0 || files[last].Path != name {
-		return append(files, File{name, []blockio.Extent{extent}}), nil
-	}
-	f := &files[last]
-	if f.Extents[len(f.Extents)-1].Len%sectorSize != 0 {
-		return nil, fmt.Errorf("%w: %s has an extent that ends within a sector", ErrDamaged, name)
-	}
-	f.Extents = append(f.Extents, extent)
-	return files, nil
 }
