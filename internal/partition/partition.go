@@ -72,7 +72,6 @@ func Read(ctx context.Context, disk blockio.ReaderAt) ([]Partition, error) {
 	found = slices.DeleteFunc(found, func(p Partition) bool {
 		return p.Off < 0 || p.Len <= 0 || p.Len > disk.Size() || p.Off > disk.Size()-p.Len
 	})
-	slices.SortFunc(found, func(a, b Partition) int { return a.Number - b.Number })
 	return found, err
 }
 
@@ -96,9 +95,11 @@ func readMBR(ctx context.Context, disk blockio.ReaderAt, table *mbr.Table) ([]Pa
 
 // readLogical appends the logical partitions of the extended one at start: a
 // chain of tables with an entry for a partition, which counts from its table, and
-// one for the next table, which counts from start. It ends where it makes no sense.
+// one for the next table, which counts from start. It ends where it makes no sense,
+// and soon: each table costs a request.
 func readLogical(ctx context.Context, disk blockio.ReaderAt, start int64, found []Partition) ([]Partition, error) {
-	for at := start; at > 0 && at <= disk.Size()-sectorSize && len(found) < maxLogical; {
+	at := start
+	for tables := 0; tables < maxLogical && at > 0 && at <= disk.Size()-sectorSize; tables++ {
 		var table *mbr.Table
 		err := diskfs.Read(ctx, blockio.Part(disk, at, disk.Size()-at), func(s backend.Storage) error {
 			table, _ = mbr.Read(s, sectorSize, sectorSize)
@@ -110,7 +111,7 @@ func readLogical(ctx context.Context, disk blockio.ReaderAt, start int64, found 
 		next := int64(0)
 		for _, p := range table.Partitions[:2] {
 			switch {
-			case p.Type == typeEmpty:
+			case p.Type == typeEmpty || p.Size == 0: // Linux does not count it
 			case isExtended(p.Type):
 				next = start + int64(p.Start)*sectorSize
 			default:
@@ -155,7 +156,10 @@ func readGPT(s backend.Storage) ([]Partition, error) {
 		}
 		var found []Partition
 		for _, p := range table.Partitions {
-			// Unsigned numbers too large for a disk become negative ones.
+			const most = 1 << 50 // sectors; of more, the bytes might be taken for few
+			if p.Start > p.End || p.End >= most {
+				continue
+			}
 			found = append(found, Partition{p.Index, blockio.Extent{Off: p.GetStart(), Len: p.GetSize()}})
 		}
 		return found, nil
