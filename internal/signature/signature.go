@@ -91,7 +91,10 @@ func Detect(ctx context.Context, r blockio.ReaderAt) (Kind, error) {
 	if err != nil {
 		return Kind{}, err
 	}
-	k, _ = match(noDisks, tail, 0) // a VHD of fixed size has its mark at the end
+	// A VHD of fixed size has its mark at the end, and any disk before it.
+	if bytes.HasPrefix(tail, []byte(vhdMark)) {
+		return virtual("VHD"), nil
+	}
 	return k, nil
 }
 
@@ -160,29 +163,31 @@ var cloops = []mark{
 	{11, "V4.0", Kind{Name: "cloop V4.0"}},
 }
 
+func packed(name, tool string) Kind {
+	return Kind{Name: name + " file", Hint: "unpack it first: " + tool}
+}
+
+func virtual(name string) Kind {
+	return Kind{Name: "a " + name + " disk image", Hint: "convert it first: qemu-img convert -O raw IN OUT"}
+}
+
+const vhdMark = "conectix"
+
 // noDisks are what people take for a disk image.
-var noDisks = func() []mark {
-	packed := func(name, tool string) Kind {
-		return Kind{Name: "a " + name + " file", Hint: "unpack it first: " + tool}
-	}
-	virtual := func(name string) Kind {
-		return Kind{Name: "a " + name + " disk image", Hint: "convert it first: qemu-img convert -O raw IN OUT"}
-	}
-	return []mark{
-		{0, "\x1f\x8b", packed("gzip", "gunzip")},
-		{0, "\xfd7zXZ\x00", packed("xz", "unxz")},
-		{0, "\x28\xb5\x2f\xfd", packed("zstd", "unzstd")},
-		{0, "BZh", packed("bzip2", "bunzip2")},
-		{0, "PK\x03\x04", packed("zip", "unzip")},
-		{0, "QFI\xfb", virtual("qcow2")},
-		{0, "KDMV", virtual("VMDK")},
-		{0, "COWD", virtual("VMDK")},
-		{0, "# Disk DescriptorFile", virtual("VMDK")},
-		{0x40, "\x7f\x10\xda\xbe", virtual("VDI")},
-		{0, "conectix", virtual("VHD")},
-		{0, "vhdxfile", virtual("VHD")},
-	}
-}()
+var noDisks = []mark{
+	{0, "\x1f\x8b", packed("a gzip", "gunzip")},
+	{0, "\xfd7zXZ\x00", packed("an xz", "unxz")},
+	{0, "\x28\xb5\x2f\xfd", packed("a zstd", "unzstd")},
+	{0, "BZh", packed("a bzip2", "bunzip2")},
+	{0, "PK\x03\x04", packed("a zip", "unzip")},
+	{0, "QFI\xfb", virtual("qcow2")},
+	{0, "KDMV", virtual("VMDK")},
+	{0, "COWD", virtual("VMDK")},
+	{0, "# Disk DescriptorFile", virtual("VMDK")},
+	{0x40, "\x7f\x10\xda\xbe", virtual("VDI")},
+	{0, vhdMark, virtual("VHD")},
+	{0, "vhdxfile", virtual("VHD")},
+}
 
 // extName names the member of the ext family in buf, by the features that it
 // needs (Linux, fs/ext4/ext4.h).
