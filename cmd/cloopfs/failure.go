@@ -12,6 +12,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/cloop"
 	"github.com/cloopfs/cloopfs/httpblock"
+	"github.com/cloopfs/cloopfs/internal/iso9660"
 )
 
 // Exit statuses, part of the contract with scripts.
@@ -65,13 +66,18 @@ func exitCode(err error) int {
 func sourceFailure(err error) error {
 	f := &failure{code: exitSource, err: err, hint: sourceHint(err)}
 	var notDisk *notDiskError
+	var notInside *notInsideError
 	switch {
 	case errors.As(err, &notDisk):
 		f.code, f.hint = exitImage, notDisk.kind.Hint
 		if notDisk.kind.Name == "" {
 			f.hint = "--format raw presents it as it is"
 		}
-	case errors.Is(err, cloop.ErrFormat), errors.Is(err, cloop.ErrUnsupported), errors.Is(err, cloop.ErrCorrupt):
+	case errors.As(err, &notInside):
+		f.hint = fmt.Sprintf("cloopfs info '%s' lists the images inside", notInside.outer)
+	case errors.Is(err, cloop.ErrUnsupported):
+		f.code, f.hint = exitImage, "unpack it with the tools that made it: the disk can be mounted as it is"
+	case errors.Is(err, cloop.ErrFormat), errors.Is(err, cloop.ErrCorrupt), errors.Is(err, iso9660.ErrFormat), errors.Is(err, iso9660.ErrDamaged):
 		f.code = exitImage
 	case errors.Is(err, httpblock.ErrOptions):
 		f.code = exitUsage

@@ -14,6 +14,7 @@ import (
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cloop"
 	"github.com/cloopfs/cloopfs/httpblock"
+	"github.com/cloopfs/cloopfs/internal/iso9660"
 	"github.com/cloopfs/cloopfs/localfile"
 )
 
@@ -73,6 +74,10 @@ func TestExitCode(t *testing.T) {
 		{"no image", source(cloop.ErrFormat), 3},
 		{"unsupported", source(cloop.ErrUnsupported), 3},
 		{"corrupt", source(cloop.ErrCorrupt), 3},
+		{"no ISO image", source(iso9660.ErrFormat), 3},
+		{"damaged ISO image", source(iso9660.ErrDamaged), 3},
+		{"not in the ISO image", source(iso9660.ErrNotFound), 4},
+		{"not a disk", source(&notDiskError{}), 3},
 		{"corrupt block", sourceFailure(&blockio.BlockError{Block: 7, Err: cloop.ErrCorrupt}), 3},
 		{"no ranges", source(httpblock.ErrNoRanges), 4},
 		{"changed", source(httpblock.ErrChanged), 4},

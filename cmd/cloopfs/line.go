@@ -80,6 +80,10 @@ func openSource(ctx context.Context, at location, opt sourceOptions, log *slog.L
 	extents, err := iso9660.Find(ctx, src, at.Inside)
 	if err != nil {
 		src.Close()
+		if errors.Is(err, iso9660.ErrNotFound) {
+			at.Inside = ""
+			err = &notInsideError{outer: at, err: err}
+		}
 		return nil, err
 	}
 	section, err := blockio.OpenSection(ctx, src, extents)
@@ -89,6 +93,16 @@ func openSource(ctx context.Context, at location, opt sourceOptions, log *slog.L
 	}
 	return inside{section, src}, nil
 }
+
+// notInsideError says that the image outer has no such file in it.
+type notInsideError struct {
+	outer location
+	err   error
+}
+
+func (e *notInsideError) Error() string { return e.err.Error() }
+
+func (e *notInsideError) Unwrap() error { return e.err }
 
 // inside is a file inside the image outer.
 type inside struct {

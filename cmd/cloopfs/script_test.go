@@ -2,15 +2,18 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"compress/zlib"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -22,6 +25,9 @@ import (
 	"github.com/cloopfs/cloopfs/cloop/clooptest"
 	"github.com/cloopfs/cloopfs/internal/testserver"
 )
+
+// fixtures holds what tests of several packages read.
+const fixtures = "../../testdata"
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"cloopfs": main, mount8Name: main})
@@ -35,6 +41,7 @@ func TestMain(m *testing.M) {
 //	rangeserver [knob...] file  serve file, see rangeserverCmd
 //	allocated max file...     the files' data takes at most max bytes
 //	files dir name...         the directory holds these files and no others
+//	unpack fixture file       unpack testdata/fixture.gz of the module
 //
 // and the condition [root].
 func TestScripts(t *testing.T) {
@@ -59,6 +66,7 @@ func TestScripts(t *testing.T) {
 			"rangeserver": rangeserverCmd,
 			"allocated":   allocatedCmd,
 			"files":       filesCmd,
+			"unpack":      unpackCmd,
 		},
 	})
 }
@@ -228,6 +236,20 @@ func filesCmd(ts *testscript.TestScript, _ bool, args []string) {
 	if want := args[1:]; strings.Join(got, " ") != strings.Join(want, " ") {
 		ts.Fatalf("got the files %q, want %q", got, want)
 	}
+}
+
+func unpackCmd(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: unpack fixture file")
+	}
+	packed, err := os.Open(filepath.Join(fixtures, args[0]+".gz"))
+	ts.Check(err)
+	defer packed.Close()
+	r, err := gzip.NewReader(packed)
+	ts.Check(err)
+	data, err := io.ReadAll(r)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), data, 0o666))
 }
 
 // TestTestDisk checks that what the scripts read is worth reading.

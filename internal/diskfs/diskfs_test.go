@@ -108,6 +108,22 @@ func TestFewRequests(t *testing.T) {
 	}
 }
 
+// What was read is kept for a while, not for ever.
+func TestFewAreKept(t *testing.T) {
+	src := source(10 * mib)
+	err := diskfs.Read(t.Context(), src, func(s backend.Storage) error {
+		for i := range int64(18) {
+			if _, err := s.ReadAt(make([]byte, 1), i%17*512<<10); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if n := len(src.Asked()); err != nil || n != 18 {
+		t.Errorf("%v; %d requests for 17 places and the first again, want 18", err, n)
+	}
+}
+
 func TestReadsAreBounded(t *testing.T) {
 	large := &blockiotest.Source{Data: make([]byte, 100*mib)}
 	for _, c := range []struct {
