@@ -179,3 +179,40 @@ func TestInsideISO(t *testing.T) {
 		t.Errorf("stderr is %q, want a hint", r.stderr)
 	}
 }
+
+// A file of more than 4 GiB, which ISO 9660 cuts into extents, is one.
+func TestLargeFileInISO(t *testing.T) {
+	const (
+		size = 4400 * mib
+		cut  = 4<<30 - 2048 // where xorriso begins a second extent
+	)
+	dir := t.TempDir()
+	tree, iso := filepath.Join(dir, "tree"), filepath.Join(dir, "k.iso")
+	if err := os.Mkdir(tree, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(tree, "large"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	marks := map[int64]string{0: "the start", cut - 5: "over the cut", 4<<30 - 5: "over 4 GiB", size - 7: "the end"}
+	for off, mark := range marks {
+		if _, err := f.WriteAt([]byte(mark), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(t, "xorriso", "-as", "mkisofs", "-quiet", "-o", iso, "-r", "-iso-level", "3", tree)
+	mnt := makeDir(t)
+	must(t, cloopfs, "mount", "--format", "raw", iso+"#large", mnt)
+	if got := strings.TrimSpace(must(t, "stat", "--format=%s", diskOf(mnt))); got != fmt.Sprint(size) {
+		t.Errorf("size %s, want %d", got, size)
+	}
+	for off, mark := range marks {
+		args := bufferedRead(diskOf(mnt), int(off), len(mark))
+		if got := must(t, args[0], args[1:]...); got != mark {
+			t.Errorf("at %d: %q, want %q", off, got, mark)
+		}
+	}
+	umount(t, mnt)
+}
