@@ -80,8 +80,8 @@ func TestSeenFromOutside(t *testing.T) {
 					t.Errorf("arguments are %q, want %q among them", args, want)
 				}
 			}
-			if got := sourceOf(dir); got != shown {
-				t.Errorf("/proc/mounts shows the source %q, want %q", got, shown)
+			if got := sourceOf(dir); got != url {
+				t.Errorf("/proc/mounts shows the source %q, want %q", got, url)
 			}
 			proc := "/proc/" + strconv.Itoa(pids[0])
 			for _, file := range []string{proc + "/cmdline", proc + "/environ", "/proc/mounts", log} {
