@@ -120,11 +120,11 @@ func TestMountErrors(t *testing.T) {
 		want     string // in the message
 		hint     bool
 	}{
-		{name: "unreachable server", url: "http://127.0.0.1:" + strconv.Itoa(freePort(t)) + "/disk.cloop", flags: []string{"--timeout", "1s"}, code: 4, want: "refused"},
-		{name: "unknown host", url: "http://host.invalid/disk.cloop", flags: []string{"--timeout", "1s"}, code: 4, want: "host.invalid"},
+		{name: "unreachable server", url: "http://127.0.0.1:" + strconv.Itoa(freePort(t)) + "/disk.cloop", flags: []string{"--timeout", "1s"}, code: 4, want: "refused", hint: true},
+		{name: "unknown host", url: "http://host.invalid/disk.cloop", flags: []string{"--timeout", "1s"}, code: 4, want: "host.invalid", hint: true},
 		{name: "hung server", image: s.image, config: testserver.Config{Hang: testserver.HangBeforeHeaders}, flags: []string{"--timeout", "1s"}, code: 4, want: "1s"},
-		{name: "404", image: nil, code: 4, want: "404"},
-		{name: "403", image: s.image, config: testserver.Config{StatusTimes: -1, Status: 403}, code: 4, want: "403"},
+		{name: "404", image: nil, code: 4, want: "404", hint: true},
+		{name: "403", image: s.image, config: testserver.Config{StatusTimes: -1, Status: 403}, code: 4, want: "403", hint: true},
 		{name: "503", image: s.image, config: testserver.Config{StatusTimes: -1, Status: 503}, flags: []string{"--timeout", "1s"}, code: 4, want: "503"},
 		{name: "no ranges", image: s.image, config: testserver.Config{IgnoreRange: true}, code: 4, want: "ignores Range requests", hint: true},
 		{name: "HTML", image: html, code: 3, want: "an HTML page", hint: true},
