@@ -6,13 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path"
 	"strings"
 
-	"github.com/diskfs/go-diskfs/backend"
-
 	"github.com/cloopfs/cloopfs/blockio"
-	"github.com/cloopfs/cloopfs/internal/diskfs"
+	"github.com/cloopfs/cloopfs/internal/window"
 )
 
 var (
@@ -139,14 +138,14 @@ func List(ctx context.Context, r blockio.ReaderAt) ([]File, error) {
 
 // read opens the file system in r for use.
 func read(ctx context.Context, r blockio.ReaderAt, use func(*volume) error) error {
-	err := diskfs.Read(ctx, r, func(s backend.Storage) error {
+	err := window.Read(ctx, r, func(s io.ReaderAt) error {
 		v, err := open(s, r.Size())
 		if err != nil {
 			return err
 		}
 		return use(v)
 	})
-	if errors.Is(err, diskfs.ErrDamaged) {
+	if errors.Is(err, window.ErrDamaged) {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return err

@@ -8,14 +8,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 
-	"github.com/diskfs/go-diskfs/backend"
 	"github.com/diskfs/go-diskfs/partition/gpt"
 	"github.com/diskfs/go-diskfs/partition/mbr"
 
 	"github.com/cloopfs/cloopfs/blockio"
-	"github.com/cloopfs/cloopfs/internal/diskfs"
+	"github.com/cloopfs/cloopfs/internal/window"
 )
 
 // ErrDamaged says that there is a table that contradicts itself.
@@ -54,19 +54,19 @@ func Read(ctx context.Context, disk blockio.ReaderAt) ([]Partition, error) {
 		return nil, nil
 	}
 	var found []Partition
-	err := diskfs.Read(ctx, disk, func(s backend.Storage) error {
-		table, err := mbr.Read(s, sectorSize, sectorSize)
+	err := window.Read(ctx, disk, func(r io.ReaderAt) error {
+		table, err := mbr.Read(storage{ReaderAt: r}, sectorSize, sectorSize)
 		if err != nil {
 			return nil // no table, but something else
 		}
 		if slices.ContainsFunc(table.Partitions, func(p *mbr.Partition) bool { return p.Type == typeProtective }) {
-			found, err = readGPT(s)
+			found, err = readGPT(r)
 			return err
 		}
 		found, err = readMBR(ctx, disk, table)
 		return err
 	})
-	if errors.Is(err, diskfs.ErrDamaged) {
+	if errors.Is(err, window.ErrDamaged) {
 		err = fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	found = slices.DeleteFunc(found, func(p Partition) bool {
@@ -101,8 +101,8 @@ func readLogical(ctx context.Context, disk blockio.ReaderAt, start int64, found 
 	at := start
 	for tables := 0; tables < maxLogical && at > 0 && at <= disk.Size()-sectorSize; tables++ {
 		var table *mbr.Table
-		err := diskfs.Read(ctx, blockio.Part(disk, at, disk.Size()-at), func(s backend.Storage) error {
-			table, _ = mbr.Read(s, sectorSize, sectorSize)
+		err := window.Read(ctx, blockio.Part(disk, at, disk.Size()-at), func(r io.ReaderAt) error {
+			table, _ = mbr.Read(storage{ReaderAt: r}, sectorSize, sectorSize)
 			return nil
 		})
 		if table == nil {
@@ -134,10 +134,10 @@ func extent(p *mbr.Partition, base int64) blockio.Extent {
 
 // readGPT returns the partitions of a GPT, of a disk with sectors of 512 bytes
 // or of 4 KiB.
-func readGPT(s backend.Storage) ([]Partition, error) {
+func readGPT(r io.ReaderAt) ([]Partition, error) {
 	for _, sector := range []int{512, 4096} {
 		header := make([]byte, 92)
-		if _, err := s.ReadAt(header, int64(sector)); err != nil {
+		if _, err := r.ReadAt(header, int64(sector)); err != nil {
 			return nil, err
 		}
 		if string(header[:8]) != "EFI PART" {
@@ -150,7 +150,7 @@ func readGPT(s backend.Storage) ([]Partition, error) {
 		if n := binary.LittleEndian.Uint32(header[84:]); n != entrySize {
 			return nil, fmt.Errorf("%w: entries of %d bytes", ErrDamaged, n)
 		}
-		table, err := gpt.Read(s, sector, sector)
+		table, err := gpt.Read(storage{ReaderAt: r}, sector, sector)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 		}

@@ -1,4 +1,4 @@
-package diskfs_test
+package window_test
 
 import (
 	"bytes"
@@ -9,11 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/diskfs/go-diskfs/backend"
-
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/blockio/blockiotest"
-	"github.com/cloopfs/cloopfs/internal/diskfs"
+	"github.com/cloopfs/cloopfs/internal/window"
 )
 
 const mib = 1 << 20
@@ -25,9 +23,9 @@ func source(n int) *blockiotest.Source {
 }
 
 // read runs parse and returns its error and the number of bytes asked for.
-func read(t *testing.T, src *blockiotest.Source, parse func(s backend.Storage) error) (asked int64, err error) {
+func read(t *testing.T, src *blockiotest.Source, parse func(s io.ReaderAt) error) (asked int64, err error) {
 	t.Helper()
-	err = diskfs.Read(t.Context(), src, parse)
+	err = window.Read(t.Context(), src, parse)
 	for _, r := range src.Asked() {
 		asked += r.Len
 	}
@@ -37,7 +35,7 @@ func read(t *testing.T, src *blockiotest.Source, parse func(s backend.Storage) e
 func TestReadsRightBytes(t *testing.T) {
 	src := source(3*mib + 77)
 	rnd := rand.New(rand.NewPCG(1, 2))
-	_, err := read(t, src, func(s backend.Storage) error {
+	_, err := read(t, src, func(s io.ReaderAt) error {
 		reads := []blockio.Extent{
 			{Off: 0, Len: 0},
 			{Off: 0, Len: 32 << 10},
@@ -83,7 +81,7 @@ func TestFewRequests(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			src := source(c.size)
-			err := diskfs.Read(t.Context(), src, func(s backend.Storage) error {
+			err := window.Read(t.Context(), src, func(s io.ReaderAt) error {
 				for i := range c.reads {
 					if _, err := s.ReadAt(make([]byte, 10), c.at(i)); err != nil {
 						return err
@@ -111,7 +109,7 @@ func TestFewRequests(t *testing.T) {
 // What was read is kept for a while, not for ever.
 func TestFewAreKept(t *testing.T) {
 	src := source(10 * mib)
-	err := diskfs.Read(t.Context(), src, func(s backend.Storage) error {
+	err := window.Read(t.Context(), src, func(s io.ReaderAt) error {
 		for i := range int64(18) {
 			if _, err := s.ReadAt(make([]byte, 1), i%17*512<<10); err != nil {
 				return err
@@ -128,37 +126,37 @@ func TestReadsAreBounded(t *testing.T) {
 	large := &blockiotest.Source{Data: make([]byte, 100*mib)}
 	for _, c := range []struct {
 		name  string
-		parse func(s backend.Storage) error
+		parse func(s io.ReaderAt) error
 	}{
-		{"too many bytes", func(s backend.Storage) error {
+		{"too many bytes", func(s io.ReaderAt) error {
 			for i := int64(0); ; i++ {
 				if _, err := s.ReadAt(make([]byte, 4*mib), i%25*4*mib); err != nil {
 					return err
 				}
 			}
 		}},
-		{"too many bytes, a few here and there", func(s backend.Storage) error {
+		{"too many bytes, a few here and there", func(s io.ReaderAt) error {
 			for i := int64(0); ; i++ {
 				if _, err := s.ReadAt(make([]byte, 1), i*12_345_678%(100*mib)); err != nil {
 					return err
 				}
 			}
 		}},
-		{"too many reads", func(s backend.Storage) error {
+		{"too many reads", func(s io.ReaderAt) error {
 			for {
 				if _, err := s.ReadAt(make([]byte, 1), 0); err != nil {
 					return err
 				}
 			}
 		}},
-		{"a read too large", func(s backend.Storage) error {
+		{"a read too large", func(s io.ReaderAt) error {
 			_, err := s.ReadAt(make([]byte, 4*mib+1), 0)
 			return err
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			asked, err := read(t, large, c.parse)
-			if !errors.Is(err, diskfs.ErrDamaged) || !strings.Contains(err.Error(), "too much to read") {
+			if !errors.Is(err, window.ErrDamaged) || !strings.Contains(err.Error(), "too much to read") {
 				t.Errorf("got %v, want ErrDamaged for too much to read", err)
 			}
 			if asked > 64*mib {
@@ -174,14 +172,14 @@ func TestOutOfRange(t *testing.T) {
 		n   int
 	}{{-1, 1}, {-1 << 63, 1}, {1000, 1}, {999, 2}, {0, 1001}, {1001, 0}, {1<<63 - 1, 1}} {
 		src := source(1000)
-		asked, err := read(t, src, func(s backend.Storage) error {
+		asked, err := read(t, src, func(s io.ReaderAt) error {
 			n, err := s.ReadAt(make([]byte, c.n), c.off)
 			if n != 0 || err == nil {
 				t.Errorf("ReadAt(%d bytes, %d) = %d, %v; want an error", c.n, c.off, n, err)
 			}
 			return err
 		})
-		if !errors.Is(err, diskfs.ErrDamaged) || asked != 0 {
+		if !errors.Is(err, window.ErrDamaged) || asked != 0 {
 			t.Errorf("%d bytes at %d: %v, %d bytes read; want ErrDamaged and none", c.n, c.off, err, asked)
 		}
 	}
@@ -195,31 +193,31 @@ func TestErrors(t *testing.T) {
 		src.Open = func(context.Context, blockio.Range, io.Reader) (io.Reader, error) { return nil, bad }
 		return src
 	}
-	fail := func(s backend.Storage) error { _, err := s.ReadAt(make([]byte, 1), 0); return err }
+	fail := func(s io.ReaderAt) error { _, err := s.ReadAt(make([]byte, 1), 0); return err }
 	for _, c := range []struct {
 		name  string
 		src   *blockiotest.Source
-		parse func(s backend.Storage) error
+		parse func(s io.ReaderAt) error
 		want  error // nil: none
 		not   error
 	}{
 		{"none", source(1000), fail, nil, nil},
-		{"the parser's", source(1000), func(backend.Storage) error { return own }, own, nil},
-		{"panic", source(1000), func(backend.Storage) error { panic("index out of range") }, diskfs.ErrDamaged, nil},
-		{"panic with an error", source(1000), func(backend.Storage) error { var p []byte; p[len(p)] = 1; return nil }, diskfs.ErrDamaged, nil},
-		{"the source's", failing(), fail, bad, diskfs.ErrDamaged},
-		{"the source's, replaced", failing(), func(s backend.Storage) error { _ = fail(s); return own }, bad, own},
-		{"the source's, ignored", failing(), func(s backend.Storage) error { _ = fail(s); return nil }, bad, nil},
-		{"the source's, then panic", failing(), func(s backend.Storage) error { _ = fail(s); panic("x") }, bad, diskfs.ErrDamaged},
-		{"the source's, then out of range", failing(), func(s backend.Storage) error {
+		{"the parser's", source(1000), func(io.ReaderAt) error { return own }, own, nil},
+		{"panic", source(1000), func(io.ReaderAt) error { panic("index out of range") }, window.ErrDamaged, nil},
+		{"panic with an error", source(1000), func(io.ReaderAt) error { var p []byte; p[len(p)] = 1; return nil }, window.ErrDamaged, nil},
+		{"the source's", failing(), fail, bad, window.ErrDamaged},
+		{"the source's, replaced", failing(), func(s io.ReaderAt) error { _ = fail(s); return own }, bad, own},
+		{"the source's, ignored", failing(), func(s io.ReaderAt) error { _ = fail(s); return nil }, bad, nil},
+		{"the source's, then panic", failing(), func(s io.ReaderAt) error { _ = fail(s); panic("x") }, bad, window.ErrDamaged},
+		{"the source's, then out of range", failing(), func(s io.ReaderAt) error {
 			_ = fail(s)
 			_, err := s.ReadAt(make([]byte, 1), 2000)
 			return err
-		}, bad, diskfs.ErrDamaged},
-		{"out of range, then the source's", failing(), func(s backend.Storage) error {
+		}, bad, window.ErrDamaged},
+		{"out of range, then the source's", failing(), func(s io.ReaderAt) error {
 			_, _ = s.ReadAt(make([]byte, 1), 2000)
 			return fail(s)
-		}, diskfs.ErrDamaged, bad},
+		}, window.ErrDamaged, bad},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := read(t, c.src, c.parse)
@@ -235,7 +233,7 @@ func TestContextEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	src := source(mib)
 	src.Open = func(ctx context.Context, _ blockio.Range, body io.Reader) (io.Reader, error) { return body, ctx.Err() }
-	err := diskfs.Read(ctx, src, func(s backend.Storage) error {
+	err := window.Read(ctx, src, func(s io.ReaderAt) error {
 		if _, err := s.ReadAt(make([]byte, 10), 0); err != nil {
 			return err
 		}
@@ -243,32 +241,7 @@ func TestContextEnds(t *testing.T) {
 		_, err := s.ReadAt(make([]byte, 10), 500_000)
 		return err
 	})
-	if !errors.Is(err, context.Canceled) || errors.Is(err, diskfs.ErrDamaged) {
+	if !errors.Is(err, context.Canceled) || errors.Is(err, window.ErrDamaged) {
 		t.Errorf("got %v, want the context's error", err)
-	}
-}
-
-// A parser can't write, and finds no size.
-func TestStorageIsForReading(t *testing.T) {
-	_, err := read(t, source(1000), func(s backend.Storage) error {
-		if _, err := s.Writable(); err == nil {
-			t.Error("Writable: no error")
-		}
-		if _, err := s.Sys(); err == nil {
-			t.Error("Sys: no error")
-		}
-		if _, err := s.Stat(); err == nil {
-			t.Error("Stat: no error")
-		}
-		if _, err := s.Seek(0, io.SeekEnd); err == nil {
-			t.Error("Seek: no error")
-		}
-		if n, err := s.Read(make([]byte, 1)); n != 0 || err == nil {
-			t.Error("Read: no error")
-		}
-		return s.Close()
-	})
-	if err != nil {
-		t.Error(err)
 	}
 }

@@ -1,19 +1,14 @@
-// Package diskfs puts parsers of what is on a disk, above all the library
-// go-diskfs, over a [blockio.ReaderAt]: few requests where they make many small
-// ones, an end to what a hostile image can make them read, and an error where one
-// would panic.
-package diskfs
+// Package window lets parsers read a distant image through windows that grow: few
+// requests where they make many small reads, an end to what a hostile image can
+// make them read, and an error where one would panic.
+package window
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"slices"
-
-	"github.com/diskfs/go-diskfs/backend"
 
 	"github.com/cloopfs/cloopfs/blockio"
 )
@@ -37,16 +32,16 @@ const (
 	perRead = 512
 )
 
-// Read calls parse with r as go-diskfs wants it. It returns parse's error, that
+// Read calls parse with r, for as long as ctx lasts. It returns parse's error, that
 // of r if one was the reason, or one that wraps ErrDamaged if parse panicked or
 // read too much.
-func Read(ctx context.Context, r blockio.ReaderAt, parse func(backend.Storage) error) (err error) {
-	s := &storage{ctx: ctx, r: r, left: budget, next: minWindow}
+func Read(ctx context.Context, r blockio.ReaderAt, parse func(io.ReaderAt) error) (err error) {
+	s := &reader{ctx: ctx, r: r, left: budget, next: minWindow}
 	defer func() {
 		p := recover()
 		switch {
 		case s.err != nil:
-			err = s.err // the library keeps the reason to itself
+			err = s.err // a library may have kept the reason to itself
 		case p != nil:
 			err = fmt.Errorf("%w: %v", ErrDamaged, p)
 		}
@@ -54,8 +49,8 @@ func Read(ctx context.Context, r blockio.ReaderAt, parse func(backend.Storage) e
 	return parse(s)
 }
 
-// storage is one call's view of r. It implements [backend.Storage].
-type storage struct {
+// reader is one call's view of r.
+type reader struct {
 	ctx     context.Context
 	r       blockio.ReaderAt
 	left    int64    // of the budget
@@ -70,7 +65,7 @@ type window struct {
 	data []byte
 }
 
-func (s *storage) ReadAt(p []byte, off int64) (int, error) {
+func (s *reader) ReadAt(p []byte, off int64) (int, error) {
 	n := int64(len(p))
 	s.left -= n + perRead
 	switch {
@@ -90,7 +85,7 @@ func (s *storage) ReadAt(p []byte, off int64) (int, error) {
 }
 
 // fail remembers the first reason for a failure.
-func (s *storage) fail(err error) error {
+func (s *reader) fail(err error) error {
 	if s.err == nil {
 		s.err = err
 	}
@@ -99,7 +94,7 @@ func (s *storage) fail(err error) error {
 
 // window returns one that holds the byte at off, and as many as it can of the n
 // wanted from there.
-func (s *storage) window(off, n int64) (window, error) {
+func (s *reader) window(off, n int64) (window, error) {
 	for _, w := range slices.Backward(s.windows) {
 		if off >= w.off && off < w.off+int64(len(w.data)) {
 			return w, nil
@@ -119,14 +114,3 @@ func (s *storage) window(off, n int64) (window, error) {
 	s.windows = append(s.windows, w)
 	return w, nil
 }
-
-// The rest of [backend.Storage] is not for readers. Without the size at the end
-// of a Seek the backup of a GPT is not looked for.
-
-func (s *storage) Read([]byte) (int, error)                { return 0, fs.ErrInvalid }
-func (s *storage) Close() error                            { return nil }
-func (s *storage) Stat() (fs.FileInfo, error)              { return nil, fs.ErrInvalid }
-func (s *storage) Seek(int64, int) (int64, error)          { return 0, fs.ErrInvalid }
-func (s *storage) Sys() (*os.File, error)                  { return nil, backend.ErrNotSuitable }
-func (s *storage) Writable() (backend.WritableFile, error) { return nil, backend.ErrIncorrectOpenMode }
-func (s *storage) Path() string                            { return "" }
