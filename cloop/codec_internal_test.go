@@ -86,31 +86,45 @@ func TestChecksums(t *testing.T) {
 	}
 }
 
-// FuzzDecode decodes anything with each codec. zlib is compared with the
-// standard library.
-func FuzzDecode(f *testing.F) {
-	for c, file := range samples {
-		stored, _ := sample(f, file)
-		f.Add(byte(c), stored)
-		f.Add(byte(c), stored[:len(stored)/2])
-	}
-	f.Fuzz(func(t *testing.T, c byte, stored []byte) {
-		if c >= byte(codecs) {
-			return
-		}
+func FuzzXZ(f *testing.F)  { fuzzCodec(f, codecXZ) }
+func FuzzLZ4(f *testing.F) { fuzzCodec(f, codecLZ4) }
+func FuzzLZO(f *testing.F) { fuzzCodec(f, codecLZO) }
+
+// FuzzZlib is compared with the standard library.
+func FuzzZlib(f *testing.F) {
+	addSamples(f, codecZlib)
+	f.Fuzz(func(t *testing.T, stored []byte) {
 		dst := make([]byte, 64<<10)
-		n, err := decoders[c](dst, stored)
-		if n < 0 || n > len(dst) {
-			t.Fatalf("%d bytes of %d", n, len(dst))
-		}
-		if codec(c) != codecZlib {
-			return
-		}
+		n, err := inflate(dst, stored)
 		want, wantErr := reference(stored, len(dst))
 		if (err == nil) != (wantErr == nil) || err == nil && !bytes.Equal(dst[:n], want) {
 			t.Errorf("%d bytes, %v; the standard library: %d bytes, %v", n, err, len(want), wantErr)
 		}
 	})
+}
+
+// fuzzCodec decodes anything to blocks of two sizes, and looks for what was
+// written beyond.
+func fuzzCodec(f *testing.F, c codec) {
+	addSamples(f, c)
+	f.Fuzz(func(t *testing.T, stored []byte) {
+		buf := make([]byte, 64<<10+8)
+		for _, size := range []int{64 << 10, 512} {
+			guard := buf[size : size+8 : size+8]
+			copy(guard, "unharmed")
+			n, err := decoders[c](buf[:size:size], stored)
+			if n < 0 || n > size || string(guard) != "unharmed" {
+				t.Errorf("%d bytes of %d, %v; beyond them %q", n, size, err, guard)
+			}
+		}
+	})
+}
+
+// addSamples adds what the reference encoder has made of blocks of 64 KiB.
+func addSamples(f *testing.F, c codec) {
+	stored, _ := sample(f, samples[c])
+	f.Add(stored)
+	f.Add(stored[:len(stored)/2])
 }
 
 // reference decodes a zlib stream with the standard library, to at most limit bytes.
