@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -75,24 +76,8 @@ func TestImageConforms(t *testing.T) {
 }
 
 func TestRealImages(t *testing.T) {
-	const (
-		small = "cfd4964087569294b0d993de1a12fe683f5aca2f934a46c95e59483d10688fb9"
-		tiny  = "b3cf414fe7698d45332dc3809b9a670d5d0313ec6813745999ed8b93f2893cde"
-		odd   = "a22a615ee016a792d22848b73841f6c683a47695523ec73406cb765f3d65d96d"
-	)
-	for file, want := range map[string]string{
-		"v2-64k-zlib9.cloop":      small,
-		"v2-128k-7zip.cloop":      small,
-		"v2-64k-odd.cloop":        "6e8945feb55e6796ad558cd77eb5a5501469fde10c91553dc8657e412161be51",
-		"v4-zlib.cloop":           tiny,
-		"v4-stored.cloop":         tiny,
-		"v4-xz.cloop":             tiny,
-		"v4-lz4.cloop":            tiny,
-		"v4-lzo.cloop":            tiny,
-		"v4-last-xz.cloop":        tiny,
-		"v4-mixed-odd.cloop":      odd,
-		"v4-last-mixed-odd.cloop": odd,
-	} {
+	for line := range strings.Lines(string(testdata(t, "disks.sha256"))) {
+		want, file, _ := strings.Cut(strings.TrimSpace(line), "  ")
 		t.Run(file, func(t *testing.T) {
 			im := openImage(t, &blockiotest.Source{Data: testdata(t, file)}, 2)
 			disk := make([]byte, im.Size())
