@@ -216,6 +216,8 @@ func TestMountUsage(t *testing.T) {
 		{[]string{"mount", "--uid", "root", url, dir}, "uid"},
 		{[]string{"mount", "--connections", "0", url, dir}, "--connections"},
 		{[]string{"mount", "--log-level", "loud", url, dir}, "--log-level"},
+		{[]string{"mount", "--partition", "-1", url, dir}, "--partition"},
+		{[]string{"mount", "--format", "qcow2", url, dir}, "--format"},
 		{[]string{"mount", "-v", "-q", url, dir}, "exclude"},
 		{[]string{"mount", "ftp://127.0.0.1/disk.cloop", dir}, "not an http or https URL"},
 		{[]string{"mount", "http:///disk.cloop", dir}, "not an http or https URL"},
