@@ -1,7 +1,9 @@
 package fusefs
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -75,8 +77,7 @@ func (r *root) showPartitions(ctx context.Context) error {
 func (r *root) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
 	if strings.HasPrefix(name, partitionPrefix) {
 		if err := r.showPartitions(ctx); err != nil {
-			r.disk.complain("partition table not read", "error", err)
-			return nil, errno.From(err)
+			return nil, r.tableFailed(err)
 		}
 	}
 	child := r.GetChild(name)
@@ -89,11 +90,29 @@ func (r *root) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs
 	return child, 0
 }
 
-// Opendir waits for the table, so that the listing is complete. If the table
-// can't be read there is the disk to be listed still.
-func (r *root) Opendir(ctx context.Context) syscall.Errno {
+// Readdir waits for the table, so that the listing is complete. If the table
+// can't be read there is the disk to be listed still. Opening the directory, as
+// df(1) does, waits for nothing.
+func (r *root) Readdir(ctx context.Context) (fs.DirStream, syscall.Errno) {
 	if err := r.showPartitions(ctx); err != nil {
+		if e := r.tableFailed(err); e == syscall.EINTR {
+			return nil, e
+		}
+	}
+	var list []fuse.DirEntry
+	for name, child := range r.Children() {
+		list = append(list, fuse.DirEntry{Name: name, Mode: child.Mode(), Ino: child.StableAttr().Ino})
+	}
+	slices.SortFunc(list, func(a, b fuse.DirEntry) int { return cmp.Compare(a.Ino, b.Ino) })
+	return fs.NewListDirStream(list), 0
+}
+
+// tableFailed logs that the table could not be read, unless the reason is that
+// who wanted it gave up.
+func (r *root) tableFailed(err error) syscall.Errno {
+	e := errno.From(err)
+	if e != syscall.EINTR {
 		r.disk.complain("partition table not read", "error", err)
 	}
-	return 0
+	return e
 }

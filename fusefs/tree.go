@@ -61,7 +61,7 @@ var (
 	_ = fs.NodeGetattrer((*root)(nil))
 	_ = fs.NodeStatfser((*root)(nil))
 	_ = fs.NodeLookuper((*root)(nil))
-	_ = fs.NodeOpendirer((*root)(nil))
+	_ = fs.NodeReaddirer((*root)(nil))
 )
 
 // OnAdd hangs disk.img into the directory.
