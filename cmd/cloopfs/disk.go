@@ -36,29 +36,24 @@ func partitionFiles(disk blockio.ReaderAt) func(context.Context) ([]fusefs.Parti
 func (o *mountOptions) onePartition(ctx context.Context, l *line) (blockio.ReaderAt, error) {
 	if o.Line.Timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(o.Line.Timeout))
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(o.Line.Timeout)+time.Second) // as in openLine
 		defer cancel()
 	}
-	return findPartition(ctx, l.disk, o.Partition)
-}
-
-// findPartition returns partition number n of disk as a disk.
-func findPartition(ctx context.Context, disk blockio.ReaderAt, n int) (blockio.ReaderAt, error) {
-	table, err := partition.Read(ctx, disk)
-	if errors.Is(err, partition.ErrDamaged) {
-		return nil, &failure{code: exitImage, err: err}
-	}
+	table, err := partition.Read(ctx, l.disk)
 	if err != nil {
-		return nil, sourceFailure(err)
+		return nil, sourceFailure(fmt.Errorf("open %s: %w", l.at, err))
 	}
 	var numbers []string
 	for _, p := range table {
-		if p.Number == n {
-			return blockio.Part(disk, p.Off, p.Len), nil
+		if p.Number == o.Partition {
+			return blockio.Part(l.disk, p.Off, p.Len), nil
 		}
 		numbers = append(numbers, strconv.Itoa(p.Number))
 	}
-	f := &failure{code: exitImage, err: fmt.Errorf("no partition %d", n), hint: "the disk has no partition table"}
+	f := &failure{
+		code: exitImage, err: fmt.Errorf("open %s: no partition %d", l.at, o.Partition),
+		hint: "the disk has no partition table",
+	}
 	if len(numbers) > 0 {
 		f.hint = "the disk's partitions are " + strings.Join(numbers, ", ")
 	}

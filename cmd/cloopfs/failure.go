@@ -13,6 +13,7 @@ import (
 	"github.com/cloopfs/cloopfs/cloop"
 	"github.com/cloopfs/cloopfs/httpblock"
 	"github.com/cloopfs/cloopfs/internal/iso9660"
+	"github.com/cloopfs/cloopfs/internal/partition"
 )
 
 // Exit statuses, part of the contract with scripts.
@@ -77,7 +78,8 @@ func sourceFailure(err error) error {
 		f.hint = fmt.Sprintf("cloopfs info '%s' lists the images inside", notInside.outer)
 	case errors.Is(err, cloop.ErrUnsupported):
 		f.code, f.hint = exitImage, "unpack it with the tools that made it: the disk can be mounted as it is"
-	case errors.Is(err, cloop.ErrFormat), errors.Is(err, cloop.ErrCorrupt), errors.Is(err, iso9660.ErrFormat), errors.Is(err, iso9660.ErrDamaged):
+	case errors.Is(err, cloop.ErrFormat), errors.Is(err, cloop.ErrCorrupt), errors.Is(err, iso9660.ErrFormat), errors.Is(err, iso9660.ErrDamaged),
+		errors.Is(err, partition.ErrDamaged):
 		f.code = exitImage
 	case errors.Is(err, httpblock.ErrOptions):
 		f.code = exitUsage
