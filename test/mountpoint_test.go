@@ -186,7 +186,7 @@ func mountinfo() [][]string {
 func sourceOf(dir string) string {
 	for _, fields := range mountinfo() {
 		if fields[4] == dir {
-			return fields[slices.Index(fields, "-")+2]
+			return strings.ReplaceAll(fields[slices.Index(fields, "-")+2], `\043`, "#")
 		}
 	}
 	return ""
