@@ -55,17 +55,20 @@ func TestImageInISO(t *testing.T) {
 	for server, web := range map[string]webServer{"nginx": nginx, "lighttpd": lighttpd} {
 		t.Run(server, func(t *testing.T) {
 			url := web.start(t, filepath.Dir(d.iso)) + "/" + filepath.Base(d.iso)
-			for _, inside := range []string{"#KNOPPIX/KNOPPIX", "#knoppix/Knoppix", "#/KNOPPIX/%4bNOPPIX"} {
+			for _, inside := range []string{"#knoppix/Knoppix", "#/KNOPPIX/%4bNOPPIX"} {
 				dir := mount(t, url+inside)
 				if got := sourceOf(dir); !strings.EqualFold(got, url+"#KNOPPIX/KNOPPIX") {
 					t.Errorf("/proc/mounts shows the source %q", got)
 				}
-				got := must(t, "sh", "-c", `sha256sum <"$1"; sha256sum <"$2"`, "sh", diskOf(dir), d.raw)
-				if a, b, _ := strings.Cut(strings.TrimSpace(got), "\n"); a != b {
-					t.Errorf("%s: sha256 of disk.img is %s, want %s", inside, a, b)
-				}
+				must(t, "cmp", "--bytes=1M", diskOf(dir), d.raw)
 				umount(t, dir)
 			}
+			dir := mount(t, url+"#KNOPPIX/KNOPPIX")
+			got := must(t, "sh", "-c", `sha256sum <"$1"; sha256sum <"$2"`, "sh", diskOf(dir), d.raw)
+			if a, b, _ := strings.Cut(strings.TrimSpace(got), "\n"); a != b {
+				t.Errorf("sha256 of disk.img is %s, want %s", a, b)
+			}
+			umount(t, dir)
 		})
 	}
 	t.Run("bytes", func(t *testing.T) {
