@@ -1,0 +1,113 @@
+//go:build integration
+
+package test
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// bootMark is what the system on the test's live disc prints when all is well.
+const bootMark = "LIVE-SYSTEM-IS-WELL"
+
+// liveISO is the path of a live disc: isolinux, Debian's kernel for virtual
+// machines, and an initial file system that compares the files on the disc with
+// what they were.
+var liveISO = sync.OnceValues(func() (string, error) {
+	dir, err := filepath.Abs(fixtures)
+	if err != nil {
+		return "", err
+	}
+	kernel, iso := filepath.Join(dir, "cloud-kernel"), filepath.Join(dir, "live.iso")
+	if err := command("mkdir", "-p", dir); err != nil {
+		return "", err
+	}
+	unlock, err := lock(filepath.Join(dir, "lock"))
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	return iso, chain(
+		step{kernel, func(out string) error { return command("sh", "-e", "-c", kernelScript, "sh", out) }},
+		step{iso, func(out string) error { return command("sh", "-e", "-c", liveScript, "sh", out, kernel, bootMark) }},
+	)
+})
+
+// kernelScript unpacks the kernel package. To install it would rebuild the
+// machine's own initial file systems.
+const kernelScript = `
+	download() {
+		package=$(apt-cache depends --important linux-image-cloud-amd64 | sed -n 's/.*Depends: //p')
+		(cd "$1" && apt-get download -q "$package")
+	}
+	mkdir "$1"
+	download "$1" || { apt-get update -q; download "$1"; }
+	dpkg -x "$1"/*.deb "$1"
+	rm "$1"/*.deb`
+
+// liveScript makes the ISO file $1 from the kernel in $2; $3 is the mark.
+const liveScript = `
+	work=$(mktemp -d)
+	trap 'rm -rf "$work"' EXIT
+	root=$work/root
+	initrd=$work/initrd
+	mkdir -p "$root/isolinux" "$root/live" "$initrd/bin" "$initrd/dev" "$initrd/proc" "$initrd/cd"
+	head -c 4M /dev/urandom >"$root/live/a file of noise"
+	seq 200000 >"$root/live/numbers"
+	(cd "$root" && sha256sum live/*) >"$initrd/sums"
+
+	cp /bin/busybox "$initrd/bin/"
+	n=10
+	for module in scsi_common scsi_mod libata ata_piix cdrom sr_mod isofs; do
+		cp "$(find "$2/lib/modules" -name $module.ko)" "$initrd/$n-$module.ko"
+		n=$((n + 1))
+	done
+	cat >"$initrd/init" <<-END
+		#!/bin/busybox sh
+		/bin/busybox --install -s /bin
+		export PATH=/bin
+		mount -t proc proc /proc
+		mount -t devtmpfs dev /dev
+		for module in /*.ko; do insmod \$module; done
+		for i in \$(seq 100); do test -b /dev/sr0 && break; sleep 0.1; done
+		mount -t iso9660 -o ro /dev/sr0 /cd
+		cd /cd && sha256sum -c /sums && echo $3
+		echo o >/proc/sysrq-trigger
+		sleep 100
+	END
+	chmod +x "$initrd/init"
+	(cd "$initrd" && find . | busybox cpio -o -H newc | gzip -1) >"$root/live/initrd"
+
+	cp "$2"/boot/vmlinuz-* "$root/live/linux"
+	cp /usr/lib/ISOLINUX/isolinux.bin /usr/lib/syslinux/modules/bios/ldlinux.c32 "$root/isolinux/"
+	cat >"$root/isolinux/isolinux.cfg" <<-END
+		DEFAULT live
+		LABEL live
+			LINUX /live/linux
+			INITRD /live/initrd
+			APPEND console=ttyS0 quiet panic=1
+	END
+	xorriso -as mkisofs -quiet -r -J -iso-level 3 -b isolinux/isolinux.bin -c isolinux/boot.cat \
+		-no-emul-boot -boot-load-size 4 -boot-info-table -o "$1" "$root"`
+
+// A live system boots from an ISO file on a web server as from one beside it, and
+// reads from it what it should.
+func TestLiveSystemBoots(t *testing.T) {
+	iso, err := liveISO()
+	if err != nil {
+		t.Fatalf("make the test disc: %v", err)
+	}
+	dir := mount(t, nginx.start(t, filepath.Dir(iso))+"/"+filepath.Base(iso))
+	// It ends by itself; one that does not is ended for the sake of what it has said.
+	guest := start(t, "timeout", "100", "qemu-system-x86_64", "-cpu", "max", "-m", "512", "-nographic", "-no-reboot", "-nic", "none",
+		"-drive", fmt.Sprintf("file=%s,format=raw,media=cdrom,readonly=on", diskOf(dir)), "-boot", "d")
+	if r := guest.result(t); r.code != 0 || !strings.Contains(r.stdout, bootMark) {
+		t.Errorf("guest: exit status %d, without the mark %s: %q, %q", r.code, bootMark, r.stdout, r.stderr)
+	}
+	server := statusOf(t, dir).Servers[0]
+	t.Logf("%d bytes in %d requests, of an ISO file of %d", server.Bytes, server.Requests, sizeOf(t, iso))
+	umount(t, dir)
+}
