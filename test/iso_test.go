@@ -148,6 +148,49 @@ func TestInfoOfISO(t *testing.T) {
 	}
 }
 
+// info costs at most four requests beyond those for finding the index, but for
+// one more for each logical partition, which only the one before it locates.
+func TestInfoRequests(t *testing.T) {
+	const (
+		head    = 1 // of a cloop image
+		headEnd = 2 // of a disk: cloop's index may be at the end
+		inside  = 4 // a disc's two sorts of directories, and the head
+		logical = 3
+	)
+	d, gpt, mbr := needDisc(t), needDisk(t, gptDisk), needDisk(t, mbrDisk)
+	tests := []struct {
+		name, image, inside string
+		most                int
+		content             string
+	}{
+		{"file system", need(t, small).image, "", head + 4, "ext4"},
+		{"GPT", gpt.image, "", head + 4, "GPT"},
+		{"MBR", mbr.image, "", head + logical + 4, "MBR"},
+		{"raw file system", need(t, small).raw, "", headEnd + 4, "ext4"},
+		{"raw GPT", gpt.raw, "", headEnd + 4, "GPT"},
+		{"raw MBR", mbr.raw, "", headEnd + logical + 4, "MBR"},
+		{"ISO", d.iso, "", headEnd + 4, "ISO 9660"},
+		{"image in ISO", d.iso, "#KNOPPIX/KNOPPIX", inside + 4, "unknown"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			srv, url := serve(t, nil)
+			if err := srv.AddFile("disk.cloop", test.image); err != nil {
+				t.Fatal(err)
+			}
+			out := must(t, cloopfs, "info", url+test.inside)
+			if !strings.Contains(out, test.content) {
+				t.Errorf("info prints %q, want %q in it", out, test.content)
+			}
+			st := srv.Stats()
+			t.Logf("%d requests, %d bytes: %v", st.Requests, st.Bytes, st.Ranges)
+			if st.Requests > test.most {
+				t.Errorf("%d requests, want at most %d: %v", st.Requests, test.most, st.Ranges)
+			}
+		})
+	}
+}
+
 // A file of more than 4 GiB lies in several extents of an ISO file. It is read
 // right at its start, where one extent ends and the next begins, and at its end.
 func TestLargeFileInISO(t *testing.T) {

@@ -36,7 +36,7 @@ func (o *mountOptions) firstContact(ctx context.Context, l *line, disk blockio.R
 	}
 	r.Disk = c
 	if l.kind.Name == signature.ISO9660 && o.Source.Inside == "" && o.Partition == 0 {
-		if files, err := iso9660.List(ctx, l.source); err == nil {
+		if files, err := iso9660.List(ctx, l.start); err == nil {
 			if images := imagesAmong(files); len(images) > 0 {
 				r.Inside = o.Source.of(images[0].Path)
 			}

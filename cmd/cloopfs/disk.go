@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -72,7 +73,34 @@ func (l *line) contents(ctx context.Context) (contents, error) {
 	if l.kind.Name == "" {
 		return examine(ctx, l.disk, signature.Kind{})
 	}
-	return examine(ctx, l.source, l.kind) // the source has read some of it
+	return examine(ctx, l.start, l.kind)
+}
+
+// startSize is how many bytes hold what there is to know of most disks: a
+// partition table, the directories of a disc.
+const startSize = 256 << 10
+
+// diskStart is a disk whose first startSize bytes are read in one request, when
+// the first of them are wanted. It is not safe for concurrent use.
+type diskStart struct {
+	blockio.ReaderAt
+	start []byte // nil: not read yet
+}
+
+// ReadAtContext reads bytes of the disk.
+func (d *diskStart) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
+	size := min(d.Size(), startSize)
+	if off < 0 || off > size-int64(len(p)) {
+		return d.ReaderAt.ReadAtContext(ctx, p, off)
+	}
+	if d.start == nil {
+		buf := make([]byte, size)
+		if n, err := d.ReaderAt.ReadAtContext(ctx, buf, 0); err != nil && (err != io.EOF || n < len(buf)) {
+			return 0, err
+		}
+		d.start = buf
+	}
+	return copy(p, d.start[off:]), nil
 }
 
 // examine finds out what is on a disk, unless kind says that much.

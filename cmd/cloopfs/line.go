@@ -27,6 +27,7 @@ type line struct {
 	disk   *cloop.Image
 	index  *cloop.Index
 	kind   signature.Kind // of a raw image, as far as that was looked at
+	start  *diskStart     // of a raw image, for whoever takes a closer look
 }
 
 // source is the image's bytes, wherever they are.
@@ -59,6 +60,7 @@ func openLine(ctx context.Context, at location, opt sourceOptions, memory int64,
 		return fail(err)
 	}
 	l := &line{at: at, source: src, http: remote(src), index: index, kind: kind}
+	l.start = &diskStart{ReaderAt: src}
 	l.fetch = fetch.New(src, index, fetch.Options{Requests: opt.Connections})
 	l.memory = cache.NewMemory(memory, index.BlockSize())
 	l.disk = cloop.NewImage(index, l.fetch, l.memory)
