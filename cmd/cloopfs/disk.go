@@ -129,7 +129,10 @@ func (c contents) String() string {
 		s += " " + c.Kind.Name
 	}
 	if c.tabled() {
-		s += fmt.Sprintf(" with %d partitions", len(c.Partitions))
+		s += fmt.Sprintf(" with %d partition", len(c.Partitions))
+		if len(c.Partitions) != 1 {
+			s += "s"
+		}
 	}
 	return s
 }

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/internal/iso9660"
+	"github.com/cloopfs/cloopfs/internal/partition"
+	"github.com/cloopfs/cloopfs/internal/signature"
+)
+
+// parts are partitions of these sizes, numbered from 1.
+func parts(sizes ...int64) []partition.Partition {
+	var list []partition.Partition
+	for i, size := range sizes {
+		list = append(list, partition.Partition{Number: i + 1, Extent: blockio.Extent{Off: 1 << 20, Len: size}})
+	}
+	return list
+}
+
+func diskKind(name string) signature.Kind { return signature.Kind{Name: name, Disk: true} }
+
+// announced are disks, and what a person hears of them.
+var announced = []struct {
+	name  string
+	disk  contents
+	words string // the disk in a few words
+	next  string // the file of it that can be mounted; "" if there is none
+}{
+	{"file system", contents{Size: 2 << 30, Kind: diskKind("ext4")}, "2 GiB ext4", "disk.img"},
+	{"unknown", contents{Size: 1000}, "1000 B", ""},
+	{"no disk", contents{Size: 4 << 10, Kind: signature.Kind{Name: "a gzip file"}}, "4 KiB", ""},
+	{"ISO", contents{Size: 700 << 20, Kind: diskKind(signature.ISO9660)}, "700 MiB ISO 9660", "disk.img"},
+	{"ISO with a table", contents{Size: 700 << 20, Kind: diskKind(signature.ISO9660), Partitions: parts(5)}, "700 MiB ISO 9660", "disk.img"},
+	{"GPT", contents{Size: 8 << 30, Kind: diskKind(signature.GPT), Partitions: parts(1<<20, 4<<30, 1<<30)}, "8 GiB GPT with 3 partitions", "disk.img.p2"},
+	{"one partition", contents{Size: 8 << 30, Kind: diskKind(signature.MBR), Partitions: parts(1 << 30)}, "8 GiB MBR with 1 partition", "disk.img.p1"},
+	{"equal partitions", contents{Size: 8 << 30, Kind: diskKind(signature.MBR), Partitions: parts(1<<30, 1<<30)}, "8 GiB MBR with 2 partitions", "disk.img.p1"},
+	{"empty table", contents{Size: 8 << 30, Kind: diskKind(signature.MBR)}, "8 GiB MBR with 0 partitions", ""},
+	{"LUKS", contents{Size: 1 << 30, Kind: diskKind(signature.LUKS)}, "1 GiB LUKS", ""},
+	{"LVM", contents{Size: 1 << 30, Kind: diskKind(signature.LVM)}, "1 GiB LVM", ""},
+	{"swap", contents{Size: 1 << 30, Kind: diskKind(signature.Swap)}, "1 GiB swap", ""},
+}
+
+func TestAnnounce(t *testing.T) {
+	for _, c := range announced {
+		t.Run(c.name, func(t *testing.T) {
+			if got := c.disk.String(); got != c.words {
+				t.Errorf("in a few words: %q, want %q", got, c.words)
+			}
+			want := "cloopfs: mounted at /m: disk.img, " + c.words + "\n"
+			if c.next != "" {
+				want += "cloopfs: hint: sudo mount -o loop,ro /m/" + c.next + " /mnt\n"
+			}
+			if os.Geteuid() == 0 {
+				want = strings.Replace(want, "sudo ", "", 1)
+			}
+			var out bytes.Buffer
+			announce(&out, mountOptions{Mountpoint: "/m", Describe: true, AllowOther: true}, readiness{Disk: c.disk})
+			if lost := c.disk.lost(); lost > 0 {
+				want = "cloopfs: the disk's size is no multiple of 512: its last 488 bytes can't be read through a loop device\n" + want
+			}
+			if diff := cmp.Diff(want, out.String()); diff != "" {
+				t.Errorf("for a person (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestAnnounceInside(t *testing.T) {
+	var out bytes.Buffer
+	announce(&out, mountOptions{Mountpoint: "/m", Describe: true}, readiness{
+		Disk: contents{Size: 512}, Inside: "http://host/k.iso#KNOPPIX/KNOPPIX",
+	})
+	want := "cloopfs: mounted at /m: disk.img, 512 B\n" +
+		"cloopfs: hint: to mount the system inside: cloopfs mount 'http://host/k.iso#KNOPPIX/KNOPPIX' DIR\n"
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// A script hears of nothing but what is wrong.
+func TestAnnounceToScript(t *testing.T) {
+	for size, want := range map[int64]string{
+		1024: "",
+		1034: "cloopfs: the disk's size is no multiple of 512: its last 10 bytes can't be read through a loop device\n",
+	} {
+		var out bytes.Buffer
+		announce(&out, mountOptions{Mountpoint: "/m"}, readiness{
+			Disk: contents{Size: size, Kind: diskKind("ext4")}, Inside: "k.iso#KNOPPIX/KNOPPIX",
+		})
+		if got := out.String(); got != want {
+			t.Errorf("%d bytes: %q, want %q", size, got, want)
+		}
+	}
+}
+
+func TestImagesAmong(t *testing.T) {
+	file := func(path string, size int64) iso9660.File {
+		return iso9660.File{Path: path, Extents: []blockio.Extent{{Off: 1 << 20, Len: size}}}
+	}
+	const large = 1 << 30
+	tests := []struct {
+		name  string
+		files []iso9660.File
+		want  []string
+	}{
+		{"KNOPPIX", []iso9660.File{
+			file("boot/isolinux/linux", 5<<20), file("KNOPPIX/KNOPPIX", 2*large), file("KNOPPIX/KNOPPIX1", large),
+			file("KNOPPIX/knoppix-cheatcodes.txt", 1<<20), file("index.html", 70<<10),
+		}, []string{"KNOPPIX/KNOPPIX", "KNOPPIX/KNOPPIX1"}},
+		{"the largest first", []iso9660.File{
+			file("KNOPPIX/KNOPPIX2", 5), file("KNOPPIX/KNOPPIX1", large), file("KNOPPIX/KNOPPIX", 2*large),
+		}, []string{"KNOPPIX/KNOPPIX", "KNOPPIX/KNOPPIX1"}},
+		{"names of others", []iso9660.File{
+			file("live/filesystem.squashfs", large), file("LiveOS/squashfs.img", large), file("arch/x86_64/airootfs.sfs", large),
+			file("a/rootfs.erofs", large), file("casper/minimal.squashfs", large), file("k.CLOOP", large), file("LiveOS/rootfs.img", large),
+		}, []string{
+			"live/filesystem.squashfs", "LiveOS/squashfs.img", "arch/x86_64/airootfs.sfs",
+			"a/rootfs.erofs", "casper/minimal.squashfs", "k.CLOOP", "LiveOS/rootfs.img",
+		}},
+		{"too small", []iso9660.File{file("KNOPPIX/KNOPPIX", minImage-1)}, nil},
+		{"just large enough", []iso9660.File{file("KNOPPIX/KNOPPIX", minImage)}, []string{"KNOPPIX/KNOPPIX"}},
+		{"names that only look alike", []iso9660.File{
+			file("boot/minirt.gz", large), file("KNOPPIX.txt", large), file("efi.img", large), file("KNOPPIX/knoppixx", large), file("cloop", large),
+		}, nil},
+		{"several extents", []iso9660.File{
+			{Path: "KNOPPIX/KNOPPIX1", Extents: []blockio.Extent{{Off: 0, Len: large}, {Off: large, Len: large}}},
+			file("KNOPPIX/KNOPPIX", large),
+		}, []string{"KNOPPIX/KNOPPIX1", "KNOPPIX/KNOPPIX"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			var got []string
+			for _, f := range imagesAmong(test.files) {
+				got = append(got, f.Path)
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
