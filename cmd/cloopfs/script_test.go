@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"compress/zlib"
+	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
@@ -38,7 +39,9 @@ func TestMain(m *testing.M) {
 //	exits N program args...   run it; its exit status must be N
 //	mkdisk file               write a disk of 1,000,000 bytes, data and zeros
 //	mkcloop [flags] disk file write the V2.0 image of a disk, see mkcloopCmd
+//	mkparts disk parts.img    write a disk with an MBR and a copy of disk in both its partitions
 //	rangeserver [knob...] file  serve file, see rangeserverCmd
+//	requests N                the servers got N requests since the last time
 //	allocated max file...     the files' data takes at most max bytes
 //	files dir name...         the directory holds these files and no others
 //	unpack fixture file       unpack testdata/fixture.gz of the module
@@ -50,6 +53,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
+			env.Values[requestsKey{}] = new(atomic.Int64)
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // a program with the race detector sleeps for a second when it ends
 			return nil
 		},
@@ -63,7 +67,9 @@ func TestScripts(t *testing.T) {
 			"exits":       exitsCmd,
 			"mkdisk":      mkdiskCmd,
 			"mkcloop":     mkcloopCmd,
+			"mkparts":     mkpartsCmd,
 			"rangeserver": rangeserverCmd,
+			"requests":    requestsCmd,
 			"allocated":   allocatedCmd,
 			"files":       filesCmd,
 			"unpack":      unpackCmd,
@@ -194,7 +200,9 @@ func rangeserverCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	ts.Check(srv.AddFile(name, ts.MkAbs(name)))
 	var requests atomic.Int64
+	counted := ts.Value(requestsKey{}).(*atomic.Int64)
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		counted.Add(1)
 		if requests.Add(1) == *after+1 {
 			srv.Set(func(now *testserver.Config) { *now = c })
 		}
@@ -206,6 +214,43 @@ func rangeserverCmd(ts *testscript.TestScript, _ bool, args []string) {
 	})
 	ts.Setenv("HOST", strings.TrimPrefix(front.URL, "http://"))
 	ts.Setenv("URL", front.URL+"/"+name)
+}
+
+// requestsKey is for the number of requests that a script's servers have got
+// since the last look at it.
+type requestsKey struct{}
+
+func requestsCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: requests N")
+	}
+	want, err := strconv.ParseInt(args[0], 10, 64)
+	ts.Check(err)
+	if got := ts.Value(requestsKey{}).(*atomic.Int64).Swap(0); got != want {
+		ts.Fatalf("got %d requests, want %d", got, want)
+	}
+}
+
+// mkpartsCmd writes a disk with two partitions and some space behind them.
+func mkpartsCmd(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: mkparts disk parts.img")
+	}
+	content, err := os.ReadFile(ts.MkAbs(args[0]))
+	ts.Check(err)
+	const first, sector, linux = 128, 512, 0x83
+	sectors := (len(content) + sector - 1) / sector
+	disk := make([]byte, (first+2*sectors+1000)*sector)
+	for i := range 2 {
+		at := first + i*sectors
+		copy(disk[at*sector:], content)
+		entry := disk[446+16*i:]
+		entry[4] = linux
+		binary.LittleEndian.PutUint32(entry[8:], uint32(at))
+		binary.LittleEndian.PutUint32(entry[12:], uint32(sectors))
+	}
+	disk[510], disk[511] = 0x55, 0xaa
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), disk, 0o666))
 }
 
 func allocatedCmd(ts *testscript.TestScript, _ bool, args []string) {

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/moby/sys/mountinfo"
 )
 
 func TestResolve(t *testing.T) {
@@ -75,5 +77,24 @@ func TestUsersOfAPath(t *testing.T) {
 	}
 	if users := (Mount{Point: dir + "/hel"}).Users(); len(users) != 0 {
 		t.Errorf("Users() of a name that only starts alike = %v", users)
+	}
+}
+
+func TestDescribe(t *testing.T) {
+	tests := []struct {
+		options string
+		owner   int
+	}{
+		{"rw,user_id=0,group_id=0,default_permissions", 0},
+		{"rw,user_id=1000,group_id=100,default_permissions,allow_other", 1000},
+		{"rw,group_id=1000,user_id=65534", 65534},
+		{"rw", 0},
+	}
+	for _, test := range tests {
+		info := &mountinfo.Info{Mountpoint: "/media/image", Major: 0, Minor: 42, FSType: FSType, VFSOptions: test.options}
+		want := Mount{Point: "/media/image", Device: 42, Owner: test.owner}
+		if got := describe(info); got != want {
+			t.Errorf("describe of a mount with %s = %+v, want %+v", test.options, got, want)
+		}
 	}
 }
