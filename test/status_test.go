@@ -355,6 +355,10 @@ func TestStatusOfStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
+	waitFor(t, "every thread is stopped", func() bool {
+		states := must(t, "ps", "-L", "-o", "state=", "-p", strconv.Itoa(pid))
+		return strings.Trim(states, "T\n") == ""
+	})
 	p := start(t, cloopfs, "status", dir)
 	if !p.endsWithin(10 * time.Second) {
 		t.Fatal("status waits for a process that is stopped")
