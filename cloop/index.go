@@ -30,9 +30,8 @@ const (
 // Index is the header and index of an image. It implements [blockio.Extents].
 //
 // The index is read in pages, when they are needed: that of a disk of 1 TB has
-// 134 MB. The first loads are of a page each and each load is twice as large as
-// the one before, so that a few blocks cost little and a whole disk few
-// requests. An entry is checked when it is used, so that a bad one makes bad no
+// 134 MB. The first load is of a page and each is twice as large as the one before,
+// so that a few blocks cost little and a whole disk few requests. An entry is checked when it is used, so that a bad one makes bad no
 // more than its block.
 type Index struct {
 	header
@@ -41,6 +40,7 @@ type Index struct {
 	// loading is held by who reads pages.
 	loading chan struct{}
 	load    int64 // pages to read next time; guarded by loading
+	next    int64 // the page behind those read last; guarded by loading
 
 	// mu guards the field below.
 	mu    sync.Mutex
@@ -167,12 +167,19 @@ func (ix *Index) page(ctx context.Context, k int64) ([]uint64, error) {
 		return page, nil
 	}
 	first := k * pageEntries
-	last := min(first+ix.load*pageEntries, ix.blocks)
+	last := min(first+ix.missing(k)*pageEntries, ix.blocks)
 	raw := make([]byte, entrySize*(last-first+1))
 	if err := ix.read(ctx, raw, ix.index+entrySize*first); err != nil {
 		return nil, fmt.Errorf("read index: %w", err)
 	}
-	ix.load = min(2*ix.load, maxLoad)
+	// Of an index that fits into memory everything is soon wanted; of a larger
+	// one what follows, if that is how it is read.
+	if ix.blocks <= maxPages*pageEntries || k == ix.next {
+		ix.load = min(2*ix.load, maxLoad)
+	} else {
+		ix.load = 1
+	}
+	ix.next = (last + pageEntries - 1) / pageEntries
 	entries := make([]uint64, len(raw)/entrySize)
 	for i := range entries {
 		entries[i] = binary.BigEndian.Uint64(raw[entrySize*i:])
@@ -198,6 +205,17 @@ func (ix *Index) read(ctx context.Context, p []byte, off int64) error {
 		err = nil
 	}
 	return err
+}
+
+// missing is how many pages from k on are to be read: up to the next that is here.
+func (ix *Index) missing(k int64) int64 {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	n := int64(1)
+	for n < ix.load && !ix.pages.Contains(k+n) {
+		n++
+	}
+	return n
 }
 
 func (ix *Index) cached(k int64) ([]uint64, bool) {

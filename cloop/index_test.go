@@ -218,6 +218,16 @@ func TestHugeIndex(t *testing.T) {
 		if src.reads > 50 {
 			t.Errorf("%d reads for a million blocks, want at most 50", src.reads)
 		}
+		// Blocks here and there cost a page each.
+		src.reads, src.bytes = 0, 0
+		for n := int64(1 << 21); n < 1<<24; n += 1<<17 + 1 {
+			if _, err := ix.Extent(t.Context(), n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if most := int64(src.reads)*8*513 + 256<<10; src.bytes > most {
+			t.Errorf("%d bytes in %d reads for blocks far apart, want at most %d", src.bytes, src.reads, most)
+		}
 		runtime.GC()
 		runtime.ReadMemStats(&after)
 		if d := int64(after.HeapAlloc) - int64(before.HeapAlloc); d > 8<<20 {

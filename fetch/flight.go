@@ -43,7 +43,6 @@ func (s *Scheduler) fly(r *request) {
 	s.active--
 	for _, b := range r.blocks {
 		if b.finished() {
-			s.stats[r.rng.Class].Bytes += b.ext.Len
 			s.keepLocked(b)
 		}
 	}
@@ -67,6 +66,9 @@ func (s *Scheduler) receive(r *request) error {
 			return err
 		}
 		b.stored = stored
+		s.mu.Lock()
+		s.stats[r.rng.Class].Bytes += b.ext.Len
+		s.mu.Unlock()
 		close(b.done)
 	}
 	return nil

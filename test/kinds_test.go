@@ -175,7 +175,7 @@ func TestInsideISO(t *testing.T) {
 	must(t, cloopfs, "verify", file+"#KNOPPIX/KNOPPIX")
 	r := run(t, cloopfs, "mount", file+"#KNOPPIX/KNOPPIX2", makeDir(t))
 	checkFailure(t, r, 4, "KNOPPIX/KNOPPIX2: no such file in the ISO 9660 image")
-	if !strings.Contains(r.stderr, "cloopfs: hint: cloopfs info '"+file+"' lists the images inside\n") {
+	if !strings.Contains(r.stderr, "cloopfs: hint: cloopfs info "+file+" lists the images inside\n") {
 		t.Errorf("stderr is %q, want a hint", r.stderr)
 	}
 }

@@ -54,11 +54,14 @@ func TestSecretsOfAMount(t *testing.T) {
 		{"netrc", srv.URL, []string{"--netrc"}, "Basic Z2VoZWltNTpnZWhlaW02"},
 	}
 	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
+		check := func(t *testing.T, foreground bool) {
 			refuse.Store(false)
 			dir, log := makeDir(t), filepath.Join(t.TempDir(), "log")
-			r := run(t, cloopfs, append(append([]string{"mount", "-v", "--log-file", log}, test.args...), test.url, dir)...)
-			if r.code != 0 || r.stderr != "" {
+			args := append(append([]string{"mount", "-v", "--log-file", log}, test.args...), test.url, dir)
+			if foreground {
+				start(t, cloopfs, append(args, "--foreground")...)
+				waitFor(t, "the mount", func() bool { return mounted(dir) })
+			} else if r := run(t, cloopfs, args...); r.code != 0 || r.stderr != "" {
 				t.Fatalf("mount: %v, want success without a word", r)
 			}
 			if got := (*seen.Load()).Get("Authorization"); got != test.want {
@@ -83,11 +86,13 @@ func TestSecretsOfAMount(t *testing.T) {
 				}
 			}
 			umount(t, dir)
-			r = run(t, cloopfs, append(append([]string{"mount", "-v"}, test.args...), test.url, dir)...)
+			r := run(t, cloopfs, append(append([]string{"mount", "-v"}, test.args...), test.url, dir)...)
 			if r.code != 4 || !strings.Contains(r.stderr, "403") || strings.Contains(r.stderr, "geheim") {
 				t.Errorf("mount of what is refused: %v, want exit status 4 and no secret", r)
 			}
 			waitFor(t, "end of the process", func() bool { return len(daemons("")) == 0 })
-		})
+		}
+		t.Run(test.name, func(t *testing.T) { check(t, false) })
+		t.Run(test.name+", foreground", func(t *testing.T) { check(t, true) })
 	}
 }

@@ -49,17 +49,17 @@ func (o *mountOptions) firstContact(ctx context.Context, l *line, disk blockio.R
 // is wrong with it.
 func announce(w io.Writer, o mountOptions, r readiness) {
 	if n := r.Disk.lost(); n > 0 {
-		fmt.Fprintf(w, "cloopfs: the disk's size is no multiple of %d: its last %d bytes can't be read through a loop device\n", sectorSize, n)
+		say(w, "the disk's size is no multiple of %d: its last %d bytes can't be read through a loop device", sectorSize, n)
 	}
 	if !o.Describe {
 		return
 	}
-	fmt.Fprintf(w, "cloopfs: mounted at %s: %s, %s\n", o.Mountpoint, fusefs.DiskName, r.Disk)
+	say(w, "mounted at %s: %s, %s", o.Mountpoint, fusefs.DiskName, r.Disk)
 	if hint := o.nextStep(r.Disk); hint != "" {
-		fmt.Fprintf(w, "cloopfs: hint: %s\n", hint)
+		say(w, "hint: %s", hint)
 	}
 	if r.Inside != "" {
-		fmt.Fprintf(w, "cloopfs: hint: to mount the system inside: cloopfs mount '%s' DIR\n", r.Inside)
+		say(w, "hint: to mount the system inside: cloopfs mount %s DIR", quote(r.Inside))
 	}
 }
 
@@ -76,9 +76,9 @@ func (o *mountOptions) nextStep(disk contents) string {
 	}
 	switch {
 	case os.Geteuid() == 0:
-		return fmt.Sprintf("mount -o loop,ro %s /mnt", file)
+		return fmt.Sprintf("mount -o loop,ro %s /mnt", quote(file))
 	case o.AllowOther:
-		return fmt.Sprintf("sudo mount -o loop,ro %s /mnt", file)
+		return fmt.Sprintf("sudo mount -o loop,ro %s /mnt", quote(file))
 	}
 	return "root can't loop-mount it without --allow-other"
 }

@@ -199,32 +199,31 @@ func (in *imageInfo) addImages(ctx context.Context, l *line) error {
 // print writes the report for people.
 func (in *imageInfo) print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row := func(name, format string, args ...any) { fmt.Fprintf(t, name+"\t"+format+"\n", args...) }
-	row("source", "%s", in.Source)
+	row(t, "source", "%s", in.Source)
 	format := in.Format
 	if in.HeaderLast {
 		format += ", header last"
 	}
-	row("format", "%s", format)
-	row("image", "%s", exactSize(in.ImageSize))
-	row("disk", "%s", exactSize(in.DiskSize))
+	row(t, "format", "%s", format)
+	row(t, "image", "%s", exactSize(in.ImageSize))
+	row(t, "disk", "%s", exactSize(in.DiskSize))
 	if in.Blocks > 0 {
-		row("blocks", "%d of %s", in.Blocks, formatSize(int64(in.BlockSize)))
-		row("ratio", "%.2f", in.Ratio)
+		row(t, "blocks", "%d of %s", in.Blocks, formatSize(int64(in.BlockSize)))
+		row(t, "ratio", "%.2f", in.Ratio)
 	}
 	for _, c := range in.Codecs {
-		row("codec", "%s: %d blocks, %s", c.Codec, c.Blocks, formatSize(c.Stored))
+		row(t, "codec", "%s: %d blocks, %s", c.Codec, c.Blocks, formatSize(c.Stored))
 	}
-	row("content", "%s", orUnknown(in.Content))
+	row(t, "content", "%s", orUnknown(in.Content))
 	if n := in.DiskSize % sectorSize; n > 0 {
-		row("size", "no multiple of %d: a loop device leaves out the last %d bytes", sectorSize, n)
+		row(t, "size", "no multiple of %d: a loop device leaves out the last %d bytes", sectorSize, n)
 	}
 	for _, p := range in.Partitions {
-		row("partition", "%d: %s at %d, %s", p.Number, formatSize(p.Size), p.Offset, orUnknown(p.Content))
+		row(t, "partition", "%d: %s at %d, %s", p.Number, formatSize(p.Size), p.Offset, orUnknown(p.Content))
 	}
 	for _, i := range in.Images {
-		row("inside", "%s: %s, %s", i.Path, formatSize(i.Size), orUnknown(i.Content))
-		row("", "cloopfs mount '%s' DIR", i.Source)
+		row(t, "inside", "%s: %s, %s", i.Path, formatSize(i.Size), orUnknown(i.Content))
+		row(t, "", "cloopfs mount %s DIR", quote(i.Source))
 	}
 	return t.Flush()
 }

@@ -2,10 +2,8 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -62,11 +60,11 @@ a partition table there are also disk.img.p1, disk.img.p2 and so on.`,
 				return err
 			}
 			if cleared {
-				fmt.Fprintf(cmd.ErrOrStderr(), "cloopfs: cleared a dead mount at %s\n", o.Mountpoint)
+				say(cmd.ErrOrStderr(), "cleared a dead mount at %s", o.Mountpoint)
 			}
 			o.Describe = isTerminal(cmd.ErrOrStderr())
 			if foreground {
-				return mountForeground(cmd.Context(), o, cmd.ErrOrStderr())
+				return mountForeground(backgroundArgs(cmd.Flags(), o), o)
 			}
 			return mountBackground(cmd.Context(), backgroundArgs(cmd.Flags(), o), o, cmd.ErrOrStderr())
 		},
@@ -175,7 +173,7 @@ func (o *mountOptions) checkMountpoint() (cleared bool, err error) {
 	}
 	if found {
 		if alive(m) {
-			return fail(errors.New("already a cloopfs mount"), "cloopfs umount "+o.Mountpoint)
+			return fail(errors.New("already a cloopfs mount"), "cloopfs umount "+quote(o.Mountpoint))
 		}
 		if err := m.Unmount(true); err != nil {
 			return fail(fmt.Errorf("clear a dead mount: %w", err), "")
@@ -185,7 +183,7 @@ func (o *mountOptions) checkMountpoint() (cleared bool, err error) {
 	info, err := os.Stat(o.Mountpoint)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return fail(errors.New("no such directory"), "mkdir "+o.Mountpoint)
+		return fail(errors.New("no such directory"), "mkdir "+quote(o.Mountpoint))
 	case err != nil:
 		return fail(withoutPath(err), "")
 	case !info.IsDir():
@@ -223,13 +221,4 @@ func mountFailure(err error) error {
 		f.hint = "install the package fuse3"
 	}
 	return f
-}
-
-// mountForeground serves the mount until it is unmounted.
-func mountForeground(ctx context.Context, o mountOptions, stderr io.Writer) error {
-	log, err := o.Log.open(stderr)
-	if err != nil {
-		return err
-	}
-	return serveMount(ctx, o, log, func(r readiness) { announce(stderr, o, r) })
 }

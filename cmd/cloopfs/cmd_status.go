@@ -88,7 +88,7 @@ func ask(list []mounts.Mount) (reports []mountReport, failed []*failure) {
 		if err != nil {
 			f := &failure{code: exitFailure, err: fmt.Errorf("status of %s: its process does not answer: %w", m.Point, err)}
 			if !alive(m) {
-				f.err, f.hint = fmt.Errorf("status of %s: its process is gone", m.Point), "cloopfs umount "+m.Point
+				f.err, f.hint = fmt.Errorf("status of %s: its process is gone", m.Point), "cloopfs umount "+quote(m.Point)
 			}
 			failed = append(failed, f)
 			continue
@@ -126,30 +126,29 @@ func printReports(w io.Writer, reports []mountReport, why bool) error {
 }
 
 func (r *mountReport) print(w io.Writer, why bool) {
-	row := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
-	row("mountpoint", "%s", r.Mountpoint)
-	row("source", "%s", r.Source)
-	row("disk", "%s", exactSize(r.DiskSize))
-	row("mounted", "%s, process %d", r.Since.Local().Format(time.DateTime), r.PID)
+	row(w, "mountpoint", "%s", r.Mountpoint)
+	row(w, "source", "%s", r.Source)
+	row(w, "disk", "%s", exactSize(r.DiskSize))
+	row(w, "mounted", "%s, process %d", r.Since.Local().Format(time.DateTime), r.PID)
 	for _, s := range r.Servers {
 		state := "ok"
 		if !s.OK {
 			state = "failing"
 		}
-		row("server", "%s: %s, %d requests, %d failed", s.URL, state, s.Requests, s.Failed)
+		row(w, "server", "%s: %s, %d requests, %d failed", s.URL, state, s.Requests, s.Failed)
 		if s.LastErrorAt != nil {
-			row("", "last error %s: %s", s.LastErrorAt.Local().Format(time.DateTime), s.LastError)
+			row(w, "", "last error %s: %s", s.LastErrorAt.Local().Format(time.DateTime), s.LastError)
 		}
 	}
-	row("fetched", "%s in %d requests", formatSize(r.Fetched.Bytes), r.Fetched.Requests)
+	row(w, "fetched", "%s in %d requests", formatSize(r.Fetched.Bytes), r.Fetched.Requests)
 	if why {
 		for _, c := range r.Causes {
-			row("", "%s: %s in %d requests, %s of it used", c.Cause, formatSize(c.Bytes), c.Requests, formatSize(c.Used))
+			row(w, "", "%s: %s in %d requests, %s of it used", c.Cause, formatSize(c.Bytes), c.Requests, formatSize(c.Used))
 		}
 	}
-	row("memory", "%d blocks, %s; %d found there, %d loaded", r.Memory.Blocks, formatSize(r.Memory.Bytes), r.Memory.Hits, r.Memory.Loads)
-	row("reads", "%d, %s; %d waiting, %d failed", r.Reads.Count, formatSize(r.Reads.Bytes), r.Reads.Waiting, r.Reads.Errors)
+	row(w, "memory", "%d blocks, %s; %d found there, %d loaded", r.Memory.Blocks, formatSize(r.Memory.Bytes), r.Memory.Hits, r.Memory.Loads)
+	row(w, "reads", "%d, %s; %d waiting, %d failed", r.Reads.Count, formatSize(r.Reads.Bytes), r.Reads.Waiting, r.Reads.Errors)
 	if r.Reads.LastErrorAt != nil {
-		row("", "last error %s: %s", r.Reads.LastErrorAt.Local().Format(time.DateTime), r.Reads.LastError)
+		row(w, "", "last error %s: %s", r.Reads.LastErrorAt.Local().Format(time.DateTime), r.Reads.LastError)
 	}
 }

@@ -95,7 +95,7 @@ func umount(cmd *cobra.Command, path string, lazy, force bool) error {
 func busy(m mounts.Mount, fail func(error, string) error) error {
 	users := m.Users()
 	if len(users) == 0 {
-		return fail(mounts.ErrBusy, "cloopfs umount --lazy "+m.Point)
+		return fail(mounts.ErrBusy, "cloopfs umount --lazy "+quote(m.Point))
 	}
 	u := users[0]
 	return fail(fmt.Errorf("%s is in use by %s", u.Path, u.Name), u.Hint)

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
-	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -75,7 +73,7 @@ func sourceFailure(err error) error {
 			f.hint = "--format raw presents it as it is"
 		}
 	case errors.As(err, &notInside):
-		f.hint = fmt.Sprintf("cloopfs info '%s' lists the images inside", notInside.outer)
+		f.hint = fmt.Sprintf("cloopfs info %s lists the images inside", quote(notInside.outer.String()))
 	case errors.Is(err, cloop.ErrUnsupported):
 		f.code, f.hint = exitImage, "unpack it with the tools that made it: the disk can be mounted as it is"
 	case errors.Is(err, cloop.ErrFormat), errors.Is(err, cloop.ErrCorrupt), errors.Is(err, iso9660.ErrFormat), errors.Is(err, iso9660.ErrDamaged),
@@ -89,24 +87,9 @@ func sourceFailure(err error) error {
 
 // report prints err as users see errors.
 func report(w io.Writer, err error) {
-	fmt.Fprintf(w, "cloopfs: %s\n", oneLine(err.Error()))
+	say(w, "%s", err.Error())
 	var f *failure
 	if errors.As(err, &f) && f.hint != "" {
-		fmt.Fprintf(w, "cloopfs: hint: %s\n", f.hint)
+		say(w, "hint: %s", f.hint)
 	}
-}
-
-// oneLine keeps a message in one line of readable length, whatever a server put
-// into it.
-func oneLine(s string) string {
-	const most = 1000
-	if len(s) > most {
-		s = s[:most] + "..."
-	}
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, s)
 }

@@ -84,8 +84,8 @@ func faults(t *testing.T, image []byte) []fault {
 	short := []string{"--timeout", "1s"}
 	const gaveUp, checkURL, later = "gave up after 1s: ", "check the URL", "try again; publish new images under new names"
 	return []fault{
-		{name: "range ignored", serve: whole, says: `server ignores Range requests \(answered 200 to bytes=0-8191\)`, hint: "download the file and mount it locally, or use a mirror that supports Range requests"},
-		{name: "range ignored later", after: 1, serve: whole, says: `server ignores Range requests \(answered 200 to bytes=\d+-\d+\)`, hint: "download the file and mount it locally, or use a mirror that supports Range requests"},
+		{name: "range ignored", serve: whole, says: `server ignores Range requests \(answered 200 to bytes=0-8191\)`, hint: "download the file and mount it locally, or use a mirror that supports ranges"},
+		{name: "range ignored later", after: 1, serve: whole, says: `server ignores Range requests \(answered 200 to bytes=\d+-\d+\)`, hint: "download the file and mount it locally, or use a mirror that supports ranges"},
 		{name: "another file as a whole", after: 1, serve: func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("ETag", `"b"`)
 			whole(w, r)

@@ -21,7 +21,7 @@ func sourceHint(err error) string {
 	var cert *tls.CertificateVerificationError
 	switch {
 	case errors.Is(err, httpblock.ErrNoRanges):
-		return "download the file and mount it locally, or use a mirror that supports Range requests"
+		return "download the file and mount it locally, or use a mirror that supports ranges"
 	case errors.Is(err, httpblock.ErrChanged), errors.Is(err, localfile.ErrChanged):
 		return "try again; publish new images under new names"
 	case errors.Is(err, httpblock.ErrEncoded):

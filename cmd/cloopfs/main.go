@@ -22,6 +22,9 @@ func main() {
 	if inBackground() {
 		os.Exit(runBackground(ctx))
 	}
+	if inForeground() {
+		os.Exit(runForeground(ctx))
+	}
 	if fromMount8(os.Args) {
 		os.Exit(mount8Status(run(ctx, newMount8Cmd(), os.Args[1:], os.Stdout, os.Stderr)))
 	}
@@ -33,7 +36,11 @@ func run(ctx context.Context, root *cobra.Command, args []string, stdout, stderr
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	return finish(ctx, root.ExecuteContext(ctx), stderr)
+}
+
+// finish says why the program failed, if it did, and returns its exit status.
+func finish(ctx context.Context, err error, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}

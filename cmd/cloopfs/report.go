@@ -127,10 +127,15 @@ func (l *line) servers() []serverReport {
 	}}
 }
 
-// causes divides what was fetched from servers by the reason. What was not for
-// blocks was for opening: header, index, directories.
+// causes divides what was fetched from servers by the reason. What was neither
+// for blocks nor in vain was for opening: header, index, directories.
 func (l *line) causes(all fetchReport) []causeReport {
 	opening := causeReport{Cause: "index", Requests: all.Requests, Bytes: all.Bytes}
+	retry := causeReport{Cause: "retry"}
+	for _, s := range l.servers() {
+		retry.Requests += s.Failed
+	}
+	opening.Requests -= retry.Requests
 	list := []causeReport{} // an empty list in JSON too
 	for class, s := range l.fetch.Stats() {
 		opening.Requests -= s.Requests
@@ -144,5 +149,8 @@ func (l *line) causes(all fetchReport) []causeReport {
 	}
 	opening.Requests, opening.Bytes = max(0, opening.Requests), max(0, opening.Bytes)
 	opening.Used = opening.Bytes
+	if retry.Requests > 0 {
+		list = append(list, retry)
+	}
 	return append([]causeReport{opening}, list...)
 }

@@ -17,6 +17,7 @@ type location struct {
 	Path   string // of a file of this machine
 	Inside string // path of a file in the ISO 9660 image that is there; empty means the image itself
 	Typed  string // Inside as it was given, escaped or not
+	File   string // the URL of Path, if it was given so
 }
 
 // parseSource takes a SOURCE apart.
@@ -37,7 +38,10 @@ func parseSource(arg string) (location, error) {
 	base, typed, _ := strings.Cut(arg, "#")
 	l := location{Inside: strings.Trim(u.Fragment, "/"), Typed: typed}
 	if u.Scheme == "file" && (u.Host == "" || u.Host == "localhost") {
-		l.Path = u.Path
+		if u.RawQuery != "" || u.ForceQuery {
+			return fail(errors.New("a file has no query"))
+		}
+		l.Path, l.File = u.Path, base
 		return l, nil
 	}
 	if err := httpblock.CheckURL(arg); err != nil {
@@ -76,6 +80,9 @@ func (l location) String() string {
 // mounted is what /proc/mounts shows: the SOURCE as given, so that mount(8) knows
 // its line of fstab again, but for credentials and query.
 func (l location) mounted() string {
+	if l.File != "" {
+		return l.File + l.fragment()
+	}
 	u, err := url.Parse(l.URL)
 	if l.URL == "" || err != nil {
 		return l.String()
@@ -100,8 +107,12 @@ func (l location) fragment() string {
 	return "#" + l.Typed
 }
 
-// of is a SOURCE for a file inside l, as it may be shown.
+// of is a SOURCE for a file inside l, as it may be shown: what can't be shown of
+// l is left to who reads it.
 func (l location) of(inside string) string {
+	if u, err := url.Parse(l.URL); err != nil || u.User != nil || u.RawQuery != "" {
+		return "SOURCE#" + (&url.URL{Fragment: inside}).EscapedFragment()
+	}
 	l.Inside, l.Typed = inside, (&url.URL{Fragment: inside}).EscapedFragment()
 	return l.String()
 }

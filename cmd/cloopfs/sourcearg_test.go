@@ -34,8 +34,11 @@ func TestParseSource(t *testing.T) {
 			shown: "http://h/k.iso?token#A", mounted: "http://h/k.iso#A",
 		},
 		{arg: "https://h/k.iso?geheim#a@b", url: "https://h/k.iso?geheim", inside: "a@b", shown: "https://h/k.iso#..."},
-		{arg: "file:///d/k.iso#A", path: "/d/k.iso", inside: "A", shown: "/d/k.iso#A"},
-		{arg: "file://localhost/d/a%20b.iso#a%20b", path: "/d/a b.iso", inside: "a b", shown: "/d/a b.iso#a%20b"},
+		{arg: "file:///d/k.iso#A", path: "/d/k.iso", inside: "A", shown: "/d/k.iso#A", mounted: "file:///d/k.iso#A"},
+		{
+			arg: "file://localhost/d/a%20b.iso#a%20b", path: "/d/a b.iso", inside: "a b",
+			shown: "/d/a b.iso#a%20b", mounted: "file://localhost/d/a%20b.iso#a%20b",
+		},
 		{arg: "k.iso", path: "k.iso", shown: "k.iso"},
 		{arg: "k.iso#A/B", path: "k.iso", inside: "A/B", shown: "k.iso#A/B"},
 		{arg: "k.iso#a%20b", path: "k.iso", inside: "a b", shown: "k.iso#a%20b"},
