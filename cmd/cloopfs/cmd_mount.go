@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/cloopfs/cloopfs/internal/control"
 	"github.com/cloopfs/cloopfs/internal/mounts"
@@ -219,6 +220,8 @@ func mountFailure(err error) error {
 		f.hint = "modprobe fuse"
 	} else if _, statErr := os.Stat("/bin/fusermount3"); os.Geteuid() != 0 && statErr != nil {
 		f.hint = "install the package fuse3"
+	} else if unix.Access("/dev/fuse", unix.R_OK|unix.W_OK) != nil {
+		f.hint = "every user has to be allowed to read and write /dev/fuse: chmod 666 /dev/fuse"
 	}
 	return f
 }
