@@ -111,32 +111,82 @@ func (ix *Index) entry(ctx context.Context, n int64) (blockio.Extent, codec, err
 	if n < 0 || n >= ix.blocks {
 		return blockio.Extent{}, 0, fmt.Errorf("block %d of %d", n, ix.blocks)
 	}
+	ext, c, bad, err := ix.locate(ctx, n)
+	switch {
+	case err != nil:
+		return blockio.Extent{}, 0, err
+	case bad != "":
+		return blockio.Extent{}, 0, ix.entryError(n, ext, c, bad)
+	}
+	return ext, c, nil
+}
+
+// What may be wrong with an entry.
+const (
+	startsEarly  = "starts inside the header or index"
+	endsFirst    = "ends before its start"
+	endsLate     = "ends behind the end of the blocks (cut off?)"
+	tooLarge     = "has too many bytes for a block"
+	unknownCodec = "has an unknown codec"
+)
+
+// locate is entry for n in range. What is wrong with the entry is one of the
+// constants above, and no error yet: Stats may meet millions of them.
+func (ix *Index) locate(ctx context.Context, n int64) (ext blockio.Extent, c codec, bad string, err error) {
 	if ix.raw {
 		off := n * rawBlockSize
-		return blockio.Extent{Off: off, Len: min(rawBlockSize, ix.disk-off)}, codecStored, nil
+		return blockio.Extent{Off: off, Len: min(rawBlockSize, ix.disk-off)}, codecStored, "", nil
 	}
 	page, err := ix.page(ctx, n/pageEntries)
 	if err != nil {
-		return blockio.Extent{}, 0, err
+		return blockio.Extent{}, 0, "", err
 	}
 	off, c := ix.split(page[n%pageEntries])
 	end, _ := ix.split(page[n%pageEntries+1])
-	corrupt := func(format string, args ...any) (blockio.Extent, codec, error) {
-		return blockio.Extent{}, 0, fmt.Errorf("%w: block %d "+format, append([]any{ErrCorrupt, n}, args...)...)
-	}
 	switch {
 	case off < ix.data.Off:
-		return corrupt("starts at %d, inside the header or index", off)
+		bad = startsEarly
 	case off > end:
-		return corrupt("ends at %d, before its start at %d", end, off)
+		bad = endsFirst
 	case end > ix.data.End():
-		return corrupt("ends at %d, but the blocks end at %d (cut off?)", end, ix.data.End())
+		bad = endsLate
 	case end-off > ix.maxStored():
-		return corrupt("has %d bytes, too many for a block of %d", end-off, ix.blockSize)
+		bad = tooLarge
 	case c >= codecs:
-		return corrupt("has the unknown codec %d", c)
+		bad = unknownCodec
 	}
-	return blockio.Extent{Off: off, Len: end - off}, c, nil
+	return blockio.Extent{Off: off, Len: end - off}, c, bad, nil
+}
+
+// EntryError says that an entry of the index locates no block. It wraps
+// ErrCorrupt.
+type EntryError struct {
+	// Reason names no numbers: it is the same for all entries that are wrong in
+	// the same way.
+	Reason string
+	text   string
+}
+
+func (e *EntryError) Error() string { return e.text }
+
+func (e *EntryError) Unwrap() error { return ErrCorrupt }
+
+// entryError is the error for block n, which locate found bad.
+func (ix *Index) entryError(n int64, ext blockio.Extent, c codec, bad string) error {
+	detail := ""
+	switch bad {
+	case startsEarly:
+		detail = fmt.Sprintf("starts at %d, inside the header or index", ext.Off)
+	case endsFirst:
+		detail = fmt.Sprintf("ends at %d, before its start at %d", ext.End(), ext.Off)
+	case endsLate:
+		detail = fmt.Sprintf("ends at %d, but the blocks end at %d (cut off?)", ext.End(), ix.data.End())
+	case tooLarge:
+		detail = fmt.Sprintf("has %d bytes, too many for a block of %d", ext.Len, ix.blockSize)
+	case unknownCodec:
+		detail = fmt.Sprintf("has the unknown codec %d", c)
+	}
+	return &EntryError{bad, fmt.Sprintf("%v: block %d %s", ErrCorrupt, n, detail)}
 }
 
 // split takes an index entry apart. An offset beyond 63 bits becomes a negative

@@ -128,6 +128,10 @@ func TestBadEntry(t *testing.T) {
 				}
 				if err != nil {
 					says += err.Error()
+					var bad *cloop.EntryError
+					if !errors.As(err, &bad) || bad.Reason == "" || strings.ContainsAny(bad.Reason, "0123456789") {
+						t.Errorf("Extent(%d): %v, want an EntryError with a reason without numbers", n, err)
+					}
 				}
 			}
 			if !strings.Contains(says, c.says) {
@@ -234,6 +238,38 @@ func TestHugeIndex(t *testing.T) {
 			t.Errorf("the index holds %d bytes, want at most 8 MiB", d)
 		}
 		runtime.KeepAlive(ix)
+	}
+}
+
+// badEntries is an image of which only the first block and the last are where they
+// should be.
+func badEntries(blocks int) []byte {
+	image := clooptest.Assemble(512, make([][]byte, blocks))
+	for n := 2; n < blocks-1; n++ { // each entry bounds two blocks
+		put64(136+8*n, 1)(image)
+	}
+	return image
+}
+
+// Going over an index costs nothing for each bad entry.
+func TestStatsOfBadEntries(t *testing.T) {
+	const blocks = 10_000
+	src := &blockiotest.Source{Data: badEntries(blocks)}
+	var got []cloop.CodecStats
+	allocs := testing.AllocsPerRun(1, func() {
+		ix, err := cloop.Open(t.Context(), src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err = ix.Stats(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if want := []cloop.CodecStats{{Codec: "zlib", Blocks: 2}, {Codec: "bad", Blocks: blocks - 2}}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if allocs > blocks/10 {
+		t.Errorf("%.0f allocations for %d entries", allocs, blocks)
 	}
 }
 

@@ -1,9 +1,6 @@
 package cloop
 
-import (
-	"context"
-	"errors"
-)
+import "context"
 
 // Format is how the image is built: "V2.0" or "V4.0"; "" for a raw image.
 func (ix *Index) Format() string {
@@ -36,14 +33,16 @@ var codecNames = [codecs]string{
 func (ix *Index) Stats(ctx context.Context) ([]CodecStats, error) {
 	var all [codecs + 1]CodecStats
 	for n := range ix.blocks {
-		ext, c, err := ix.entry(ctx, n)
-		if errors.Is(err, ErrCorrupt) {
-			c = codecs
-		} else if err != nil {
+		ext, c, bad, err := ix.locate(ctx, n)
+		switch {
+		case err != nil:
 			return nil, err
+		case bad != "":
+			all[codecs].Blocks++
+		default:
+			all[c].Blocks++
+			all[c].Bytes += ext.Len
 		}
-		all[c].Blocks++
-		all[c].Bytes += ext.Len
 	}
 	var used []CodecStats
 	for c, s := range all {
