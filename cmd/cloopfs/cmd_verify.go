@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
-	"sync"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -20,9 +18,10 @@ func newVerifyCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify [flags] SOURCE",
 		Short: "Decode every block of an image, and list the bad ones",
-		Long: `Decode every block of the image at SOURCE, on all cores, and print the bad ones, a
-line each. The exit status is 3 if there are any. Blocks without a checksum of
-their own (stored as they are, lz4, LZO) are right if they decode.`,
+		Long: `Decode every block of the image at SOURCE, on all cores, and print the bad ones: a
+line for each stretch that is bad for the same reason. The exit status is 3 if there
+are any. Blocks without a checksum of their own (stored as they are, lz4, LZO) are
+right if they decode.`,
 		Example:           `  cloopfs verify https://example.org/KNOPPIX`,
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: completeArgs(completeFile),
@@ -39,81 +38,145 @@ their own (stored as they are, lz4, LZO) are right if they decode.`,
 	return cmd
 }
 
-// badBlock is a block that does not decode.
-type badBlock struct {
-	n   int64
-	err error
+// badRun is adjacent blocks, [first, end), that do not decode for the same reason.
+type badRun struct {
+	first, end int64
+	reason     string
+}
+
+// String is the run as a line.
+func (r badRun) String() string {
+	if r.end-r.first == 1 {
+		return fmt.Sprintf("block %d: %s", r.first, r.reason)
+	}
+	return fmt.Sprintf("blocks %d-%d: %s", r.first, r.end-1, r.reason)
+}
+
+// badList prints the bad blocks that it is told of, in order. Of what it was told
+// it remembers the last run alone: it may go on.
+type badList struct {
+	w     io.Writer
+	last  badRun
+	count int64
+}
+
+func (b *badList) add(r badRun) {
+	b.count += r.end - r.first
+	if r.first == b.last.end && r.reason == b.last.reason {
+		b.last.end = r.end
+		return
+	}
+	b.flush()
+	b.last = r
+}
+
+// flush prints the last run.
+func (b *badList) flush() {
+	if b.last != (badRun{}) {
+		fmt.Fprintln(b.w, b.last)
+	}
+	b.last = badRun{}
 }
 
 // verify reads the whole disk and prints the blocks that can't be decoded.
 func verify(ctx context.Context, l *line, w io.Writer) error {
-	bad, err := findBad(ctx, l)
+	bad := &badList{w: w}
+	err := findBad(ctx, l, bad.add)
+	bad.flush()
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	if err != nil {
 		return sourceFailure(err)
 	}
-	for _, b := range bad {
-		fmt.Fprintf(w, "block %d: %s\n", b.n, oneLine(b.err.Error()))
-	}
-	if len(bad) > 0 {
-		return &failure{code: exitImage, err: fmt.Errorf("%d of %d blocks are bad", len(bad), l.index.Blocks())}
+	if bad.count > 0 {
+		return &failure{code: exitImage, err: fmt.Errorf("%d of %d blocks are bad", bad.count, l.index.Blocks())}
 	}
 	fmt.Fprintf(w, "%d blocks are right\n", l.index.Blocks())
 	return nil
 }
 
-// findBad returns the blocks that can't be decoded, in order. An error is one
-// that is not the image's fault.
-func findBad(ctx context.Context, l *line) ([]badBlock, error) {
+// findBad finds the blocks that can't be decoded, several chunks of the disk at a
+// time, and tells of them in order. An error is one that is not the image's fault.
+func findBad(ctx context.Context, l *line, tell func(badRun)) error {
 	chunk, readers := chunks(l.index.BlockSize())
 	free := make(chan []byte, readers)
 	for range readers {
 		free <- nil
 	}
-	var mu sync.Mutex
-	var bad []badBlock
+	// The chunks, in order. It holds few, and so bounds how far readers get
+	// ahead of one that takes long.
+	found := make(chan chan []badRun, readers)
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(readers)
-	for off := int64(0); off < l.disk.Size() && ctx.Err() == nil; off += chunk {
-		g.Go(func() error {
-			buf := <-free
+	g.Go(func() error {
+		defer close(found)
+		for off := int64(0); off < l.disk.Size(); off += chunk {
+			var buf []byte
+			select {
+			case buf = <-free:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
 			if buf == nil {
 				buf = make([]byte, chunk)
 			}
-			defer func() { free <- buf }()
-			found, err := badIn(ctx, l, buf, off)
-			mu.Lock()
-			defer mu.Unlock()
-			bad = append(bad, found...)
-			return err
-		})
+			done := make(chan []badRun, 1)
+			select {
+			case found <- done:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			g.Go(func() error {
+				bad, err := badIn(ctx, l, buf, off)
+				free <- buf
+				done <- bad
+				return err
+			})
+		}
+		return nil
+	})
+	for done := range found {
+		for _, r := range <-done {
+			tell(r)
+		}
 	}
-	err := g.Wait()
-	slices.SortFunc(bad, func(a, b badBlock) int { return int(a.n - b.n) })
-	return bad, err
+	return g.Wait()
 }
 
 // badIn reads as much of the disk at off as buf holds: at once, and block by
 // block if that fails.
-func badIn(ctx context.Context, l *line, buf []byte, off int64) ([]badBlock, error) {
+func badIn(ctx context.Context, l *line, buf []byte, off int64) ([]badRun, error) {
 	_, err := l.disk.ReadAtContext(ctx, buf, off)
 	if err == nil || err == io.EOF {
 		return nil, nil
 	}
 	size := int64(l.index.BlockSize())
-	var bad []badBlock
+	var bad []badRun
 	for n := off / size; n < min((off+int64(len(buf)))/size, l.index.Blocks()); n++ {
 		_, err := l.disk.ReadAtContext(ctx, buf[:size], n*size)
 		var be *blockio.BlockError
 		switch {
 		case err == nil, err == io.EOF:
 		case errors.Is(err, cloop.ErrCorrupt) && errors.As(err, &be):
-			bad = append(bad, badBlock{n, be.Err})
+			reason := reasonOf(be.Err)
+			if k := len(bad) - 1; k >= 0 && bad[k].end == n && bad[k].reason == reason {
+				bad[k].end++
+				continue
+			}
+			bad = append(bad, badRun{n, n + 1, reason})
 		default:
 			return bad, err
 		}
 	}
 	return bad, nil
+}
+
+// reasonOf is why a block is bad, in the same words for all that are bad for the
+// same reason.
+func reasonOf(err error) string {
+	var entry *cloop.EntryError
+	if errors.As(err, &entry) {
+		return fmt.Sprintf("%v: %s", cloop.ErrCorrupt, entry.Reason)
+	}
+	return oneLine(err.Error())
 }
