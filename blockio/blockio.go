@@ -17,8 +17,12 @@ import (
 	"io"
 )
 
-// ErrShortSource says that a source ended before the bytes it announced.
-var ErrShortSource = errors.New("source ended early")
+var (
+	// ErrShortSource says that a source ended before the bytes it announced.
+	ErrShortSource = errors.New("source ended early")
+	// ErrBeyondEnd says that something should lie where the image has ended.
+	ErrBeyondEnd = errors.New("beyond the end of the file (cut off?)")
+)
 
 // ReaderAt is random access to a disk, or to the bytes of an image.
 //

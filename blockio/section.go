@@ -27,13 +27,13 @@ type Section struct {
 }
 
 // OpenSection joins extents of src, in their order, and reads the first 8 KiB.
-// It fails if an extent is not within src.
+// The error wraps ErrBeyondEnd if an extent is not within src.
 func OpenSection(ctx context.Context, src Source, extents []Extent) (*Section, error) {
 	s := &Section{src: src}
 	for _, e := range extents {
 		switch last := len(s.parts) - 1; {
 		case e.Off < 0 || e.Len < 0 || e.Len > src.Size() || e.Off > src.Size()-e.Len:
-			return nil, fmt.Errorf("bytes %d+%d of a file of %d", e.Off, e.Len, src.Size())
+			return nil, fmt.Errorf("%w: bytes %d+%d of %d", ErrBeyondEnd, e.Off, e.Len, src.Size())
 		case e.Len == 0:
 			continue
 		case last >= 0 && s.parts[last].End() == e.Off:

@@ -85,14 +85,14 @@ type partitionInfo struct {
 	Number  int    `json:"number"`
 	Offset  int64  `json:"offset"`
 	Size    int64  `json:"size"`
-	Content string `json:"content"` // "" if unknown, or not looked at
+	Content string `json:"content"` // "unreadable" if it is; "" if unknown, or not looked at
 }
 
 type insideInfo struct {
 	Path    string `json:"path"`
 	Source  string `json:"source"` // what to type to mount it
 	Size    int64  `json:"size"`
-	Content string `json:"content"` // "" if unknown, or not looked at
+	Content string `json:"content"` // "unreadable" if it is, or lies behind the end; "" if unknown, or not looked at
 }
 
 // inspect finds out what there is to say.
@@ -108,8 +108,8 @@ func inspect(ctx context.Context, l *line) (*imageInfo, error) {
 	}
 	c, err := l.contents(ctx)
 	switch {
-	case errors.Is(err, cloop.ErrCorrupt):
-		in.Content = "unreadable"
+	case isUnreadable(err):
+		in.Content = unreadable
 	case err != nil:
 		return nil, err
 	}
@@ -144,6 +144,27 @@ func (in *imageInfo) addCloop(ctx context.Context, ix *cloop.Index) error {
 	return nil
 }
 
+// unreadable is the content of what can't be read.
+const unreadable = "unreadable"
+
+// isUnreadable says that err is the image's own fault: the rest may be told.
+func isUnreadable(err error) bool {
+	return errors.Is(err, cloop.ErrCorrupt) || errors.Is(err, blockio.ErrBeyondEnd)
+}
+
+// headContent says what r is by its first bytes.
+func headContent(ctx context.Context, r blockio.ReaderAt) (string, error) {
+	head := make([]byte, min(r.Size(), signature.HeadSize))
+	_, err := r.ReadAtContext(ctx, head, 0)
+	switch {
+	case isUnreadable(err):
+		return unreadable, nil
+	case err != nil:
+		return "", err
+	}
+	return signature.OfHead(head).Name, nil
+}
+
 // mostLooks is how many partitions, and how many images, of a distant disk are
 // looked at: each costs a request.
 const mostLooks = 2
@@ -158,11 +179,10 @@ func (in *imageInfo) addPartitions(ctx context.Context, l *line, table []partiti
 	for _, p := range table {
 		info := partitionInfo{Number: p.Number, Offset: p.Off, Size: p.Len}
 		if slices.Contains(bySize, p) {
-			head := make([]byte, min(p.Len, signature.HeadSize))
-			if _, err := l.disk.ReadAtContext(ctx, head, p.Off); err != nil {
+			var err error
+			if info.Content, err = headContent(ctx, blockio.Part(l.disk, p.Off, p.Len)); err != nil {
 				return err
 			}
-			info.Content = signature.OfHead(head).Name
 		}
 		in.Partitions = append(in.Partitions, info)
 	}
@@ -181,19 +201,25 @@ func (in *imageInfo) addImages(ctx context.Context, l *line) error {
 	for i, f := range imagesAmong(files) {
 		info := insideInfo{Path: f.Path, Source: l.at.of(f.Path), Size: f.Size()}
 		if l.at.URL == "" || i < mostLooks {
-			section, err := blockio.OpenSection(ctx, l.source, f.Extents)
-			if err != nil {
+			if info.Content, err = fileContent(ctx, l.source, f); err != nil {
 				return err
 			}
-			head := make([]byte, min(section.Size(), signature.HeadSize))
-			if _, err := section.ReadAtContext(ctx, head, 0); err != nil {
-				return err
-			}
-			info.Content = signature.OfHead(head).Name
 		}
 		in.Images = append(in.Images, info)
 	}
 	return nil
+}
+
+// fileContent says what a file of a disc is.
+func fileContent(ctx context.Context, disc blockio.Source, f iso9660.File) (string, error) {
+	section, err := blockio.OpenSection(ctx, disc, f.Extents)
+	if isUnreadable(err) {
+		return unreadable, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return headContent(ctx, section)
 }
 
 // print writes the report for people.

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cloop"
 	"github.com/cloopfs/cloopfs/httpblock"
 	"github.com/cloopfs/cloopfs/internal/iso9660"
@@ -77,7 +78,7 @@ func sourceFailure(err error) error {
 	case errors.Is(err, cloop.ErrUnsupported):
 		f.code, f.hint = exitImage, "unpack it with the tools that made it: the disk can be mounted as it is"
 	case errors.Is(err, cloop.ErrFormat), errors.Is(err, cloop.ErrCorrupt), errors.Is(err, iso9660.ErrFormat), errors.Is(err, iso9660.ErrDamaged),
-		errors.Is(err, partition.ErrDamaged):
+		errors.Is(err, partition.ErrDamaged), errors.Is(err, blockio.ErrBeyondEnd):
 		f.code = exitImage
 	case errors.Is(err, httpblock.ErrOptions):
 		f.code = exitUsage

@@ -84,6 +84,7 @@ func TestExitCode(t *testing.T) {
 		{"404", source(&httpblock.StatusError{Code: 404}), 4},
 		{"cut off", source(io.ErrUnexpectedEOF), 4},
 		{"options", source(httpblock.ErrOptions), 2},
+		{"beyond the end", source(blockio.ErrBeyondEnd), 3},
 		{"ended early", source(blockio.ErrShortSource), 4},
 	}
 	for _, tt := range tests {
