@@ -20,6 +20,8 @@ import (
 var (
 	// ErrShortSource says that a source ended before the bytes it announced.
 	ErrShortSource = errors.New("source ended early")
+	// ErrEmpty says that a source has no bytes at all.
+	ErrEmpty = errors.New("the file is empty")
 	// ErrBeyondEnd says that something should lie where the image has ended.
 	ErrBeyondEnd = errors.New("beyond the end of the file (cut off?)")
 )

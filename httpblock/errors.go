@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/cloopfs/cloopfs/blockio"
 )
 
 var (
@@ -63,7 +65,7 @@ func permanent(err error, opening bool) bool {
 	var op *net.OpError
 	switch {
 	case errors.Is(err, ErrNoRanges), errors.Is(err, ErrChanged), errors.Is(err, ErrEncoded),
-		errors.Is(err, errAnswer), errors.Is(err, ErrRedirect), errors.As(err, &cert):
+		errors.Is(err, errAnswer), errors.Is(err, ErrRedirect), errors.Is(err, blockio.ErrEmpty), errors.As(err, &cert):
 		return true
 	case opening && (errors.As(err, new(tls.RecordHeaderError)) || errors.As(err, &op) && op.Op == tlsAlert):
 		return true

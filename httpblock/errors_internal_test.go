@@ -9,6 +9,8 @@ import (
 	"net"
 	"syscall"
 	"testing"
+
+	"github.com/cloopfs/cloopfs/blockio"
 )
 
 func TestPermanent(t *testing.T) {
@@ -21,6 +23,7 @@ func TestPermanent(t *testing.T) {
 		{"no ranges", ErrNoRanges, true, true},
 		{"changed", ErrChanged, true, true},
 		{"invalid answer", errAnswer, true, true},
+		{"empty", blockio.ErrEmpty, true, true},
 		{"redirect", ErrRedirect, true, true},
 		{"certificate", &tls.CertificateVerificationError{Err: errors.New("expired")}, true, true},
 		{"400", status(400), true, true},

@@ -62,7 +62,8 @@ func (s *Source) moved(ctx context.Context, pl *place, err error) bool {
 	switch {
 	case err == nil, failed && !status.Proxy:
 		return failed && expired(status.Code)
-	case errors.Is(err, ErrChanged), errors.Is(err, ErrNoRanges), errors.Is(err, ErrEncoded), errors.Is(err, errAnswer):
+	case errors.Is(err, ErrChanged), errors.Is(err, ErrNoRanges), errors.Is(err, ErrEncoded), errors.Is(err, errAnswer),
+		errors.Is(err, blockio.ErrEmpty):
 		return false
 	}
 	return true // the connection failed

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/cloopfs/cloopfs/blockio"
 )
 
 // pinned is what tells one version of a file from another.
@@ -27,11 +29,11 @@ const unknown = -1
 
 // judge decides whether the answer to a request for [off, off+n) may be used,
 // and which part of the range it brings: a server may legally send less. pin
-// is nil for the first answer of all.
+// is nil for the first answer of all. The error wraps blockio.ErrEmpty if there is
+// nothing in the file.
 func judge(resp *http.Response, off, n int64, pin *pinned) (span, error) {
-	if pin == nil && (resp.StatusCode == http.StatusRequestedRangeNotSatisfiable ||
-		resp.StatusCode == http.StatusOK && resp.ContentLength == 0) {
-		return span{}, fmt.Errorf("%w: the file is empty", errAnswer)
+	if pin == nil && saysEmpty(resp) {
+		return span{}, blockio.ErrEmpty
 	}
 	asked := fmt.Sprintf("answered %d to bytes=%d-%d", resp.StatusCode, off, off+n-1)
 	switch resp.StatusCode {
@@ -69,6 +71,22 @@ func judge(resp *http.Response, off, n int64, pin *pinned) (span, error) {
 		return got, pin.compare(resp, got.size)
 	}
 	return got, nil
+}
+
+// saysEmpty says that the answer to a request for a file's first bytes is that
+// there are none. No range can say so, yet some servers answer with one that ends
+// before it starts.
+func saysEmpty(resp *http.Response) bool {
+	switch resp.StatusCode {
+	case http.StatusRequestedRangeNotSatisfiable:
+		return true
+	case http.StatusOK:
+		return resp.ContentLength == 0
+	case http.StatusPartialContent:
+		header := resp.Header.Get("Content-Range")
+		return strings.HasPrefix(header, "bytes ") && strings.HasSuffix(header, "/0")
+	}
+	return false
 }
 
 // compare returns ErrChanged if resp is of another version of the file.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/cloopfs/cloopfs/blockio"
 )
 
 // header makes a header of pairs of names and values.
@@ -73,7 +75,7 @@ func TestJudge(t *testing.T) {
 		{name: "200 of the same file", status: 200, header: same, length: 1000, err: ErrNoRanges},
 		{name: "200 of another file", status: 200, header: []string{"ETag", `"b"`, "Last-Modified", date}, length: 1000, err: ErrChanged},
 		{name: "200 of another date", status: 200, header: []string{"ETag", `"a"`, "Last-Modified", later}, length: 1000, err: ErrChanged},
-		{name: "416 at first", first: true, status: 416, header: []string{"Content-Range", "bytes */0"}, err: errAnswer, says: "the file is empty"},
+		{name: "416 at first", first: true, status: 416, header: []string{"Content-Range", "bytes */0"}, err: blockio.ErrEmpty, says: "the file is empty"},
 		{name: "416 later", status: 416, header: []string{"Content-Range", "bytes */50"}, err: ErrChanged, says: "answered 416 to bytes=100-199"},
 
 		{name: "404", status: 404, code: 404, says: "server answered 404 Not Found"},

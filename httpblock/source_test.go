@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/blockio/blockiotest"
 	"github.com/cloopfs/cloopfs/httpblock"
 	"github.com/cloopfs/cloopfs/internal/testserver"
@@ -194,16 +195,27 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 }
 
-// An empty file has no ranges, and servers say so in two ways.
+// An empty file has no ranges, and servers say so in several ways.
 func TestOpenEmptyFile(t *testing.T) {
-	for name, code := range map[string]int{"as nginx answers": 200, "as Apache answers": 416} {
+	for name, answer := range map[string]struct {
+		code   int
+		ranges string
+	}{
+		"as nginx answers":  {200, ""},
+		"as Apache answers": {416, "bytes */0"},
+		"an empty range":    {206, "bytes 0--1/0"},
+		"a range of what":   {206, "bytes 0-0/0"},
+	} {
 		t.Run(name, func(t *testing.T) {
 			url := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Length", "0")
-				w.WriteHeader(code)
+				if answer.ranges != "" {
+					w.Header().Set("Content-Range", answer.ranges)
+				}
+				w.WriteHeader(answer.code)
 			})
 			_, err := httpblock.Open(t.Context(), url, httpblock.Options{Timeout: soon})
-			if err == nil || !strings.Contains(err.Error(), "the file is empty") {
+			if !errors.Is(err, blockio.ErrEmpty) {
 				t.Errorf("got error %v, want that the file is empty", err)
 			}
 		})

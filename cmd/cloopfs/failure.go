@@ -78,7 +78,7 @@ func sourceFailure(err error) error {
 	case errors.Is(err, cloop.ErrUnsupported):
 		f.code, f.hint = exitImage, "unpack it with the tools that made it: the disk can be mounted as it is"
 	case errors.Is(err, cloop.ErrFormat), errors.Is(err, cloop.ErrCorrupt), errors.Is(err, iso9660.ErrFormat), errors.Is(err, iso9660.ErrDamaged),
-		errors.Is(err, partition.ErrDamaged), errors.Is(err, blockio.ErrBeyondEnd):
+		errors.Is(err, partition.ErrDamaged), errors.Is(err, blockio.ErrBeyondEnd), errors.Is(err, blockio.ErrEmpty):
 		f.code = exitImage
 	case errors.Is(err, httpblock.ErrOptions):
 		f.code = exitUsage

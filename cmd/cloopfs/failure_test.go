@@ -85,6 +85,7 @@ func TestExitCode(t *testing.T) {
 		{"cut off", source(io.ErrUnexpectedEOF), 4},
 		{"options", source(httpblock.ErrOptions), 2},
 		{"beyond the end", source(blockio.ErrBeyondEnd), 3},
+		{"empty", source(blockio.ErrEmpty), 3},
 		{"ended early", source(blockio.ErrShortSource), 4},
 	}
 	for _, tt := range tests {

@@ -108,8 +108,6 @@ func faults(t *testing.T, image []byte) []fault {
 		{name: "gzip", serve: encoded("gzip"), says: `the server sends the file encoded \(Content-Encoding "gzip"\)`, hint: "the file has to come as it is: turn compression off for it on the server"},
 		{name: "deflate", serve: encoded("deflate"), says: `the server sends the file encoded \(Content-Encoding "deflate"\)`, hint: "the file has to come as it is: turn compression off for it on the server"},
 		{name: "brotli", serve: encoded("br"), says: `the server sends the file encoded \(Content-Encoding "br"\)`, hint: "the file has to come as it is: turn compression off for it on the server"},
-		{name: "empty", serve: respond(200, "", "Content-Length", "0"), says: `invalid answer: the file is empty`},
-		{name: "416", serve: respond(416, "", "Content-Range", "bytes */0"), says: `invalid answer: the file is empty`},
 		{name: "204", serve: respond(204, ""), says: `server answered 204 No Content`},
 
 		{name: "cut off for ever", args: short, serve: func(w http.ResponseWriter, r *http.Request) {
@@ -176,6 +174,23 @@ func TestFaults(t *testing.T) {
 			})
 			check(t, f, url, nil)
 		})
+	}
+}
+
+// However a server says that the file is empty, the message is that of an empty
+// file of this machine.
+func TestEmptyFile(t *testing.T) {
+	for name, answer := range map[string]http.HandlerFunc{
+		"200":                       respond(200, "", "Content-Length", "0"),
+		"416":                       respond(416, "", "Content-Range", "bytes */0"),
+		"206 of nothing":            respond(206, "", "Content-Range", "bytes 0--1/0", "Content-Length", "0"),
+		"206 of nothing, of a byte": respond(206, "", "Content-Range", "bytes 0-0/0", "Content-Length", "0"),
+	} {
+		url := serve(t, answer)
+		got := program(t, nil, "info", url)
+		if want := (result{exitImage, "", "cloopfs: open " + url + ": the file is empty\n"}); got != want {
+			t.Errorf("%s: got %+v, want %+v", name, got, want)
+		}
 	}
 }
 

@@ -76,6 +76,10 @@ func (l *line) Close() {
 // openSource opens the bytes of the image.
 func openSource(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (source, error) {
 	src, err := openFile(ctx, at, opt, log)
+	if err == nil && src.Size() == 0 {
+		src.Close()
+		err = blockio.ErrEmpty
+	}
 	if err != nil || at.Inside == "" {
 		return src, err
 	}
@@ -89,6 +93,9 @@ func openSource(ctx context.Context, at location, opt sourceOptions, log *slog.L
 		return nil, err
 	}
 	section, err := blockio.OpenSection(ctx, src, extents)
+	if err == nil && section.Size() == 0 {
+		err = blockio.ErrEmpty
+	}
 	if err != nil {
 		src.Close()
 		return nil, err
