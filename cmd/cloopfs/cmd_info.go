@@ -152,17 +152,20 @@ func isUnreadable(err error) bool {
 	return errors.Is(err, cloop.ErrCorrupt) || errors.Is(err, blockio.ErrBeyondEnd)
 }
 
-// headContent says what r is by its first bytes.
-func headContent(ctx context.Context, r blockio.ReaderAt) (string, error) {
-	head := make([]byte, min(r.Size(), signature.HeadSize))
-	_, err := r.ReadAtContext(ctx, head, 0)
-	switch {
-	case isUnreadable(err):
-		return unreadable, nil
-	case err != nil:
-		return "", err
+// startContent says what r is by its start, in one read; by less of it if not all
+// can be read.
+func startContent(ctx context.Context, r blockio.ReaderAt) (string, error) {
+	for _, n := range []int64{signature.StartSize, signature.HeadSize} {
+		start := make([]byte, min(r.Size(), n))
+		_, err := r.ReadAtContext(ctx, start, 0)
+		switch {
+		case err == nil:
+			return signature.OfStart(start).Name, nil
+		case !isUnreadable(err):
+			return "", err
+		}
 	}
-	return signature.OfHead(head).Name, nil
+	return unreadable, nil
 }
 
 // mostLooks is how many partitions, and how many images, of a distant disk are
@@ -180,7 +183,7 @@ func (in *imageInfo) addPartitions(ctx context.Context, l *line, table []partiti
 		info := partitionInfo{Number: p.Number, Offset: p.Off, Size: p.Len}
 		if slices.Contains(bySize, p) {
 			var err error
-			if info.Content, err = headContent(ctx, blockio.Part(l.disk, p.Off, p.Len)); err != nil {
+			if info.Content, err = startContent(ctx, blockio.Part(l.disk, p.Off, p.Len)); err != nil {
 				return err
 			}
 		}
@@ -219,7 +222,11 @@ func fileContent(ctx context.Context, disc blockio.Source, f iso9660.File) (stri
 	if err != nil {
 		return "", err
 	}
-	return headContent(ctx, section)
+	head := make([]byte, min(section.Size(), signature.HeadSize))
+	if _, err := section.ReadAtContext(ctx, head, 0); err != nil { // what OpenSection has read
+		return "", err
+	}
+	return signature.OfHead(head).Name, nil
 }
 
 // print writes the report for people.

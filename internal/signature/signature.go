@@ -65,6 +65,26 @@ func OfHead(head []byte) Kind {
 	return Kind{}
 }
 
+// StartSize is how many bytes of its start OfStart wants to see of a file.
+const StartSize = deepOff + deepSize
+
+// OfStart says what a file is by its first StartSize bytes alone: all that Detect
+// says, but for what has its mark at the end.
+func OfStart(start []byte) Kind {
+	k := OfHead(start[:min(len(start), HeadSize)])
+	if settled(k) {
+		return k
+	}
+	if deep, ok := match(deepSystems, start, 0); ok {
+		return deep
+	}
+	return k
+}
+
+// settled says that what lies further in does not change what the head told. An
+// ISO file may hold a table too, for USB sticks.
+func settled(k Kind) bool { return k.Disk && k.Name != MBR && k.Name != GPT }
+
 // Detect reads the start of r, and as much more as it takes to say what r is:
 // at most 45 KiB in three reads.
 func Detect(ctx context.Context, r blockio.ReaderAt) (Kind, error) {
@@ -73,10 +93,9 @@ func Detect(ctx context.Context, r blockio.ReaderAt) (Kind, error) {
 		return Kind{}, err
 	}
 	k := OfHead(head)
-	if k.Disk && k.Name != MBR && k.Name != GPT {
+	if settled(k) {
 		return k, nil
 	}
-	// An ISO file may hold a table too, for USB sticks.
 	deep, err := stretch(ctx, r, deepOff, deepSize)
 	if err != nil {
 		return Kind{}, err

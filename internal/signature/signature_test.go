@@ -255,6 +255,22 @@ func TestOfHead(t *testing.T) {
 	}
 }
 
+// The start tells what Detect does.
+func TestOfStart(t *testing.T) {
+	for _, k := range kinds {
+		for _, file := range [][]byte{k.file, append(bytes.Clone(k.file), make([]byte, 100_000)...)} {
+			if got := shown(signature.OfStart(file[:min(len(file), signature.StartSize)])); got != k.want {
+				t.Errorf("%s, %d bytes: %q, want %q", k.name, len(file), got, k.want)
+			}
+		}
+	}
+	iso := append(mbr(entry(0x80, 0x17, 0, 100)), make([]byte, signature.StartSize)...)
+	copy(iso[32_769:], "CD001")
+	if got := shown(signature.OfStart(iso)); got != signature.ISO9660 {
+		t.Errorf("an ISO file for USB sticks: %q", got)
+	}
+}
+
 func TestReadFails(t *testing.T) {
 	bad := errors.New("no luck")
 	for fail := range 3 {
