@@ -148,6 +148,21 @@ func TestInfoOfISO(t *testing.T) {
 	}
 }
 
+// manyDirectories makes an ISO file like a distribution's: a live system beside 900
+// directories of packages.
+func manyDirectories(t *testing.T) string {
+	t.Helper()
+	root := filepath.Join(t.TempDir(), "distribution")
+	if err := command("sh", "-e", "-c", `
+		mkdir -p "$1/live"
+		head -c 200k /dev/urandom >"$1/live/filesystem.squashfs"
+		for i in $(seq 900); do mkdir -p "$1/pool/main/$((i % 30))/package$i"; echo $i >"$1/pool/main/$((i % 30))/package$i/package_$i.deb"; done
+		xorriso -as mkisofs -quiet -r -J -V MANY -o "$1.iso" "$1"`, "sh", root); err != nil {
+		t.Fatal(err)
+	}
+	return root + ".iso"
+}
+
 // info costs at most four requests beyond those for finding the index, but for
 // one more for each logical partition, which only the one before it locates.
 func TestInfoRequests(t *testing.T) {
@@ -170,6 +185,7 @@ func TestInfoRequests(t *testing.T) {
 		{"raw GPT", gpt.raw, "", headEnd + 4, "GPT"},
 		{"raw MBR", mbr.raw, "", headEnd + logical + 4, "MBR"},
 		{"ISO", d.iso, "", headEnd + 4, "ISO 9660"},
+		{"ISO with many directories", manyDirectories(t), "", headEnd + 4, "live/filesystem.squashfs: "},
 		{"image in ISO", d.iso, "#KNOPPIX/KNOPPIX", inside + 4, "unknown"},
 	}
 	for _, test := range tests {

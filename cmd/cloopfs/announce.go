@@ -10,7 +10,6 @@ import (
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/fusefs"
-	"github.com/cloopfs/cloopfs/internal/iso9660"
 	"github.com/cloopfs/cloopfs/internal/signature"
 )
 
@@ -36,7 +35,7 @@ func (o *mountOptions) firstContact(ctx context.Context, l *line, disk blockio.R
 	}
 	r.Disk = c
 	if l.kind.Name == signature.ISO9660 && o.Source.Inside == "" && o.Partition == 0 {
-		if files, err := iso9660.List(ctx, l.start); err == nil {
+		if files, err := l.discFiles(ctx); err == nil {
 			if images := imagesAmong(files); len(images) > 0 {
 				r.Inside = o.Source.of(images[0].Path)
 			}

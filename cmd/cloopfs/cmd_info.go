@@ -194,7 +194,7 @@ func (in *imageInfo) addPartitions(ctx context.Context, l *line, table []partiti
 
 // addImages adds the images inside an ISO 9660 image.
 func (in *imageInfo) addImages(ctx context.Context, l *line) error {
-	files, err := iso9660.List(ctx, l.start)
+	files, err := l.discFiles(ctx)
 	if errors.Is(err, iso9660.ErrDamaged) {
 		return nil
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"path"
 	"regexp"
 	"slices"
@@ -16,6 +17,15 @@ var imageName = regexp.MustCompile(`(?i)^(knoppix\d*|.*\.(cloop|squashfs|sfs|ero
 
 // minImage is the size of the smallest file that is taken for an image.
 const minImage = 64 << 10
+
+// discFiles lists the files of a disc; of a distant one those that the start and
+// little more tell of.
+func (l *line) discFiles(ctx context.Context) ([]iso9660.File, error) {
+	if l.at.URL == "" {
+		return iso9660.List(ctx, l.source, l.source.Size())
+	}
+	return iso9660.List(ctx, l.start, startSize)
+}
 
 // imagesAmong returns those files of a disc that are likely to be images, the
 // largest first.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"strings"
 	"testing"
@@ -322,7 +323,7 @@ func TestPathTableIsIgnored(t *testing.T) {
 // Directories that contain themselves have no end, but what is listed has one.
 func TestLoop(t *testing.T) {
 	one := image(dir(18, rec{id: "SELF", location: 18, size: 2048, flags: isDirectory}, rec{id: "A", location: 18, size: 1}))
-	files, err := iso9660.List(t.Context(), &blockiotest.Source{Data: one})
+	files, err := iso9660.List(t.Context(), &blockiotest.Source{Data: one}, math.MaxInt64)
 	var got []string
 	for _, f := range files {
 		got = append(got, f.Path)
@@ -339,7 +340,7 @@ func TestLoop(t *testing.T) {
 	}
 	many = append(many, rec{id: "A", location: 18, size: 1})
 	src := &blockiotest.Source{Data: image(dir(18, many...))}
-	files, err = iso9660.List(t.Context(), src)
+	files, err = iso9660.List(t.Context(), src, math.MaxInt64)
 	if err != nil || len(files) < 100 || len(files) > 20_000 {
 		t.Errorf("listed %d files, %v", len(files), err)
 	}
@@ -398,7 +399,7 @@ func TestReadsAreBounded(t *testing.T) {
 		many = append(many, rec{id: fmt.Sprint(i), location: 1000 + uint32(i)*2048, size: 4 << 20, flags: isDirectory})
 	}
 	img := &zeros{start: image(dir(18, many...)), size: 1 << 40}
-	if _, err := iso9660.List(t.Context(), img); !errors.Is(err, iso9660.ErrDamaged) || !strings.Contains(err.Error(), "too much to read") {
+	if _, err := iso9660.List(t.Context(), img, math.MaxInt64); !errors.Is(err, iso9660.ErrDamaged) || !strings.Contains(err.Error(), "too much to read") {
 		t.Errorf("got %v, want ErrDamaged for too much to read", err)
 	}
 	if img.read > 64<<20 {
@@ -434,7 +435,7 @@ func FuzzFind(f *testing.F) {
 				t.Errorf("extent %v of an image of %d bytes", e, src.Size())
 			}
 		}
-		if _, err := iso9660.List(t.Context(), src); !known(err) {
+		if _, err := iso9660.List(t.Context(), src, math.MaxInt64); !known(err) {
 			t.Errorf("List: error of no kind: %v", err)
 		}
 		var read int64

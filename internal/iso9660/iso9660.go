@@ -98,21 +98,38 @@ func pick(entries []entry, want string) int {
 	return like
 }
 
+// behind is how far behind a directory its long names may lie.
+const behind = 16 << 10
+
 // List returns the files of the image in r that lie at most four names deep,
 // those nearest the root first. Links and devices are left out.
-func List(ctx context.Context, r blockio.ReaderAt) ([]File, error) {
+//
+// Of directories it reads the root and those within the first near bytes. What is
+// missed is in a tree with so many directories that near
+// does not hold them all: most of the packages of a distribution, say. Tools lay
+// directories out in the order of their names, a tree after the other, so that
+// those of live systems (KNOPPIX, casper, live) come before pool.
+func List(ctx context.Context, r blockio.ReaderAt, near int64) ([]File, error) {
 	type dir struct {
 		path   string
 		extent blockio.Extent
 	}
 	var all []File
-	err := read(ctx, r, func(v *volume) error {
+	isNear := func(e blockio.Extent) bool { return near >= r.Size() || e.End() <= near-behind }
+	walk := func(v *volume) error {
 		seen := 0
 		level := []dir{{"", v.root}}
 		for range maxDepth {
 			var next []dir
 			for _, d := range level {
-				entries, err := v.list(d.extent)
+				list := v.list
+				if !isNear(d.extent) {
+					if d.path != "" {
+						continue
+					}
+					list = func(e blockio.Extent) ([]entry, error) { return v.listFar(ctx, r, e) }
+				}
+				entries, err := list(d.extent)
 				if err != nil {
 					return err
 				}
@@ -132,8 +149,27 @@ func List(ctx context.Context, r blockio.ReaderAt) ([]File, error) {
 			level = next
 		}
 		return nil
+	}
+	err := read(ctx, r, func(v *volume) error {
+		// No read goes beyond what is near: it would be a request.
+		return window.Read(ctx, blockio.Part(r, 0, min(near, r.Size())), func(s io.ReaderAt) error {
+			v := *v
+			v.r = s
+			return walk(&v)
+		})
 	})
 	return all, err
+}
+
+// listFar is list by a request of its own.
+func (v *volume) listFar(ctx context.Context, r blockio.ReaderAt, dir blockio.Extent) (entries []entry, err error) {
+	err = window.Read(ctx, r, func(s io.ReaderAt) error {
+		far := *v
+		far.r = s
+		entries, err = far.list(dir)
+		return err
+	})
+	return entries, err
 }
 
 // read opens the file system in r for use.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -168,7 +169,7 @@ func TestList(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			image := fixture(t, name)
-			files, err := iso9660.List(t.Context(), &blockiotest.Source{Data: image})
+			files, err := iso9660.List(t.Context(), &blockiotest.Source{Data: image}, math.MaxInt64)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -225,7 +226,7 @@ func TestNoISO(t *testing.T) {
 		if _, err := find(t, data, "config"); !errors.Is(err, iso9660.ErrFormat) {
 			t.Errorf("%s: %v, want ErrFormat", name, err)
 		}
-		if _, err := iso9660.List(t.Context(), &blockiotest.Source{Data: data}); !errors.Is(err, iso9660.ErrFormat) {
+		if _, err := iso9660.List(t.Context(), &blockiotest.Source{Data: data}, math.MaxInt64); !errors.Is(err, iso9660.ErrFormat) {
 			t.Errorf("%s: List: %v, want ErrFormat", name, err)
 		}
 	}
@@ -267,12 +268,52 @@ func TestCutOff(t *testing.T) {
 			default:
 				t.Fatalf("%s cut off at %d: %.50q, %v", name, size, got, err)
 			}
-			if _, err := iso9660.List(t.Context(), &blockiotest.Source{Data: image[:size]}); err != nil && !errors.Is(err, iso9660.ErrDamaged) && !errors.Is(err, iso9660.ErrFormat) {
+			if _, err := iso9660.List(t.Context(), &blockiotest.Source{Data: image[:size]}, math.MaxInt64); err != nil && !errors.Is(err, iso9660.ErrDamaged) && !errors.Is(err, iso9660.ErrFormat) {
 				t.Fatalf("%s cut off at %d: List: %v", name, size, err)
 			}
 		}
 		if found == 0 || damaged == 0 {
 			t.Errorf("%s: found %d times, damaged %d times", name, found, damaged)
+		}
+	}
+}
+
+// Directories that lie far from the start are left alone.
+func TestListOfManyDirectories(t *testing.T) {
+	const near, far = 64 << 10, 100 // bytes, a sector
+	file := rec{id: "FILE", location: 18, size: 10}
+	sub := func(id string, sector uint32) rec {
+		return rec{id: id, location: sector, size: 2048, flags: isDirectory}
+	}
+	root := []rec{sub("CLOSE", 19)}
+	disc := image("", make([]string, 400)...)
+	put := func(sector uint32, recs ...rec) { copy(disc[sector*2048:], dir(sector, recs...)) }
+	put(19, file)
+	for i := range uint32(20) {
+		root = append(root, sub(fmt.Sprintf("FAR%02d", i), far+10*i))
+		put(far+10*i, file)
+	}
+	put(18, root...)
+	for _, c := range []struct {
+		near            int64
+		files, requests int
+	}{{near, 1, 4}, {math.MaxInt64, 21, 100}} {
+		src := &blockiotest.Source{Data: disc}
+		files, err := iso9660.List(t.Context(), src, c.near)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(files) != c.files || files[0].Path != "CLOSE/FILE" {
+			t.Errorf("near %d: listed %v, want %d files", c.near, files, c.files)
+		}
+		beyond := 0
+		for _, r := range src.Asked() {
+			if r.End() > c.near {
+				beyond++
+			}
+		}
+		if n := len(src.Asked()); n > c.requests || beyond > 0 {
+			t.Errorf("near %d: %d requests, %d of them for what is beyond", c.near, n, beyond)
 		}
 	}
 }
