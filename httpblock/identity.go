@@ -1,6 +1,7 @@
 package httpblock
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"maps"
@@ -18,14 +19,21 @@ type identity struct {
 	basic  string                 // Authorization, unless there is a token; may be empty
 	read   func() (string, error) // the token; nil: there is none
 
-	// mu guards the field below.
-	mu    sync.Mutex
-	token string
+	// mu guards the fields below.
+	mu      sync.Mutex
+	token   string   // empty: it has never been read
+	reading *reading // nil: nobody reads the token
+}
+
+// reading is a look at the token that is under way.
+type reading struct {
+	done chan struct{} // closed at its end
+	err  error         // set before that
 }
 
 // newIdentity finds out who to be for u. Of several ways to say it the first
 // counts: a header Authorization, a token, u's own user, netrc.
-func newIdentity(u *url.URL, opt *Options) (*identity, error) {
+func newIdentity(ctx context.Context, u *url.URL, opt *Options) (*identity, error) {
 	id := &identity{origin: u, header: opt.Header.Clone()}
 	for name, values := range id.header {
 		for _, v := range values {
@@ -41,14 +49,12 @@ func newIdentity(u *url.URL, opt *Options) (*identity, error) {
 		return id, nil
 	case opt.Token != nil:
 		id.read = opt.Token
-		token, err := opt.Token()
-		if err == nil {
-			err = checkToken(token)
-		}
-		if err != nil {
+		if _, err := id.look(ctx, ""); err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
 			return nil, fmt.Errorf("%w: %w", ErrOptions, err)
 		}
-		id.token = token
 		return id, nil
 	}
 	user, err := withNetrc(u, opt.Netrc)
@@ -71,9 +77,7 @@ func (id *identity) sign(req *http.Request) (token string) {
 	maps.Copy(req.Header, id.header)
 	switch {
 	case id.read != nil:
-		id.mu.Lock()
-		token = id.token
-		id.mu.Unlock()
+		token = id.current()
 		req.Header.Set("Authorization", "Bearer "+token)
 	case id.basic != "":
 		req.Header.Set("Authorization", id.basic)
@@ -82,22 +86,61 @@ func (id *identity) sign(req *http.Request) (token string) {
 }
 
 // renew says whether there is a token by now that is another than the one that
-// was refused.
-func (id *identity) renew(refused string) bool {
+// was refused. It waits for that no longer than ctx.
+func (id *identity) renew(ctx context.Context, refused string) bool {
 	if refused == "" {
 		return false
 	}
+	if began, _ := id.look(ctx, refused); !began && ctx.Err() == nil {
+		id.look(ctx, refused) // who was there before may have looked too early
+	}
+	return id.current() != refused
+}
+
+func (id *identity) current() string {
 	id.mu.Lock()
 	defer id.mu.Unlock()
-	if id.token != refused {
-		return true // another request has been here
+	return id.token
+}
+
+// look reads the token, unless it is another than old by now. Of several
+// callers one begins to read, the others wait for the outcome. Whoever reads
+// may get stuck, in a file on a disk that is gone: nobody waits beyond ctx.
+func (id *identity) look(ctx context.Context, old string) (began bool, _ error) {
+	id.mu.Lock()
+	if id.token != old {
+		id.mu.Unlock()
+		return false, nil
 	}
+	r := id.reading
+	if began = r == nil; began {
+		r = &reading{done: make(chan struct{})}
+		id.reading = r
+		go id.readToken(r)
+	}
+	id.mu.Unlock()
+	select {
+	case <-r.done:
+		return began, r.err
+	case <-ctx.Done():
+		return began, ctx.Err()
+	}
+}
+
+// readToken is r: it reads the token and says the outcome.
+func (id *identity) readToken(r *reading) {
 	token, err := id.read()
-	if err != nil || checkToken(token) != nil || token == refused {
-		return false
+	if err == nil {
+		err = checkToken(token)
 	}
-	id.token = token
-	return true
+	r.err = err
+	id.mu.Lock()
+	if err == nil {
+		id.token = token
+	}
+	id.reading = nil
+	id.mu.Unlock()
+	close(r.done)
 }
 
 // sameOrigin says whether a and b have the same scheme, host and port.

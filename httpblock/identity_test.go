@@ -1,11 +1,14 @@
 package httpblock_test
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cloopfs/cloopfs/httpblock"
 )
@@ -188,5 +191,117 @@ func TestTokenIsRenewedOnce(t *testing.T) {
 	}
 	if got := reads.Load(); got != 2 {
 		t.Errorf("the token was read %d times, want 2", got)
+	}
+}
+
+// A token that can't be read for the time being keeps nobody from asking with
+// the one that there is, and nobody longer than its context.
+func TestTokenHangs(t *testing.T) {
+	data := random(100_000)
+	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer two" && strings.HasPrefix(r.Header.Get("Range"), "bytes=50000-") {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		content(w, r, data)
+	})
+	reading, release := make(chan struct{}, 10), make(chan struct{})
+	var reads atomic.Int64
+	s := open(t, url, httpblock.Options{Token: func() (string, error) {
+		if reads.Add(1) == 1 {
+			return "one", nil
+		}
+		reading <- struct{}{}
+		<-release
+		return "two", nil
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	refused := make(chan error)
+	for range 2 {
+		go func() {
+			_, err := readAt(ctx, s, 1000, 50_000)
+			refused <- err
+		}()
+	}
+	waitFor(t, "the token is asked for", reading)
+	within(t, func() { readRange(t, s, data, 20_000, 1000) })
+	cancel()
+	within(t, func() {
+		for range 2 {
+			if err := <-refused; !errors.Is(err, context.Canceled) {
+				t.Errorf("got error %v, want %v", err, context.Canceled)
+			}
+		}
+	})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		readRange(t, s, data, 50_000, 1000)
+	}()
+	close(release)
+	waitFor(t, "the new token is used", done)
+	if got := reads.Load(); got != 2 {
+		t.Errorf("the token was read %d times, want 2", got)
+	}
+}
+
+func TestOpenWithTokenThatHangs(t *testing.T) {
+	release := make(chan struct{})
+	defer close(release)
+	ctx, cancel := context.WithCancel(t.Context())
+	within(t, func() {
+		_, err := httpblock.Open(ctx, "http://127.0.0.1:1/f", httpblock.Options{Token: func() (string, error) {
+			cancel()
+			<-release
+			return "t", nil
+		}})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("got error %v, want %v", err, context.Canceled)
+		}
+	})
+}
+
+// Whoever is refused while the token is being read may have seen it replaced
+// since: it is read once more.
+func TestTokenReplacedWhileRead(t *testing.T) {
+	data := random(100_000)
+	var refusals sync.WaitGroup
+	refusals.Add(2)
+	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer two" && strings.HasPrefix(r.Header.Get("Range"), "bytes=50000-") {
+			w.WriteHeader(http.StatusUnauthorized)
+			refusals.Done()
+			return
+		}
+		content(w, r, data)
+	})
+	var reads atomic.Int64
+	s := open(t, url, httpblock.Options{Token: func() (string, error) {
+		switch reads.Add(1) {
+		case 1:
+			return "one", nil
+		case 2:
+			refusals.Wait()
+			time.Sleep(100 * time.Millisecond) // for the answer to arrive
+			return "one", nil
+		}
+		return "two", nil
+	}})
+	outcomes := make(chan error, 2)
+	for range 2 {
+		go func() {
+			_, err := readAt(t.Context(), s, 1000, 50_000)
+			outcomes <- err
+		}()
+	}
+	var status *httpblock.StatusError
+	first, second := <-outcomes, <-outcomes
+	if first != nil && second != nil {
+		t.Errorf("got errors %v, %v, want one success", first, second)
+	}
+	for _, err := range []error{first, second} {
+		if err != nil && !errors.As(err, &status) {
+			t.Errorf("got error %v, want 401 or none", err)
+		}
 	}
 }

@@ -50,7 +50,7 @@ func rangeOf(e blockio.Extent) string { return fmt.Sprintf("bytes=%d-%d", e.Off,
 // replaced in the meantime. refetch goes past the caches on the way.
 func (s *Source) ask(ctx context.Context, at *url.URL, rng string, refetch bool) (*http.Response, error) {
 	resp, token, err := s.send(ctx, at, rng, refetch)
-	if err == nil && resp.StatusCode == http.StatusUnauthorized && s.identity.renew(token) {
+	if err == nil && resp.StatusCode == http.StatusUnauthorized && s.identity.renew(ctx, token) {
 		resp.Body.Close()
 		resp, _, err = s.send(ctx, at, rng, refetch)
 	}

@@ -36,7 +36,9 @@ type Options struct {
 	// Header goes along with each request, see CheckHeader.
 	Header http.Header
 	// Token returns the bearer token. It is called by Open, and again when the
-	// server refuses the token, by one goroutine at a time. nil means none.
+	// server refuses the token, by one goroutine at a time. It may take as long
+	// as it wants: who needs the token waits within its context, the others go
+	// on. nil means none.
 	Token func() (string, error)
 	// Netrc is the text of a netrc file.
 	Netrc string
@@ -94,7 +96,7 @@ func Open(ctx context.Context, rawURL string, opt Options) (*Source, error) {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Source{opt: opt, stall: stallTime(opt.Timeout), illTime: illTime, samples: samples{seed: maphash.MakeSeed()}}
-	if s.identity, err = newIdentity(u, &opt); err != nil {
+	if s.identity, err = newIdentity(ctx, u, &opt); err != nil {
 		return nil, err
 	}
 	u.User = nil
