@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -32,6 +33,8 @@ type accessOptions struct {
 	// be able to read them any more.
 	Header    http.Header
 	NetrcText string
+	Token     string
+	TokenOnce bool   // it was read from a pipe, say
 	CAs       []byte // PEM, as those below
 	CertPEM   []byte
 	KeyPEM    []byte
@@ -49,8 +52,9 @@ func (o *accessOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.UserAgent, "user-agent", "cloopfs/"+version(), "the header User-Agent")
 }
 
-// complete checks the flags and reads the files that they name.
-func (o *accessOptions) complete() error {
+// complete checks the flags and reads the files that they name, each once: it
+// may be a pipe.
+func (o *accessOptions) complete(ctx context.Context) error {
 	if err := o.absolute(); err != nil {
 		return err
 	}
@@ -62,14 +66,14 @@ func (o *accessOptions) complete() error {
 		return usage(errors.New("--user-agent: not the value of a header"))
 	}
 	var err error
-	if o.Header, err = o.Headers.read(); err != nil {
+	if o.Header, err = o.Headers.read(ctx); err != nil {
 		return usage(err)
 	}
-	if o.NetrcText, err = o.readNetrc(); err != nil {
+	if o.NetrcText, err = o.readNetrc(ctx); err != nil {
 		return usage(fmt.Errorf("--netrc: %w", err))
 	}
 	if o.TokenFile != "" {
-		if _, err := readToken(o.TokenFile); err != nil {
+		if o.Token, o.TokenOnce, err = readToken(ctx, o.TokenFile); err != nil {
 			return usage(fmt.Errorf("--bearer-token-file %w", err))
 		}
 	}
@@ -80,7 +84,7 @@ func (o *accessOptions) complete() error {
 		if f.name == "" {
 			continue
 		}
-		if *f.to, err = readSmall(f.name); err != nil {
+		if *f.to, err = readSmall(ctx, f.name); err != nil {
 			return usage(fmt.Errorf("--%s %w", f.flag, err))
 		}
 	}
@@ -114,7 +118,7 @@ func (o *accessOptions) absolute() error {
 func (o *accessOptions) apply(opt *httpblock.Options) error {
 	opt.UserAgent, opt.Header, opt.Netrc = o.UserAgent, o.Header, o.NetrcText
 	if o.TokenFile != "" {
-		opt.Token = func() (string, error) { return readToken(o.TokenFile) }
+		opt.Token = o.tokens()
 	}
 	var err error
 	opt.TLS, err = o.tls()
@@ -149,7 +153,7 @@ func (o *accessOptions) tls() (*tls.Config, error) {
 }
 
 // readNetrc returns what the netrc file says, if that is asked for.
-func (o *accessOptions) readNetrc() (string, error) {
+func (o *accessOptions) readNetrc(ctx context.Context) (string, error) {
 	if !o.Netrc {
 		return "", nil
 	}
@@ -161,39 +165,90 @@ func (o *accessOptions) readNetrc() (string, error) {
 		}
 		name = filepath.Join(home, ".netrc")
 	}
-	text, err := readSmall(name)
+	text, err := readSmall(ctx, name)
 	return string(text), err
 }
 
-// readToken returns the token in a file.
-func readToken(name string) (string, error) {
-	text, err := readSmall(name)
+// tokens returns what says the token: at first that which complete has read,
+// then what is in the file by then.
+func (o *accessOptions) tokens() func() (string, error) {
+	told := false
+	return func() (string, error) {
+		if !told || o.TokenOnce {
+			told = true
+			return o.Token, nil
+		}
+		token, _, err := readToken(context.Background(), o.TokenFile)
+		return token, err
+	}
+}
+
+// readToken returns the token in a file. once says that the file is not one
+// that can be read again.
+func readToken(ctx context.Context, name string) (token string, once bool, _ error) {
+	f, err := readFile(ctx, name)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
-	token := strings.TrimSpace(string(text))
+	token = strings.TrimSpace(string(f.text))
 	if token == "" {
-		return "", fmt.Errorf("%s: empty", name)
+		return "", false, fmt.Errorf("%s: empty", name)
 	}
-	return token, nil
+	return token, !f.mode.IsRegular(), nil
 }
 
 // mostSmall is far more than a file of certificates or credentials needs.
 const mostSmall = 4 << 20
 
 // readSmall returns what is in a file, which may be a pipe.
-func readSmall(name string) ([]byte, error) {
+func readSmall(ctx context.Context, name string) ([]byte, error) {
+	f, err := readFile(ctx, name)
+	return f.text, err
+}
+
+// smallFile is a file that has been read.
+type smallFile struct {
+	mode os.FileMode
+	text []byte
+}
+
+// readFile reads a file for as long as ctx lasts: a FIFO may have nobody who
+// writes to it, and a network disk may be gone.
+func readFile(ctx context.Context, name string) (smallFile, error) {
+	var f smallFile
+	read := make(chan error, 1)
+	go func() {
+		var err error
+		f, err = readWhole(name)
+		read <- err
+	}()
+	select {
+	case err := <-read:
+		return f, err
+	case <-ctx.Done():
+		return smallFile{}, ctx.Err()
+	}
+}
+
+func readWhole(name string) (smallFile, error) {
+	fail := func(err error) (smallFile, error) {
+		return smallFile{}, fmt.Errorf("%s: %w", name, withoutPath(err))
+	}
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, withoutPath(err))
+		return fail(err)
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return fail(err)
+	}
 	text, err := io.ReadAll(io.LimitReader(f, mostSmall+1))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, withoutPath(err))
+		return fail(err)
 	}
 	if len(text) > mostSmall {
-		return nil, fmt.Errorf("%s: too large", name)
+		return fail(errors.New("too large"))
 	}
-	return text, nil
+	return smallFile{info.Mode(), text}, nil
 }

@@ -6,14 +6,18 @@ import (
 	"encoding/gob"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/cloopfs/cloopfs/httpblock"
 )
 
 // What the flags say arrives at the server.
@@ -129,14 +133,14 @@ func TestAccessTravels(t *testing.T) {
 	var o accessOptions
 	o.Headers = headerFlag{"@headers", "Y: SECRET"}
 	o.Netrc, o.TokenFile, o.CACert, o.Cert, o.Key, o.Insecure, o.UserAgent = true, "token", "cas", "cert", "key", true, "me"
-	if err := o.complete(); err != nil {
+	if err := o.complete(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	want := accessOptions{
 		Headers: o.Headers, Netrc: true, TokenFile: dir + "/token", CACert: dir + "/cas", Cert: dir + "/cert", Key: dir + "/key",
 		Insecure: true, UserAgent: "me",
 		Header: http.Header{"X": {"SECRET"}, "Y": {"SECRET"}}, NetrcText: "default login x password x",
-		CAs: certPEM, CertPEM: certPEM, KeyPEM: keyPEM,
+		Token: "t", CAs: certPEM, CertPEM: certPEM, KeyPEM: keyPEM,
 	}
 	want.Proxies = o.Proxies // and whatever else this machine has
 	if got := o.Proxies["https_proxy"]; got != "http://user:SECRET@proxy" {
@@ -162,5 +166,73 @@ func TestAccessTravels(t *testing.T) {
 	}
 	if got := withoutProxies([]string{"A=b", "https_proxy=http://user:SECRET@proxy", "NO_PROXY=x", "HTTP_PROXY=y"}); !slices.Equal(got, []string{"A=b", "NO_PROXY=x"}) {
 		t.Errorf("got environment %q", got)
+	}
+}
+
+// What is not a regular file is read once, whatever it is asked for later.
+func TestTokenFromPipe(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(name, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		if err := os.WriteFile(name, []byte("t0ken\n"), 0o600); err != nil {
+			t.Error(err)
+		}
+	}()
+	fixed := accessOptions{TokenFile: name}
+	file := accessOptions{TokenFile: writeFile(t, "token", []byte("t0ken\n"))}
+	for _, o := range []*accessOptions{&fixed, &file} {
+		if err := o.complete(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(file.TokenFile, []byte("another"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for o, want := range map[*accessOptions][]string{&fixed: {"t0ken", "t0ken", "t0ken"}, &file: {"t0ken", "another", "another"}} {
+		var opt httpblock.Options
+		if err := o.apply(&opt); err != nil {
+			t.Fatal(err)
+		}
+		for i := range want {
+			if got, err := opt.Token(); got != want[i] || err != nil {
+				t.Errorf("%s, time %d: got token %q, error %v, want %q", filepath.Base(o.TokenFile), i+1, got, err, want[i])
+			}
+		}
+	}
+}
+
+// The shell's <(command) can be given for any file.
+func TestAccessFromPipes(t *testing.T) {
+	_, image := smallImage()
+	var seen atomic.Pointer[http.Header]
+	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		h := r.Header.Clone()
+		seen.Store(&h)
+		content(w, r, image)
+	})
+	for _, tt := range []struct{ flag, text, name, want string }{
+		{"--bearer-token-file=/dev/fd/3", "t0ken", "Authorization", "Bearer t0ken"},
+		{"--header=@/dev/fd/3", "X-One: 1", "X-One", "1"},
+	} {
+		read, write, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer read.Close()
+		if _, err := write.WriteString(tt.text); err != nil {
+			t.Fatal(err)
+		}
+		write.Close()
+		cmd := exec.CommandContext(t.Context(), "cloopfs", "verify", tt.flag, url)
+		cmd.ExtraFiles = []*os.File{read}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v: %s", tt.flag, err, out)
+			continue
+		}
+		if got := seen.Load().Get(tt.name); got != tt.want {
+			t.Errorf("%s: got %s %q, want %q", tt.flag, tt.name, got, tt.want)
+		}
 	}
 }

@@ -51,9 +51,9 @@ a partition table there are also disk.img.p1, disk.img.p2 and so on.`,
   umount /mnt; cloopfs umount /media/image`,
 		Args:              args(cobra.ExactArgs(2)),
 		ValidArgsFunction: completeArgs(completeFile, completeDir),
-		PreRunE: func(_ *cobra.Command, args []string) error {
+		PreRunE: func(cmd *cobra.Command, args []string) error {
 			o.Mountpoint = args[1]
-			return o.complete(args[0], mode)
+			return o.complete(cmd.Context(), args[0], mode)
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cleared, err := o.checkMountpoint()
@@ -85,11 +85,11 @@ a partition table there are also disk.img.p1, disk.img.p2 and so on.`,
 }
 
 // complete checks the flags and fills in what follows from them.
-func (o *mountOptions) complete(source, mode string) (err error) {
+func (o *mountOptions) complete(ctx context.Context, source, mode string) (err error) {
 	if o.Source, err = parseSource(source); err != nil {
 		return err
 	}
-	if err := o.Line.validate(); err != nil {
+	if err := o.Line.validate(ctx); err != nil {
 		return err
 	}
 	if err := o.Log.validate(); err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -36,7 +37,7 @@ func (h *headerFlag) String() string {
 func (h *headerFlag) Type() string { return "HEADER" }
 
 // read returns the headers, those in files among them.
-func (h *headerFlag) read() (http.Header, error) {
+func (h *headerFlag) read(ctx context.Context) (http.Header, error) {
 	header := make(http.Header)
 	for _, s := range *h {
 		name, isFile := strings.CutPrefix(s, "@")
@@ -46,7 +47,7 @@ func (h *headerFlag) read() (http.Header, error) {
 			}
 			continue
 		}
-		text, err := readSmall(name)
+		text, err := readSmall(ctx, name)
 		if err != nil {
 			return nil, fmt.Errorf("--header @%w", err)
 		}

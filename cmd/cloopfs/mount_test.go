@@ -56,7 +56,7 @@ func TestModes(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			o := mountOptions{AllowOther: tt.allowOther, Mountpoint: "mnt"}
 			o.Line.Connections, o.Line.Format, o.Log.Level = 1, formatAuto, "info"
-			err := o.complete("http://h/f", tt.mode)
+			err := o.complete(t.Context(), "http://h/f", tt.mode)
 			switch {
 			case tt.allowOther && os.Geteuid() != 0 && !userAllowOther("/etc/fuse.conf"):
 				if exitCode(err) != exitMount {

@@ -34,7 +34,7 @@ func (o *sourceOptions) addFlags(f *pflag.FlagSet) {
 	o.Access.addFlags(f)
 }
 
-func (o *sourceOptions) validate() error {
+func (o *sourceOptions) validate(ctx context.Context) error {
 	if o.Connections < 1 || o.Connections > 1024 {
 		return usage(fmt.Errorf("--connections %d: not between 1 and 1024", o.Connections))
 	}
@@ -42,7 +42,7 @@ func (o *sourceOptions) validate() error {
 	if !slices.Contains(formats, o.Format) {
 		return usage(fmt.Errorf("--format %s: not one of %s", shown(o.Format), strings.Join(formats, ", ")))
 	}
-	return o.Access.complete()
+	return o.Access.complete(ctx)
 }
 
 // open opens the image at source for a command that reads it once and keeps no
@@ -52,7 +52,7 @@ func (o *sourceOptions) open(ctx context.Context, source string) (*line, error) 
 	if err != nil {
 		return nil, err
 	}
-	if err := o.validate(); err != nil {
+	if err := o.validate(ctx); err != nil {
 		return nil, err
 	}
 	return openLine(ctx, at, *o, 0, slog.New(slog.DiscardHandler))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -95,6 +96,74 @@ func TestSignals(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A file that can't be read keeps the program no longer than that.
+func TestSignalWhileReadingAFile(t *testing.T) {
+	for _, held := range []bool{false, true} {
+		for _, flag := range []string{"--header=@", "--netrc", "--bearer-token-file=", "--cacert=", "--cert="} {
+			name := "nobody writes to "
+			if held {
+				name = "nobody ends "
+			}
+			t.Run(name+flag, func(t *testing.T) {
+				t.Parallel()
+				first, second := makeFIFO(t), makeFIFO(t)
+				if flag != "--netrc" {
+					flag += second
+				}
+				cmd := exec.CommandContext(t.Context(), "cloopfs", "verify", "--header=@"+first, flag, "http://127.0.0.1:1/f")
+				cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", "NETRC="+second)
+				var out bytes.Buffer
+				cmd.Stdout, cmd.Stderr = &out, &out
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				defer cmd.Process.Kill()
+				openFIFO(t, first).Close() // the program is here, and goes on to the other
+				if held {
+					defer openFIFO(t, second).Close()
+				}
+				if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+					t.Fatal(err)
+				}
+				ended := make(chan struct{})
+				go func() {
+					cmd.Wait()
+					close(ended)
+				}()
+				waitFor(t, "end of the program", ended)
+				if got := cmd.ProcessState.ExitCode(); got != exitInterrupted || out.Len() > 0 {
+					t.Errorf("got exit status %d, output %q, want %d without a word", got, out.Bytes(), exitInterrupted)
+				}
+			})
+		}
+	}
+}
+
+func makeFIFO(t *testing.T) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(name, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// openFIFO waits for a reader of a FIFO, and returns the end to write to.
+func openFIFO(t *testing.T, name string) *os.File {
+	t.Helper()
+	for begin := time.Now(); time.Since(begin) < soon; time.Sleep(10 * time.Millisecond) {
+		f, err := os.OpenFile(name, os.O_WRONLY|syscall.O_NONBLOCK, 0)
+		if err == nil {
+			return f
+		}
+		if !errors.Is(err, syscall.ENXIO) {
+			t.Fatal(err)
+		}
+	}
+	t.Fatalf("gave up waiting: a reader of %s", name)
+	return nil
 }
 
 func waitFor(t *testing.T, what string, c <-chan struct{}) {
