@@ -55,7 +55,6 @@ func (o *logOptions) open(w io.Writer) (*slog.Logger, error) {
 	if err := level.UnmarshalText([]byte(o.Level)); err != nil {
 		return nil, err
 	}
-	options := &slog.HandlerOptions{Level: level}
 	switch {
 	case o.File != "":
 		f, err := os.OpenFile(o.File, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
@@ -68,15 +67,9 @@ func (o *logOptions) open(w io.Writer) (*slog.Logger, error) {
 		if err != nil {
 			return slog.New(slog.DiscardHandler), nil
 		}
-		w = s
-		options.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
-			if a.Key == slog.TimeKey && len(groups) == 0 {
-				return slog.Attr{} // syslog has its own
-			}
-			return a
-		}
+		return slog.New(newSyslogHandler(s, level)), nil
 	}
-	return slog.New(slog.NewTextHandler(w, options)), nil
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})), nil
 }
 
 // isTerminal says whether w is a terminal.
