@@ -151,6 +151,37 @@ func TestClientCertificate(t *testing.T) {
 	expect("client", "", "")
 }
 
+// It is the same server however its name is written.
+func TestClientCertificateByAnotherSpelling(t *testing.T) {
+	server, client := certificate(t, "localhost", later), certificate(t, "client", later)
+	data := random(100_000)
+	for _, tt := range []struct{ name, host, redirect string }{
+		{"lower case", "localhost", ""},
+		{"upper case", "LOCALHOST", ""},
+		{"another case in a redirect", "LocalHost", "localhost"},
+		{"not ASCII", "ｌocalhost", ""}, // it means localhost
+		{"not ASCII in a redirect", "ｌocalhost", "ＬOCALHOST"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var target string
+			url := serveTLS(t, &tls.Config{Certificates: []tls.Certificate{server}, ClientAuth: tls.RequireAnyClientCert}, func(w http.ResponseWriter, r *http.Request) {
+				if tt.redirect != "" && r.URL.Path != "/f" {
+					w.Header()["Location"] = []string{target}
+					w.Header().Set("Connection", "close") // the next one has to be made anew
+					w.WriteHeader(http.StatusFound)
+					return
+				}
+				content(w, r, data)
+			})
+			target = strings.Replace(url, "127.0.0.1", tt.redirect, 1) + "/f"
+			s := open(t, strings.Replace(url, "127.0.0.1", tt.host, 1), httpblock.Options{
+				Timeout: soon, TLS: &tls.Config{RootCAs: trusting(server), Certificates: []tls.Certificate{client}},
+			})
+			readRange(t, s, data, 50_000, 1000)
+		})
+	}
+}
+
 // A server that insists on a client certificate, and one that speaks no TLS,
 // turn us away at once.
 func TestHandshakeFails(t *testing.T) {

@@ -26,13 +26,10 @@ func newTransports(origin *url.URL, opt *Options, dialTimeout time.Duration) tra
 	}
 	own := t.Clone()
 	t.TLSClientConfig.Certificates = nil
-	// The first server on the way may also be a proxy that speaks TLS.
-	own.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		d := tls.Dialer{NetDialer: newDialer(dialTimeout), Config: t.TLSClientConfig}
-		if addr == net.JoinHostPort(origin.Hostname(), port(origin)) {
-			d.Config = own.TLSClientConfig
-		}
-		return d.DialContext(ctx, network, addr)
+	// If a proxy speaks TLS, it is the server that is dialled, and not shown the
+	// certificate; otherwise that is origin, however a redirect spells its name.
+	if proxy, err := own.Proxy(&http.Request{URL: origin}); err == nil && proxy != nil {
+		own.DialTLSContext = (&tls.Dialer{NetDialer: newDialer(dialTimeout), Config: t.TLSClientConfig}).DialContext
 	}
 	return transports{origin, own, t}
 }
