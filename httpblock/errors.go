@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
@@ -86,6 +87,11 @@ const tlsAlert = "remote error"
 func cause(ctx context.Context, err error) error {
 	if errors.Is(context.Cause(ctx), errStalled) {
 		return errStalled
+	}
+	// net/http puts the name of a function of its own before what a connection
+	// says while the request is being sent.
+	if inner := errors.Unwrap(err); inner != nil && strings.HasPrefix(err.Error(), "readLoopPeekFailLocked: ") {
+		return inner
 	}
 	return err
 }

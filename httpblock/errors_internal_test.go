@@ -77,3 +77,14 @@ func TestCause(t *testing.T) {
 		}
 	}
 }
+
+// What net/http calls its own functions is nothing for users.
+func TestCauseHidesNetHTTP(t *testing.T) {
+	said := errors.New("remote error: tls: certificate required")
+	if got := cause(t.Context(), fmt.Errorf("readLoopPeekFailLocked: %w", said)); got != said {
+		t.Errorf("got %v, want %v", got, said)
+	}
+	if other := fmt.Errorf("read: %w", said); cause(t.Context(), other) != other {
+		t.Error("another error has been changed")
+	}
+}
