@@ -2,10 +2,12 @@ package signature_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/binary"
 	"errors"
 	"io"
+	"os"
 	"strings"
 	"testing"
 
@@ -285,4 +287,48 @@ func TestReadFails(t *testing.T) {
 			t.Errorf("after %d requests: %v, want the error below", fail, err)
 		}
 	}
+}
+
+// FuzzDetect looks at anything: at 45 KiB of it at most, and without a crash.
+func FuzzDetect(f *testing.F) {
+	for _, name := range []string{"iso9660/xorriso-rr.iso.gz", "partition/gpt.gz", "partition/mbr.gz"} {
+		f.Add(unpacked(f, name))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		src := &blockiotest.Source{Data: data}
+		kind, err := signature.Detect(t.Context(), src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if kind.Disk && kind.Hint != "" || kind.Name == "" && (kind.Disk || kind.Hint != "") {
+			t.Errorf("%+v", kind)
+		}
+		var read int64
+		for _, r := range src.Asked() {
+			read += r.Len
+		}
+		if read > 45<<10 {
+			t.Errorf("%d bytes read", read)
+		}
+		signature.OfHead(data[:min(len(data), signature.HeadSize)])
+		signature.OfStart(data[:min(len(data), signature.StartSize)])
+	})
+}
+
+func unpacked(f *testing.F, name string) []byte {
+	f.Helper()
+	file, err := os.Open("../../testdata/" + name)
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer file.Close()
+	r, err := gzip.NewReader(file)
+	if err != nil {
+		f.Fatal(err)
+	}
+	data, err := io.ReadAll(io.LimitReader(r, 512<<10))
+	if err != nil {
+		f.Fatal(err)
+	}
+	return data
 }
