@@ -176,68 +176,105 @@ func systemUse(rec []byte) []byte {
 	return rec[min(start, len(rec)):]
 }
 
-// list returns the entries of a directory. A file of several extents has several
-// records, one behind the other, all but the last with a mark.
-func (v *volume) list(dir blockio.Extent) ([]entry, error) {
+// records calls each with the records of a directory, sector by sector.
+func (v *volume) records(dir blockio.Extent, each func(rec []byte) error) error {
 	if dir.Len > maxDirectory {
-		return nil, fmt.Errorf("%w: a directory of %d bytes", ErrDamaged, dir.Len)
+		return fmt.Errorf("%w: a directory of %d bytes", ErrDamaged, dir.Len)
 	}
-	const (
-		flags, flagDirectory, flagAssociated, flagMore = 25, 0x02, 0x04, 0x80
-		unit, gap                                      = 26, 27 // of an interleaved file
-	)
-	var entries []entry
-	var unfinished string // the name of the last entry, if it has more records
 	for at := int64(0); at < dir.Len; at += sectorSize {
 		buf := make([]byte, sectorSize)
 		if _, err := v.r.ReadAt(buf, dir.Off+at); err != nil {
-			return nil, err
+			return err
 		}
 		for len(buf) > 0 {
 			rec, err := record(buf)
+			if err == nil && rec != nil {
+				err = each(rec)
+			}
 			if err != nil {
-				return nil, err
+				return err
 			}
 			if rec == nil {
 				break // the rest of the sector is empty
 			}
 			buf = buf[len(rec):]
-			id := string(identifier(rec))
-			if rec[flags]&flagAssociated != 0 || id == "\x00" || id == "\x01" { // "." and ".."
-				continue
-			}
-			if unfinished != "" {
-				last := &entries[len(entries)-1]
-				if id != unfinished || last.extents[len(last.extents)-1].Len%v.block != 0 {
-					return nil, fmt.Errorf("%w: %s lacks an extent", ErrDamaged, last.name)
-				}
-				last.extents = append(last.extents, v.extent(rec))
-			} else {
-				e := entry{name: v.name(id), extents: []blockio.Extent{v.extent(rec)}}
-				switch {
-				case rec[flags]&flagDirectory != 0:
-					e.kind = directory
-				case rec[unit] != 0 || rec[gap] != 0:
-					e.kind = other
-				}
-				listed, err := v.rockRidge(rec, &e)
-				if err != nil {
-					return nil, err
-				}
-				if !listed {
-					continue
-				}
-				entries = append(entries, e)
-			}
-			if unfinished = ""; rec[flags]&flagMore != 0 && rec[flags]&flagDirectory == 0 {
-				unfinished = id
-			}
 		}
 	}
-	if unfinished != "" {
-		return nil, fmt.Errorf("%w: %s lacks an extent", ErrDamaged, entries[len(entries)-1].name)
+	return nil
+}
+
+// list returns the entries of a directory.
+func (v *volume) list(dir blockio.Extent) ([]entry, error) {
+	l := listing{volume: v}
+	if err := v.records(dir, l.add); err != nil {
+		return nil, err
 	}
-	return entries, nil
+	if l.unfinished != "" {
+		return nil, l.lacksExtent()
+	}
+	return l.entries, nil
+}
+
+// listing is a directory that is being read. A file of several extents has
+// several records, one behind the other, all but the last with a mark.
+type listing struct {
+	*volume
+	entries    []entry
+	unfinished string // identifier of the last entry, if it has more records
+}
+
+func (l *listing) last() *entry { return &l.entries[len(l.entries)-1] }
+
+func (l *listing) lacksExtent() error {
+	return fmt.Errorf("%w: %s lacks an extent", ErrDamaged, l.last().name)
+}
+
+// What a record's flags say.
+const (
+	flags          = 25 // where they are
+	flagDirectory  = 0x02
+	flagAssociated = 0x04
+	flagMore       = 0x80
+)
+
+// add takes the next record.
+func (l *listing) add(rec []byte) error {
+	id := string(identifier(rec))
+	if rec[flags]&flagAssociated != 0 || id == "\x00" || id == "\x01" { // "." and ".."
+		return nil
+	}
+	if l.unfinished == "" {
+		e, listed, err := l.entry(rec)
+		if err != nil || !listed {
+			return err
+		}
+		l.entries = append(l.entries, e)
+	} else {
+		last := l.last()
+		if id != l.unfinished || last.extents[len(last.extents)-1].Len%l.block != 0 {
+			return l.lacksExtent()
+		}
+		last.extents = append(last.extents, l.extent(rec))
+	}
+	l.unfinished = ""
+	if rec[flags]&flagMore != 0 && rec[flags]&flagDirectory == 0 {
+		l.unfinished = id
+	}
+	return nil
+}
+
+// entry is what a record describes, if it is to be listed.
+func (v *volume) entry(rec []byte) (e entry, listed bool, err error) {
+	const unit, gap = 26, 27 // of an interleaved file
+	e = entry{name: v.name(string(identifier(rec))), extents: []blockio.Extent{v.extent(rec)}}
+	switch {
+	case rec[flags]&flagDirectory != 0:
+		e.kind = directory
+	case rec[unit] != 0 || rec[gap] != 0:
+		e.kind = other
+	}
+	listed, err = v.rockRidge(rec, &e)
+	return e, listed, err
 }
 
 // name is what an identifier says: a name, a dot even where nothing follows it,
