@@ -104,6 +104,25 @@ type Runs interface {
 		deliver func(n int64, stored []byte) error) error
 }
 
+// BlockStore keeps stored blocks nearer than their source: on a local disk. It is
+// an optimisation; none of its methods fails, they only help less. It is safe for
+// concurrent use.
+type BlockStore interface {
+	// Have says whether block n, at e, seems to be here. Only Get knows.
+	Have(n int64, e Extent) bool
+	// Get fills p, which is as long as e, with block n, if it is here and still
+	// as it was stored.
+	Get(n int64, e Extent, p []byte) bool
+	// Put stores block n. p must not change meanwhile.
+	Put(n int64, e Extent, p []byte)
+	// Forget says that what was stored of block n is of no use.
+	Forget(n int64, e Extent)
+	// Claim tells other processes that share the store that the bytes of e, of
+	// one or more blocks, are on their way. It fails if one of them has said so.
+	// release says that the bytes are here, or won't come.
+	Claim(e Extent) (release func(), ok bool)
+}
+
 // BlockCache keeps decoded blocks in memory, each loaded by one reader however
 // many want it. It is safe for concurrent use.
 type BlockCache interface {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
 )
 
 // Source is the bytes of an image, wherever they are, as streams and by
@@ -44,7 +45,7 @@ func OpenSection(ctx context.Context, src Source, extents []Extent) (*Section, e
 		s.size += e.Len
 	}
 	head := make([]byte, min(s.size, sectionHead))
-	if _, err := ReadRange(ctx, s, head, 0); err != nil {
+	if _, err := s.ReadAtContext(ctx, head, 0); err != nil {
 		return nil, err
 	}
 	s.head = head
@@ -54,13 +55,49 @@ func OpenSection(ctx context.Context, src Source, extents []Extent) (*Section, e
 // Size is the number of bytes of the section.
 func (s *Section) Size() int64 { return s.size }
 
-// ReadAtContext reads bytes of the section: one stream for each extent, or none
+// Parts is where the section lies in its source.
+func (s *Section) Parts() []Extent { return s.parts }
+
+// ReadAtContext reads bytes of the section: one read for each extent, or none
 // for the first few kilobytes.
 func (s *Section) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
 	if off >= 0 && off <= int64(len(s.head)) && len(p) <= len(s.head)-int(off) {
 		return copy(p, s.head[off:]), nil
 	}
-	return ReadRange(ctx, s, p, off)
+	p, eof := Clip(p, off, s.size)
+	if len(p) == 0 {
+		return 0, eof
+	}
+	read := 0
+	for at := range Within(s.parts, Extent{Off: off, Len: int64(len(p))}) {
+		n, err := s.src.ReadAtContext(ctx, p[read:read+int(at.Len)], at.Off)
+		read += n
+		if err != nil && (err != io.EOF || n < int(at.Len)) {
+			return read, noEOF(err)
+		}
+	}
+	return read, eof
+}
+
+// Within yields the pieces of e, a range of what parts make when they are joined,
+// each by where it lies. It ends early where the parts do.
+func Within(parts []Extent, e Extent) iter.Seq[Extent] {
+	return func(yield func(Extent) bool) {
+		for _, part := range parts {
+			if e.Len <= 0 {
+				return
+			}
+			if e.Off >= part.Len {
+				e.Off -= part.Len
+				continue
+			}
+			n := min(e.Len, part.Len-e.Off)
+			if !yield(Extent{Off: part.Off + e.Off, Len: n}) {
+				return
+			}
+			e.Off, e.Len = 0, e.Len-n
+		}
+	}
 }
 
 // OpenRange starts reading r.
@@ -69,17 +106,8 @@ func (s *Section) OpenRange(ctx context.Context, r Range) (io.ReadCloser, error)
 		return nil, fmt.Errorf("bytes %d+%d of a section of %d", r.Off, r.Len, s.size)
 	}
 	st := &sectionStream{ctx: ctx, src: s.src, rng: r}
-	for _, part := range s.parts {
-		if r.Len == 0 {
-			break
-		}
-		if r.Off >= part.Len {
-			r.Off -= part.Len
-			continue
-		}
-		n := min(r.Len, part.Len-r.Off)
-		st.left = append(st.left, Extent{Off: part.Off + r.Off, Len: n})
-		r.Off, r.Len = 0, r.Len-n
+	for at := range Within(s.parts, r.Extent) {
+		st.left = append(st.left, at)
 	}
 	// Most often there is but one: its stream is the answer.
 	if len(st.left) == 1 {

@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"io"
+	"slices"
 	"time"
 )
 
@@ -29,7 +30,6 @@ func (s *Scheduler) startLocked() {
 				s.useLocked(b) // by the flight
 			}
 			s.active++
-			s.stats[class].Requests++
 			s.wg.Go(func() { s.fly(r) })
 		}
 	}
@@ -52,22 +52,55 @@ func (s *Scheduler) fly(r *request) {
 	s.startLocked()
 }
 
-// receive reads r's range and hands out each block as it is complete.
+// receive brings r's blocks: those that another process has stored meanwhile from
+// the store, the others from the source.
 func (s *Scheduler) receive(r *request) error {
-	body, err := s.src.OpenRange(s.ctx, r.rng)
+	left := r.blocks
+	if s.opt.Store != nil && !r.rng.Refetch {
+		defer s.claim(r)()
+		left = slices.DeleteFunc(slices.Clone(left), (*block).finished)
+	}
+	for len(left) > 0 {
+		n := 1
+		for n < len(left) && left[n].ext.Off == left[n-1].ext.End() {
+			n++
+		}
+		if err := s.stream(r, left[:n]); err != nil {
+			return err
+		}
+		left = left[n:]
+	}
+	return nil
+}
+
+// stream reads adjacent blocks of r from the source, and hands out each as it is
+// complete.
+func (s *Scheduler) stream(r *request, blocks []*block) error {
+	rng := r.rng
+	rng.Off = blocks[0].ext.Off
+	rng.Len = blocks[len(blocks)-1].ext.End() - rng.Off
+	s.mu.Lock()
+	s.stats[rng.Class].Requests++
+	s.mu.Unlock()
+	body, err := s.src.OpenRange(s.ctx, rng)
 	if err != nil {
 		return err
 	}
 	defer body.Close()
-	for _, b := range r.blocks {
+	for _, b := range blocks {
 		stored := getBuffer(b.ext.Len)
 		if _, err := io.ReadFull(body, stored); err != nil {
 			putBuffer(stored)
 			return err
 		}
+		if s.opt.Store != nil {
+			// Before anybody can find out that it is bad, and have it forgotten.
+			s.opt.Store.Put(b.n, b.ext, stored)
+		}
 		b.stored = stored
 		s.mu.Lock()
-		s.stats[r.rng.Class].Bytes += b.ext.Len
+		b.fetched = true
+		s.stats[rng.Class].Bytes += b.ext.Len
 		s.mu.Unlock()
 		close(b.done)
 	}

@@ -63,15 +63,15 @@ func (r *run) lookAhead() error {
 	var found []located
 	bytes := int64(0)
 	for n := r.next; n < r.end && len(found) < maxAhead/2; n++ {
-		ext, err := r.s.ext.Extent(r.ctx, n)
+		l, err := r.s.locate(r.ctx, n)
 		if err != nil {
-			return &blockio.BlockError{Block: n, Err: err}
+			return err
 		}
-		size := bufferSize(ext.Len)
+		size := bufferSize(l.ext.Len)
 		if len(found) > 0 && r.bytes+bytes+size > limit {
 			break
 		}
-		found = append(found, located{n: n, ext: ext})
+		found = append(found, l)
 		bytes += size
 	}
 	if ok, err := r.reserve(bytes); !ok {
@@ -118,6 +118,10 @@ func (r *run) close() {
 // turn out to be bad.
 func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 	b := &r.ahead[0]
+	if (*b).local && r.serveLocal(b, deliver) {
+		r.served(*b, false)
+		return nil
+	}
 	for again := false; ; again = true {
 		stored, err := r.s.wait(r.ctx, *b)
 		if err != nil {
@@ -127,13 +131,10 @@ func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 			err = deliver((*b).n, stored)
 		}
 		if err == nil {
-			size := bufferSize((*b).ext.Len)
-			r.s.leave(*b, deliver != nil)
-			r.bytes -= size
-			r.unreserve(size)
-			r.ahead = r.ahead[1:]
+			r.served(*b, deliver != nil)
 			return nil
 		}
+		r.s.forget(*b)
 		if again || (*b).req == nil || (*b).req.rng.Refetch {
 			err = blockError((*b).n, err)
 			r.s.condemn(*b, err)
@@ -143,6 +144,36 @@ func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 		r.s.leave(*b, false)
 		*b = next
 	}
+}
+
+// serveLocal delivers a block from the store. If the store does not have it any
+// more, or only bad bytes, it puts a flight in the block's place.
+func (r *run) serveLocal(b **block, deliver func(n int64, stored []byte) error) (served bool) {
+	if deliver == nil {
+		return true
+	}
+	n, ext := (*b).n, (*b).ext
+	buf := getBuffer(ext.Len)
+	defer putBuffer(buf)
+	switch {
+	case !r.s.opt.Store.Get(n, ext, buf):
+		*b = r.s.join(r.class, []located{{n: n, ext: ext}})[0]
+	case deliver(n, buf) != nil:
+		r.s.forget(*b)
+		*b = r.s.reject(*b)
+	default:
+		return true
+	}
+	return false
+}
+
+// served leaves the first block ahead, which has been delivered.
+func (r *run) served(b *block, read bool) {
+	size := bufferSize(b.ext.Len)
+	r.s.leave(b, read)
+	r.bytes -= size
+	r.unreserve(size)
+	r.ahead = r.ahead[1:]
 }
 
 // blockError says that err happened to block n, unless it says so itself.

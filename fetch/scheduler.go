@@ -28,6 +28,8 @@ type Options struct {
 	// 64 MiB if 0. Three quarters of it are for demand, so that no other
 	// class can make a reader wait for room. A single block may be longer.
 	Buffer int64
+	// Store keeps what was fetched, and is asked first. nil means none.
+	Store blockio.BlockStore
 }
 
 // failTime is how long a block that failed fails at once.
@@ -69,15 +71,19 @@ type budget struct {
 type block struct {
 	n   int64
 	ext blockio.Extent
-	req *request // nil for a block of no bytes, which needs none
+	req *request // nil for a block that needs none: of no bytes, or local
 
 	// done is closed when stored or err is set.
 	done   chan struct{}
 	stored []byte // from getBuffer
 	err    error
+	// local says that the store seems to have the block: it is read when it is
+	// delivered.
+	local bool
 
 	// Guarded by Scheduler.mu.
 	users     int       // readers that have joined it, and one while it flies or is kept
+	fetched   bool      // its bytes came from the source
 	used      bool      // a reader has got its bytes
 	fail      error     // why this copy is of no use; whoever wants the block gets it until failUntil
 	failUntil time.Time // zero unless fail is set
@@ -136,8 +142,19 @@ func (s *Scheduler) Close() {
 
 // located is a block and where it lies.
 type located struct {
-	n   int64
-	ext blockio.Extent
+	n     int64
+	ext   blockio.Extent
+	local bool // in the store, as it seems
+}
+
+// locate finds block n.
+func (s *Scheduler) locate(ctx context.Context, n int64) (located, error) {
+	ext, err := s.ext.Extent(ctx, n)
+	if err != nil {
+		return located{}, &blockio.BlockError{Block: n, Err: err}
+	}
+	local := s.opt.Store != nil && ext.Len > 0 && s.opt.Store.Have(n, ext)
+	return located{n, ext, local}, nil
 }
 
 // arrived is the done of a block that is never asked for.
@@ -156,8 +173,8 @@ func (s *Scheduler) join(class blockio.Class, run []located) []*block {
 	s.purgeLocked()
 	var r *request // the request being put together
 	for i, l := range run {
-		if l.ext.Len == 0 {
-			joined[i] = &block{n: l.n, ext: l.ext, done: arrived}
+		if l.ext.Len == 0 || l.local {
+			joined[i] = &block{n: l.n, ext: l.ext, done: arrived, local: l.local}
 			continue
 		}
 		b := s.blocks[l.n]
@@ -236,7 +253,7 @@ func (s *Scheduler) forgetLocked(b *block) {
 func (s *Scheduler) leave(b *block, read bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if read && !b.used && b.req != nil {
+	if read && b.fetched && !b.used {
 		b.used = true
 		s.stats[b.req.rng.Class].Used += b.ext.Len
 	}
@@ -318,6 +335,13 @@ func (s *Scheduler) reject(b *block) *block {
 	}
 	s.useLocked(next)
 	return next
+}
+
+// forget says that the store's copy of b, if it has one, is bad.
+func (s *Scheduler) forget(b *block) {
+	if s.opt.Store != nil && b.ext.Len > 0 {
+		s.opt.Store.Forget(b.n, b.ext)
+	}
 }
 
 // condemn says that b's bytes are bad for the second time.

@@ -2,11 +2,15 @@ package httpblock
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/tls"
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -141,6 +145,21 @@ func (id *identity) readToken(r *reading) {
 	id.reading = nil
 	id.mu.Unlock()
 	close(r.done)
+}
+
+// digest is a name for who we are, from which that can't be told.
+func (id *identity) digest(cfg *tls.Config) string {
+	h := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(id.header)) {
+		fmt.Fprintf(h, "%q %q\n", name, id.header[name])
+	}
+	fmt.Fprintf(h, "%q %q\n", id.basic, id.current())
+	if cfg != nil {
+		for _, c := range cfg.Certificates {
+			fmt.Fprintf(h, "%q\n", c.Certificate)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // sameOrigin says whether a and b have the same scheme, host and port.

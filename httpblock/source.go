@@ -180,7 +180,20 @@ func (s *Source) ModTime() time.Time { return s.modTime }
 
 // Validated says whether the server gives something by which a changed file of
 // the same size can be told: an ETag or a Last-Modified.
-func (s *Source) Validated() bool { return s.pin.etag != "" || s.pin.lastModified != "" }
+func (s *Source) Validated() bool { return s.Validator() != "" }
+
+// Validator is what the server gave, when the file was opened, to tell its
+// versions apart: its ETag, else its Last-Modified, else nothing.
+func (s *Source) Validator() string {
+	if s.pin.etag != "" {
+		return s.pin.etag
+	}
+	return s.pin.lastModified
+}
+
+// Credentials is a digest of all that told the server who we are: another user's
+// is another.
+func (s *Source) Credentials() string { return s.identity.digest(s.opt.TLS) }
 
 // Close drops the kept connections. Streams that are being read go on.
 func (s *Source) Close() error {

@@ -55,7 +55,8 @@ func testMain(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	cloopfs = filepath.Join(scratch, "cloopfs")
-	build := exec.Command("go", "build", "-o", cloopfs, "./cmd/cloopfs")
+	// Without a cache unless a test asks for one.
+	build := exec.Command("go", "build", "-ldflags", "-X main.defaultCacheSize=0", "-o", cloopfs, "./cmd/cloopfs")
 	build.Dir = ".."
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {

@@ -19,7 +19,7 @@ const firstContactTime = 5 * time.Second
 // firstContact finds out what a person wants to hear about a disk that has been
 // mounted. What can't be read in a short time is left out.
 func (o *mountOptions) firstContact(ctx context.Context, l *line, disk blockio.ReaderAt) readiness {
-	r := readiness{Disk: contents{Size: disk.Size()}}
+	r := readiness{Disk: contents{Size: disk.Size()}, Warning: l.warning()}
 	if !o.Describe {
 		return r
 	}
@@ -49,6 +49,9 @@ func (o *mountOptions) firstContact(ctx context.Context, l *line, disk blockio.R
 func announce(w io.Writer, o mountOptions, r readiness) {
 	if n := r.Disk.lost(); n > 0 {
 		say(w, "the disk's size is no multiple of %d: its last %d bytes can't be read through a loop device", sectorSize, n)
+	}
+	if r.Warning != "" {
+		say(w, "%s", r.Warning)
 	}
 	if !o.Describe {
 		return

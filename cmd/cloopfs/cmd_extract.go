@@ -29,7 +29,7 @@ its name when it is complete.`,
 			if args[1] == "-" && isTerminal(cmd.OutOrStdout()) {
 				return usage(errors.New("extract: not writing a disk to a terminal"))
 			}
-			l, err := o.open(cmd.Context(), args[0])
+			l, err := o.open(cmd.Context(), cmd.ErrOrStderr(), args[0])
 			if err != nil {
 				return err
 			}

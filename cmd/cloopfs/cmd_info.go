@@ -33,7 +33,7 @@ the SOURCE to type for each. It reads the index and little else.`,
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: completeArgs(completeFile),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			l, err := o.open(cmd.Context(), args[0])
+			l, err := o.open(cmd.Context(), cmd.ErrOrStderr(), args[0])
 			if err != nil {
 				return err
 			}

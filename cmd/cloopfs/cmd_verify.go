@@ -26,7 +26,7 @@ right if they decode.`,
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: completeArgs(completeFile),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			l, err := o.open(cmd.Context(), args[0])
+			l, err := o.open(cmd.Context(), cmd.ErrOrStderr(), args[0])
 			if err != nil {
 				return err
 			}

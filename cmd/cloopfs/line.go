@@ -20,8 +20,8 @@ import (
 // line is the whole way from the image's bytes to the disk.
 type line struct {
 	at     location
-	source source
-	http   *httpblock.Source // below source; nil for a local image
+	source blockio.Source // the image's bytes
+	file   *file          // what the image is, or lies in
 	fetch  *fetch.Scheduler
 	memory *cache.Memory
 	disk   *cloop.Image
@@ -30,7 +30,7 @@ type line struct {
 	start  *diskStart     // of a raw image, for whoever takes a closer look
 }
 
-// source is the image's bytes, wherever they are.
+// source is a file's bytes, wherever they are.
 type source interface {
 	blockio.Source
 	ModTime() time.Time // zero if it is not known
@@ -50,57 +50,84 @@ func openLine(ctx context.Context, at location, opt sourceOptions, memory int64,
 	fail := func(err error) (*line, error) {
 		return nil, sourceFailure(fmt.Errorf("open %s: %w", at, err))
 	}
-	src, err := openSource(ctx, at, opt, log)
+	f, err := openFile(ctx, at, opt, log)
 	if err != nil {
 		return fail(err)
 	}
-	index, kind, err := openIndex(ctx, src, opt.Format)
-	if err != nil {
-		src.Close()
+	l := &line{at: at, file: f}
+	if err := l.join(ctx, opt, memory); err != nil {
+		f.Close()
 		return fail(err)
 	}
-	l := &line{at: at, source: src, http: remote(src), index: index, kind: kind}
-	l.start = &diskStart{ReaderAt: src}
-	l.fetch = fetch.New(src, index, fetch.Options{Requests: opt.Connections})
-	l.memory = cache.NewMemory(memory, index.BlockSize())
-	l.disk = cloop.NewImage(index, l.fetch, l.memory)
 	return l, nil
+}
+
+// join joins the layers over the line's file.
+func (l *line) join(ctx context.Context, opt sourceOptions, memory int64) error {
+	parts, err := l.openSource(ctx)
+	if err != nil {
+		return err
+	}
+	if l.index, l.kind, err = openIndex(ctx, l.source, opt.Format); err != nil {
+		return err
+	}
+	options := fetch.Options{Requests: opt.Connections}
+	if c := l.file.cached; c != nil {
+		// The blocks of a raw file end where chunks do.
+		blocks, err := c.entry.Blocks(parts, l.index.Raw() && l.at.Inside == "")
+		if err != nil {
+			return err
+		}
+		options.Store = blocks
+	}
+	l.start = &diskStart{ReaderAt: l.source}
+	l.fetch = fetch.New(l.source, l.index, options)
+	l.memory = cache.NewMemory(memory, l.index.BlockSize())
+	l.disk = cloop.NewImage(l.index, l.fetch, l.memory)
+	return nil
 }
 
 // Close ends everything that is under way.
 func (l *line) Close() {
 	l.fetch.Close()
-	l.source.Close()
+	l.file.Close()
 }
 
-// openSource opens the bytes of the image.
-func openSource(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (source, error) {
-	src, err := openFile(ctx, at, opt, log)
-	if err == nil && src.Size() == 0 {
-		src.Close()
-		err = blockio.ErrEmpty
+// openSource finds the bytes of the image: parts of the line's file.
+func (l *line) openSource(ctx context.Context) (parts []blockio.Extent, err error) {
+	l.source = l.file
+	if l.file.Size() == 0 {
+		return nil, blockio.ErrEmpty
 	}
-	if err != nil || at.Inside == "" {
-		return src, err
+	if l.at.Inside == "" {
+		return []blockio.Extent{{Len: l.file.Size()}}, nil
 	}
-	extents, err := iso9660.Find(ctx, src, at.Inside)
+	extents, err := iso9660.Find(ctx, l.file, l.at.Inside)
+	if errors.Is(err, iso9660.ErrNotFound) {
+		outer := l.at
+		outer.Inside = ""
+		return nil, &notInsideError{outer: outer, err: err}
+	}
 	if err != nil {
-		src.Close()
-		if errors.Is(err, iso9660.ErrNotFound) {
-			at.Inside = ""
-			err = &notInsideError{outer: at, err: err}
-		}
 		return nil, err
 	}
-	section, err := blockio.OpenSection(ctx, src, extents)
+	section, err := blockio.OpenSection(ctx, l.file, extents)
 	if err == nil && section.Size() == 0 {
 		err = blockio.ErrEmpty
 	}
 	if err != nil {
-		src.Close()
 		return nil, err
 	}
-	return inside{section, src}, nil
+	l.source = section
+	return section.Parts(), nil
+}
+
+// warning says why nothing is kept on disk, if that is this machine's fault.
+func (l *line) warning() string {
+	if err := l.file.uncached; err != nil && !errors.Is(err, errNoValidator) {
+		return fmt.Sprintf("nothing is kept in the cache: %v", err)
+	}
+	return ""
 }
 
 // notInsideError says that the image outer has no such file in it.
@@ -113,35 +140,51 @@ func (e *notInsideError) Error() string { return e.err.Error() }
 
 func (e *notInsideError) Unwrap() error { return e.err }
 
-// inside is a file inside the image outer.
-type inside struct {
-	*blockio.Section
-	outer source
+// file is a file as it was found at a location, be it the image or another's
+// inside.
+type file struct {
+	source
+	http   *httpblock.Source // nil for a local file, and for one that is not asked
+	cached *cached           // nil if nothing of it is kept on disk
+	// uncached is why, if something should be.
+	uncached error
 }
 
-func (s inside) ModTime() time.Time { return s.outer.ModTime() }
-
-func (s inside) Close() error { return s.outer.Close() }
-
-// remote is the file on a web server that src is or lies in, nil if there is none.
-func remote(src source) *httpblock.Source {
-	if in, ok := src.(inside); ok {
-		src = in.outer
-	}
-	file, _ := src.(*httpblock.Source)
-	return file
-}
-
-// openFile opens the file that is at a location, be the image itself or
-// another's inside.
-func openFile(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (source, error) {
+// openFile opens the file that is at a location, with what is kept of it.
+func openFile(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (*file, error) {
 	if at.URL == "" {
 		f, err := localfile.Open(at.Path)
 		if err != nil {
 			return nil, withoutPath(err)
 		}
+		return &file{source: f}, nil
+	}
+	if opt.Cache.Offline {
+		c, err := opt.Cache.offline(at, log)
+		if err != nil {
+			return nil, err
+		}
+		return &file{source: c, cached: c}, nil
+	}
+	src, err := openURL(ctx, at, opt, log)
+	if err != nil {
+		return nil, err
+	}
+	f := &file{source: src, http: src}
+	if opt.Cache.Size == 0 || src.Size() == 0 {
 		return f, nil
 	}
+	c, err := opt.Cache.keep(ctx, at, src, log)
+	if err != nil {
+		f.uncached = err
+		return f, nil
+	}
+	f.source, f.cached = c, c
+	return f, nil
+}
+
+// openURL opens a file on a web server.
+func openURL(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (*httpblock.Source, error) {
 	options := httpblock.Options{
 		Timeout:     time.Duration(opt.Timeout),
 		Connections: opt.Connections,
@@ -173,7 +216,7 @@ func (e *notDiskError) Error() string {
 // openIndex finds out what the image is, unless format says it, and opens its
 // index. A cloop image may have its header at the end and anything at the start,
 // so that is looked for first.
-func openIndex(ctx context.Context, src source, format string) (*cloop.Index, signature.Kind, error) {
+func openIndex(ctx context.Context, src blockio.ReaderAt, format string) (*cloop.Index, signature.Kind, error) {
 	var kind signature.Kind
 	if format != formatRaw {
 		index, err := cloop.Open(ctx, src)

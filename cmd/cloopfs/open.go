@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ type sourceOptions struct {
 	Connections int
 	Format      string
 	Access      accessOptions
+	Cache       cacheOptions
 }
 
 // Values of --format.
@@ -31,6 +33,8 @@ func (o *sourceOptions) addFlags(f *pflag.FlagSet) {
 	f.Var(&o.Timeout, "timeout", "a read that can't be served within this fails; 0 waits for ever")
 	f.IntVar(&o.Connections, "connections", 32, "upper limit of parallel requests")
 	f.StringVar(&o.Format, "format", formatAuto, "what SOURCE is: auto, cloop or raw")
+	o.Cache.addSourceFlags(f)
+	o.Cache.addDirFlags(f)
 	o.Access.addFlags(f)
 }
 
@@ -42,12 +46,15 @@ func (o *sourceOptions) validate(ctx context.Context) error {
 	if !slices.Contains(formats, o.Format) {
 		return usage(fmt.Errorf("--format %s: not one of %s", shown(o.Format), strings.Join(formats, ", ")))
 	}
+	if err := o.Cache.complete(); err != nil {
+		return err
+	}
 	return o.Access.complete(ctx)
 }
 
 // open opens the image at source for a command that reads it once and keeps no
 // log: whole blocks, so no memory is set aside for parts of them.
-func (o *sourceOptions) open(ctx context.Context, source string) (*line, error) {
+func (o *sourceOptions) open(ctx context.Context, stderr io.Writer, source string) (*line, error) {
 	at, err := parseSource(source)
 	if err != nil {
 		return nil, err
@@ -55,5 +62,12 @@ func (o *sourceOptions) open(ctx context.Context, source string) (*line, error) 
 	if err := o.validate(ctx); err != nil {
 		return nil, err
 	}
-	return openLine(ctx, at, *o, 0, slog.New(slog.DiscardHandler))
+	l, err := openLine(ctx, at, *o, 0, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	if w := l.warning(); w != "" {
+		say(stderr, "%s", w)
+	}
+	return l, nil
 }

@@ -117,10 +117,10 @@ func known(t time.Time) *time.Time {
 
 // servers says how the image's servers are.
 func (l *line) servers() []serverReport {
-	if l.http == nil {
+	if l.file.http == nil {
 		return []serverReport{}
 	}
-	s := l.http.Stats()
+	s := l.file.http.Stats()
 	return []serverReport{{
 		URL: s.URL, OK: s.OK, Requests: s.Requests, Failed: s.Failed, Bytes: s.Bytes,
 		LastError: oneLine(s.LastError), LastErrorAt: known(s.LastErrorAt),
@@ -144,7 +144,7 @@ func (l *line) causes(all fetchReport) []causeReport {
 			list = append(list, causeReport{causes[class], s.Requests, s.Bytes, s.Used})
 		}
 	}
-	if l.http == nil {
+	if l.file.http == nil {
 		return list
 	}
 	opening.Requests, opening.Bytes = max(0, opening.Requests), max(0, opening.Bytes)

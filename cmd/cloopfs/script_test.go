@@ -31,6 +31,7 @@ import (
 const fixtures = "../../testdata"
 
 func TestMain(m *testing.M) {
+	defaultCacheSize = "0"
 	testscript.Main(m, map[string]func(){"cloopfs": main, mount8Name: main})
 }
 

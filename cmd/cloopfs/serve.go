@@ -24,6 +24,8 @@ type readiness struct {
 	Disk contents
 	// Inside is the SOURCE of the best of the images inside the disk, if any.
 	Inside string
+	// Warning is about the cache; it may be empty.
+	Warning string
 }
 
 // serveMount opens the image, mounts the disk, calls ready, and returns when
@@ -54,7 +56,7 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	}
 	server, err := fusefs.Mount(o.Mountpoint, disk, fusefs.Options{
 		Source:     o.Source.mounted(),
-		ModTime:    l.source.ModTime(),
+		ModTime:    l.file.ModTime(),
 		Timeout:    time.Duration(o.Line.Timeout),
 		AllowOther: o.AllowOther,
 		UID:        o.UID,
@@ -81,6 +83,9 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	}
 	if _, err := daemon.SdNotify(true, daemon.SdNotifyReady); err != nil {
 		log.Warn("systemd was not told", "error", err)
+	}
+	if l.file.uncached != nil {
+		log.Warn("nothing is kept in the cache", "source", o.Source.String(), "error", l.file.uncached)
 	}
 	log.Info("mounted", "source", o.Source.String(), "mountpoint", o.Mountpoint, "size", disk.Size())
 	ready(o.firstContact(ctx, l, disk))

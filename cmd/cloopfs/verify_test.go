@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -80,7 +81,7 @@ func TestVerifyPrintsAtOnce(t *testing.T) {
 	})
 	var o sourceOptions
 	o.addFlags(pflag.NewFlagSet("verify", pflag.ContinueOnError))
-	l, err := o.open(t.Context(), url)
+	l, err := o.open(t.Context(), io.Discard, url)
 	if err != nil {
 		t.Fatal(err)
 	}

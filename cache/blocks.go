@@ -1,0 +1,143 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/cloopfs/cloopfs/blockio"
+)
+
+// Blocks is the stored blocks of an image that a Disk keeps, each with a checksum
+// of its own. It implements [blockio.BlockStore].
+//
+// The image is the file that the Disk is of, or a part of it, or several: a file
+// inside an ISO image.
+type Blocks struct {
+	disk  *Disk
+	parts []blockio.Extent // of the file: the image
+	sums  table            // nil where every block is made of whole chunks
+}
+
+// Blocks returns the store for the blocks of an image made of parts of the file.
+// whole says that every block begins and ends with a chunk, or with the file: then
+// what is kept of the file as bytes is kept as blocks, and the other way around.
+func (d *Disk) Blocks(parts []blockio.Extent, whole bool) (*Blocks, error) {
+	b := &Blocks{disk: d, parts: parts}
+	if whole || len(parts) == 0 {
+		return b, nil
+	}
+	f, err := d.dir.open(fmt.Sprint(blocksName, parts[0].Off), d.write)
+	if errors.Is(err, fs.ErrNotExist) && !d.write {
+		return b, nil // there are none
+	}
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tables = append(d.tables, f)
+	b.sums = table{f}
+	return b, nil
+}
+
+// Have says whether block n, at e, seems to be here.
+func (b *Blocks) Have(n int64, e blockio.Extent) bool {
+	if b.sums.file != nil && b.sums.loadOne(n) != 0 {
+		return true
+	}
+	return b.each(e, func(_ int64, at blockio.Extent) bool { return b.disk.haveCovered(at) })
+}
+
+// Get fills p with block n, at e, if it is here as it was stored.
+func (b *Blocks) Get(n int64, e blockio.Extent, p []byte) bool {
+	if b.sums.file != nil {
+		if sum := b.sums.loadOne(n); sum != 0 {
+			if b.do(e, p, b.disk.readAt) && matches(p, sum) {
+				b.hit(e)
+				return true
+			}
+			b.disk.count.mismatches.Add(1)
+			b.Forget(n, e)
+		}
+	}
+	if !b.do(e, p, b.disk.readCovered) {
+		return false
+	}
+	b.hit(e)
+	return true
+}
+
+// Put stores block n, at e. Failing to do so is no error.
+func (b *Blocks) Put(n int64, e blockio.Extent, p []byte) {
+	if b.sums.file == nil {
+		b.each(e, func(from int64, at blockio.Extent) bool {
+			b.disk.writeChunks(p[from:from+at.Len], at.Off)
+			return true
+		})
+		return
+	}
+	if !b.disk.may(len(p)) || !b.do(e, p, b.disk.writeAt) {
+		return
+	}
+	if b.disk.wrote(b.sums.store(n, sumOf(p))) {
+		b.disk.count.stored.Add(e.Len)
+		b.touch(e)
+	}
+}
+
+// Forget says that what is here of block n, at e, is bad.
+func (b *Blocks) Forget(n int64, e blockio.Extent) {
+	if !b.disk.write {
+		return
+	}
+	if b.sums.file != nil {
+		b.disk.wrote(b.sums.store(n, 0))
+	}
+	b.each(e, func(_ int64, at blockio.Extent) bool { b.disk.forgetChunks(at); return true })
+}
+
+// Claim tells other processes that the bytes of e, of any number of blocks, are on
+// their way. It fails if another process has said so of any of them. Who got the
+// claim calls release when they are here; the end of the process does that, too.
+func (b *Blocks) Claim(e blockio.Extent) (release func(), ok bool) {
+	free := func() {
+		b.each(e, func(_ int64, at blockio.Extent) bool { b.disk.data.unclaim(at.Off, at.Len); return true })
+	}
+	if b.disk.write && !b.each(e, func(_ int64, at blockio.Extent) bool { return b.disk.data.claim(at.Off, at.Len) }) {
+		free() // those pieces that could be claimed
+		return nil, false
+	}
+	return free, true
+}
+
+// hit counts a read of the block at e.
+func (b *Blocks) hit(e blockio.Extent) {
+	b.disk.count.hits.Add(1)
+	b.disk.count.hitBytes.Add(e.Len)
+	b.touch(e)
+}
+
+// touch notes that the block at e is of use.
+func (b *Blocks) touch(e blockio.Extent) {
+	b.each(e, func(_ int64, at blockio.Extent) bool { b.disk.touch(at); return true })
+}
+
+// do calls io for each piece of p, the bytes of the image at e, and says whether
+// all of that went well.
+func (b *Blocks) do(e blockio.Extent, p []byte, io func(p []byte, off int64) bool) bool {
+	return b.each(e, func(from int64, at blockio.Extent) bool { return io(p[from:from+at.Len], at.Off) })
+}
+
+// each calls f for each piece of e: where it begins in e, and where it lies in the
+// file. It stops when f does, or at the image's end, and then says false.
+func (b *Blocks) each(e blockio.Extent, f func(from int64, at blockio.Extent) bool) bool {
+	from := int64(0)
+	for at := range blockio.Within(b.parts, e) {
+		if !f(from, at) {
+			return false
+		}
+		from += at.Len
+	}
+	return from == e.Len
+}

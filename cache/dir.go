@@ -1,0 +1,429 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrNotCached says that nothing is kept of an image.
+var ErrNotCached = errors.New("not in the cache")
+
+// ErrUnsafe says that a directory is not fit to be believed.
+var ErrUnsafe = errors.New("other users could change what is in it")
+
+// Options bounds a cache directory.
+type Options struct {
+	// Size is how many bytes of the disk the whole directory may take.
+	Size int64
+	// MinFree is how many bytes of its file system it leaves free.
+	MinFree int64
+	// Logger gets a line for what goes wrong. nil means none.
+	Logger *slog.Logger
+}
+
+// Dir is a cache directory: a Disk for each image. It is safe for concurrent use,
+// also by several processes.
+type Dir struct {
+	f    *os.File
+	path string
+	opt  Options
+	room room
+}
+
+// lockName is the file in a cache directory whose lock is held by who throws away
+// or changes a meta file.
+const lockName = "lock"
+
+// newPrefix begins the name of an entry that is being made.
+const newPrefix = "new-"
+
+// OpenDir opens the cache directory at path, and makes it if need be. The error
+// wraps ErrUnsafe if others could write there.
+func OpenDir(path string, opt Options) (*Dir, error) {
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		if err == unix.ENOTDIR || err == unix.ELOOP {
+			err = errors.New("not a directory (links are not followed)")
+		}
+		return nil, err
+	}
+	d := &Dir{f: os.NewFile(uintptr(fd), path), path: path, opt: opt}
+	d.room.dir = d
+	if err := checkOwn(d.f); err != nil {
+		d.f.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// checkOwn checks that nobody but us can change what is in a directory.
+func checkOwn(dir *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+		return err
+	}
+	switch {
+	case int(st.Uid) != os.Geteuid():
+		return fmt.Errorf("%w: it belongs to user %d", ErrUnsafe, st.Uid)
+	case st.Mode&0o022 != 0:
+		return fmt.Errorf("%w: its mode is %04o", ErrUnsafe, st.Mode&0o7777)
+	}
+	return nil
+}
+
+// Close closes the directory, not the Disks that were opened in it.
+func (d *Dir) Close() error { return d.f.Close() }
+
+// Path is where the directory is.
+func (d *Dir) Path() string { return d.path }
+
+// An Entry is the Disk of an image in a cache directory, held open.
+type Entry struct {
+	*Disk
+	dir  *Dir
+	name string
+	f    *os.File // the entry's directory
+	held *os.File // its lock says that the entry is in use
+	meta meta     // as it was when it was opened
+}
+
+// Open returns the entry of an image that a server has just shown to be id, and
+// makes one if there is none. modTime is when the file was changed, as far as the
+// server said. source is what was opened, as users may see it.
+func (d *Dir) Open(id Identity, source string, modTime time.Time) (*Entry, error) {
+	for tries := 1; ; tries++ {
+		e, err := d.openOrMake(id, modTime)
+		if errors.Is(err, fs.ErrNotExist) && tries < 10 {
+			continue // it was thrown away as it was found
+		}
+		if err != nil {
+			return nil, err
+		}
+		// Who may not write it down does without.
+		_ = e.update(func(m *meta) {
+			m.Checked = time.Now().UTC().Truncate(time.Second)
+			m.Sources = add(m.Sources, source, maxSources)
+		})
+		return e, nil
+	}
+}
+
+func (d *Dir) openOrMake(id Identity, modTime time.Time) (*Entry, error) {
+	name, err := d.search(func(m *meta) bool { return m.is(id) }, id.name())
+	if errors.Is(err, ErrNotCached) {
+		name, err = id.name(), d.create(id, modTime)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return d.open(name)
+}
+
+// Find returns the entry of the image at key that a server has confirmed last, for
+// who can't ask a server. The error wraps ErrNotCached if there is none.
+func (d *Dir) Find(key string) (*Entry, error) {
+	var best meta
+	var found string
+	err := d.each(func(name string, m meta) {
+		at := slices.ContainsFunc(m.Seen, func(s sighting) bool { return s.Key == key })
+		if at && (found == "" || m.Checked.After(best.Checked)) {
+			best, found = m, name
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if found == "" {
+		return nil, ErrNotCached
+	}
+	return d.open(found)
+}
+
+// search returns the name of an entry whose meta is wanted: likely, or any other.
+func (d *Dir) search(wanted func(*meta) bool, likely string) (string, error) {
+	f, m, err := d.look(likely)
+	if err == nil {
+		f.Close()
+		if wanted(&m) {
+			return likely, nil
+		}
+	}
+	if errors.Is(err, ErrVersion) || errors.Is(err, ErrUnsafe) {
+		return "", err
+	}
+	found := ""
+	err = d.each(func(name string, m meta) {
+		if found == "" && wanted(&m) {
+			found = name
+		}
+	})
+	if err == nil && found == "" {
+		err = ErrNotCached
+	}
+	return found, err
+}
+
+// look opens the directory of an entry and reads its meta.
+func (d *Dir) look(name string) (*os.File, meta, error) {
+	f, err := openAt(d.f, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, meta{}, err
+	}
+	err = checkOwn(f)
+	var m meta
+	if err == nil {
+		m, err = readMeta(f)
+	}
+	if err != nil {
+		f.Close()
+		return nil, m, err
+	}
+	return f, m, nil
+}
+
+// names lists what is in the directory.
+func (d *Dir) names() ([]string, error) {
+	f, err := openAt(d.f, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Readdirnames(-1)
+}
+
+// each calls f for each entry that can be read.
+func (d *Dir) each(f func(name string, m meta)) error {
+	names, err := d.names()
+	if err != nil {
+		return err
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if strings.HasPrefix(name, newPrefix) {
+			continue
+		}
+		if dir, m, err := d.look(name); err == nil {
+			dir.Close()
+			f(name, m)
+		}
+	}
+	return nil
+}
+
+// create makes an entry. It is no error if another process has made it.
+func (d *Dir) create(id Identity, modTime time.Time) error {
+	temporary := fmt.Sprintf("%s%d-%d", newPrefix, os.Getpid(), time.Now().UnixNano())
+	at := int(d.f.Fd())
+	if err := unix.Mkdirat(at, temporary, 0o700); err != nil {
+		return err
+	}
+	err := d.fill(temporary, meta{Size: id.Size, ModTime: modTime, Seen: []sighting{{id.Key, id.Validator}}})
+	if err == nil {
+		err = unix.Renameat(at, temporary, at, id.name())
+	}
+	if err == nil {
+		return nil
+	}
+	d.removeAll(temporary)
+	if err == unix.ENOTEMPTY || err == unix.EEXIST {
+		if f, _, lookErr := d.look(id.name()); lookErr == nil {
+			f.Close()
+			return nil
+		}
+		// What is there is no entry, whatever it was: a disk that was full, a crash.
+		if d.removeAll(id.name()) {
+			return d.create(id, modTime)
+		}
+	}
+	return err
+}
+
+// fill makes the files of an entry.
+func (d *Dir) fill(name string, m meta) error {
+	f, err := openAt(d.f, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for name, size := range map[string]int64{dataName: m.Size, chunksName: 0, usedName: 0, inUseName: 0} {
+		file, err := openAt(f, name, unix.O_RDWR|unix.O_CREAT)
+		if err != nil {
+			return err
+		}
+		err = file.Truncate(size)
+		file.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return writeMeta(f, m)
+}
+
+// removeAll removes an entry's directory with the files in it.
+func (d *Dir) removeAll(name string) bool {
+	f, err := openAt(d.f, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	for _, file := range names {
+		err = errors.Join(err, unix.Unlinkat(int(f.Fd()), file, 0))
+	}
+	return err == nil && unix.Unlinkat(int(d.f.Fd()), name, unix.AT_REMOVEDIR) == nil
+}
+
+// open opens an entry and says that it is in use.
+func (d *Dir) open(name string) (*Entry, error) {
+	for until := time.Now().Add(lockPatience); ; time.Sleep(time.Millisecond) {
+		e, gone, err := d.tryOpen(name)
+		if !gone {
+			return e, err
+		}
+		if time.Now().After(until) {
+			return nil, errLocked
+		}
+	}
+}
+
+// tryOpen is open. gone says that the entry was thrown away meanwhile: the next
+// attempt finds that out, or another in its place.
+func (d *Dir) tryOpen(name string) (_ *Entry, gone bool, err error) {
+	f, m, err := d.look(name)
+	if err != nil {
+		return nil, false, err
+	}
+	e := &Entry{dir: d, name: name, f: f, meta: m}
+	defer func() {
+		if gone || err != nil {
+			e.Close()
+		}
+	}()
+	write := true
+	e.held, err = openAt(f, inUseName, unix.O_RDWR|unix.O_CREAT)
+	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		write = false
+		e.held, err = openAt(f, inUseName, unix.O_RDONLY)
+	}
+	if err == nil {
+		if unix.Flock(int(e.held.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil {
+			return nil, true, nil // it is being removed: that does not take long
+		}
+	} else if write {
+		return nil, false, err
+	}
+	var was, is unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &was) != nil || unix.Fstatat(int(d.f.Fd()), name, &is, unix.AT_SYMLINK_NOFOLLOW) != nil || was.Ino != is.Ino {
+		return nil, true, nil
+	}
+	e.Disk, err = newDisk(osDir{f}, m.Size, write)
+	if err != nil {
+		return nil, false, err
+	}
+	e.Disk.admit = func(n int64) bool { return d.room.admit(e, n) }
+	e.Disk.failed = d.room.failed
+	return e, false, nil
+}
+
+// Close lets go of the entry.
+func (e *Entry) Close() {
+	if e.Disk != nil {
+		e.Disk.closeFiles()
+	}
+	if e.held != nil {
+		e.held.Close()
+	}
+	e.f.Close()
+}
+
+// ModTime is when the file was changed, as the server said it first. It is zero
+// if it did not.
+func (e *Entry) ModTime() time.Time { return e.meta.ModTime }
+
+// Path is where the bytes are: the image itself, if all of it is there.
+func (e *Entry) Path() string { return filepath.Join(e.dir.path, e.name, dataName) }
+
+// Saw notes that the image was found at id, too.
+func (e *Entry) Saw(id Identity) error {
+	return e.update(func(m *meta) { m.Seen = add(m.Seen, sighting{id.Key, id.Validator}, maxSeen) })
+}
+
+// Completed says that the whole image is here and right, and whether it has to
+// stay.
+func (e *Entry) Completed(whole, keep bool) error {
+	return e.update(func(m *meta) {
+		m.Complete = whole
+		m.Kept = m.Kept || keep
+	})
+}
+
+// update changes the entry's meta.
+func (e *Entry) update(change func(*meta)) error {
+	unlock, err := e.dir.lock(lockPatience)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return updateMeta(e.f, change)
+}
+
+// updateMeta changes the meta in an entry's directory. The caller holds the lock.
+func updateMeta(f *os.File, change func(*meta)) error {
+	m, err := readMeta(f)
+	if err != nil {
+		return err
+	}
+	change(&m)
+	return writeMeta(f, m)
+}
+
+// lockPatience is how long to wait for another process that holds the lock: it
+// may have been stopped.
+const lockPatience = 5 * time.Second
+
+// errLocked says that another process did not let go of the lock.
+var errLocked = errors.New("the cache is locked by another process")
+
+// lock takes the directory's lock.
+func (d *Dir) lock(patience time.Duration) (unlock func(), err error) {
+	f, err := openAt(d.f, lockName, unix.O_RDWR|unix.O_CREAT)
+	if err != nil {
+		return nil, err
+	}
+	for until := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if err != unix.EWOULDBLOCK && err != unix.EINTR {
+			f.Close()
+			return nil, err
+		}
+		if time.Now().After(until) {
+			f.Close()
+			return nil, errLocked
+		}
+	}
+}

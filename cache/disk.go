@@ -1,0 +1,257 @@
+package cache
+
+import (
+	"bytes"
+	"encoding/binary"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cloopfs/cloopfs/blockio"
+)
+
+// The granularity of an entry's files; see docs/format.md.
+const (
+	// ChunkSize is how many bytes of the image an entry of the table "chunks"
+	// stands for: a page, so that what is thrown away never takes half of one.
+	ChunkSize = 4 << 10
+	// regionSize is how much is thrown away at a time, and how many bytes of the
+	// image share a time of last use.
+	regionSize = 1 << 20
+)
+
+// Names of an entry's files.
+const (
+	metaName   = "meta"
+	dataName   = "data"
+	chunksName = "chunks"
+	usedName   = "used"
+	inUseName  = "inuse"
+	blocksName = "blocks-" // and the offset of the first block's image in the file
+)
+
+// Disk is the bytes of one image that are kept on disk, under the layout of
+// docs/format.md. It is safe for concurrent use, also by several processes.
+//
+// Nothing that it returns is believed because it was stored: each read compares
+// the bytes with their checksum. What does not match is not here. That makes
+// crashes, full disks, eviction by another process and bit rot cost a request,
+// and nothing else.
+type Disk struct {
+	dir    directory
+	size   int64
+	data   file
+	chunks table
+	used   file
+	// write says that the entry can be written to.
+	write bool
+	// admit says whether n more bytes may be stored now, and failed is told of
+	// the error of a write.
+	admit  func(n int64) bool
+	failed func(error)
+	now    func() time.Time
+
+	recent [1024]atomic.Uint64 // regions touched last: region<<32 | minute
+	count  diskCounter
+
+	// mu guards the field below.
+	mu     sync.Mutex
+	tables []file // of the Blocks
+}
+
+// DiskStats is the use that was made of a Disk since it was opened.
+type DiskStats struct {
+	Hits       int64 // reads that were served from it
+	HitBytes   int64
+	Stored     int64 // bytes that were written to it
+	Mismatches int64 // reads of what did not match its checksum: thrown away, or damaged
+}
+
+type diskCounter struct{ hits, hitBytes, stored, mismatches atomic.Int64 }
+
+// Stats says what use was made of the entry so far.
+func (d *Disk) Stats() DiskStats {
+	return DiskStats{d.count.hits.Load(), d.count.hitBytes.Load(), d.count.stored.Load(), d.count.mismatches.Load()}
+}
+
+// newDisk opens the files of an entry for an image of size bytes.
+func newDisk(dir directory, size int64, write bool) (d *Disk, err error) {
+	d = &Disk{
+		dir: dir, size: size, write: write, now: time.Now,
+		admit: func(int64) bool { return true }, failed: func(error) {},
+	}
+	defer func() {
+		if err != nil {
+			d.closeFiles()
+		}
+	}()
+	if d.data, err = dir.open(dataName, write); err != nil {
+		return nil, err
+	}
+	if d.chunks.file, err = dir.open(chunksName, write); err != nil {
+		return nil, err
+	}
+	if d.used, err = dir.open(usedName, write); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *Disk) closeFiles() {
+	for _, f := range append(d.tables, d.data, d.chunks.file, d.used) {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// Size is the size of the image in bytes.
+func (d *Disk) Size() int64 { return d.size }
+
+// Allocated is how many bytes of the image are here, in whole pages.
+func (d *Disk) Allocated() int64 {
+	n, _ := d.data.allocated()
+	return min(n, d.size)
+}
+
+// Whole says that no stretch of the image is missing, as far as the file system
+// knows. Only reading it tells whether it is right.
+func (d *Disk) Whole() bool {
+	// A file system may have found that a stretch is zero.
+	n, err := d.data.allocated()
+	return err == nil && n >= d.size
+}
+
+// readAt fills p from data at off. It fails if not all of it is there.
+func (d *Disk) readAt(p []byte, off int64) bool {
+	n, _ := d.data.ReadAt(p, off)
+	return n == len(p)
+}
+
+// writeAt stores p at off.
+func (d *Disk) writeAt(p []byte, off int64) bool {
+	_, err := d.data.WriteAt(p, off)
+	return d.wrote(err)
+}
+
+// wrote looks at the outcome of a write.
+func (d *Disk) wrote(err error) bool {
+	if err != nil {
+		d.failed(err)
+	}
+	return err == nil
+}
+
+// may says whether p may be stored now.
+func (d *Disk) may(n int) bool { return d.write && d.admit(int64(n)) }
+
+// touch notes that the bytes of e are of use. Losing that is harmless.
+func (d *Disk) touch(e blockio.Extent) {
+	if !d.write || e.Len == 0 {
+		return
+	}
+	minute := uint32(d.now().Unix() / 60)
+	for region := e.Off / regionSize; region <= (e.End()-1)/regionSize; region++ {
+		mark := uint64(region)<<32 | uint64(minute)
+		if slot := &d.recent[region%int64(len(d.recent))]; slot.Load() != mark {
+			slot.Store(mark)
+			_, _ = d.used.WriteAt(binary.LittleEndian.AppendUint32(nil, minute), region*4)
+		}
+	}
+}
+
+// cover is the chunks that e touches: the first, and how many bytes they have
+// from there on. The last chunk of an image may be shorter than the others.
+func (d *Disk) cover(e blockio.Extent) blockio.Extent {
+	from := e.Off / ChunkSize * ChunkSize
+	to := min((e.End()+ChunkSize-1)/ChunkSize*ChunkSize, d.size)
+	return blockio.Extent{Off: from, Len: to - from}
+}
+
+// readChunks fills p, which covers whole chunks from off on, and returns the
+// stretch of p that is not here: empty if all of it is.
+func (d *Disk) readChunks(p []byte, off int64) (missing blockio.Extent) {
+	n, _ := d.data.ReadAt(p, off)
+	sums := d.chunks.load(off/ChunkSize, int64(len(p)+ChunkSize-1)/ChunkSize)
+	first, end := len(p), 0
+	for i, sum := range sums {
+		from := i * ChunkSize
+		to := min(from+ChunkSize, len(p))
+		if to <= n && matches(p[from:to], sum) {
+			continue
+		}
+		if sum != 0 {
+			d.count.mismatches.Add(1)
+		}
+		first, end = min(first, from), to
+	}
+	if end == 0 {
+		return blockio.Extent{}
+	}
+	return blockio.Extent{Off: int64(first), Len: int64(end - first)}
+}
+
+// writeChunks stores p, which covers whole chunks from off on.
+func (d *Disk) writeChunks(p []byte, off int64) {
+	if !d.may(len(p)) || !d.writeAt(p, off) {
+		return
+	}
+	var sums []uint64
+	for from := 0; from < len(p); from += ChunkSize {
+		sums = append(sums, sumOf(p[from:min(from+ChunkSize, len(p))]))
+	}
+	if d.wrote(d.chunks.store(off/ChunkSize, sums...)) {
+		d.count.stored.Add(int64(len(p)))
+		d.touch(blockio.Extent{Off: off, Len: int64(len(p))})
+	}
+}
+
+// forgetChunks says that the bytes of e are not to be used.
+func (d *Disk) forgetChunks(e blockio.Extent) {
+	c := d.cover(e)
+	if d.write && c.Len > 0 {
+		d.wrote(d.chunks.store(c.Off/ChunkSize, make([]uint64, (c.Len+ChunkSize-1)/ChunkSize)...))
+	}
+}
+
+// readCovered fills p at off from chunks, if all of them are here.
+func (d *Disk) readCovered(p []byte, off int64) bool {
+	e := blockio.Extent{Off: off, Len: int64(len(p))}
+	c := d.cover(e)
+	if c == e {
+		return d.readChunks(p, off).Len == 0
+	}
+	buf := make([]byte, c.Len)
+	if d.readChunks(buf, c.Off).Len > 0 {
+		return false
+	}
+	copy(p, buf[off-c.Off:])
+	return true
+}
+
+// haveCovered says whether the chunks of e seem to be here.
+func (d *Disk) haveCovered(e blockio.Extent) bool {
+	c := d.cover(e)
+	for _, sum := range d.chunks.load(c.Off/ChunkSize, (c.Len+ChunkSize-1)/ChunkSize) {
+		if sum == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// Contradicts says whether what is here of the image's first bytes is another than
+// p.
+func (d *Disk) Contradicts(p []byte) bool {
+	have := make([]byte, d.cover(blockio.Extent{Len: int64(len(p))}).Len)
+	sums := d.chunks.load(0, (int64(len(have))+ChunkSize-1)/ChunkSize)
+	d.readAt(have, 0)
+	for i, sum := range sums {
+		from := i * ChunkSize
+		to := min(from+ChunkSize, len(have))
+		if matches(have[from:to], sum) && !bytes.Equal(have[from:min(to, len(p))], p[from:min(to, len(p))]) {
+			return true
+		}
+	}
+	return false
+}

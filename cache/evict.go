@@ -1,0 +1,280 @@
+package cache
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// noContext is for log lines that belong to nobody's request.
+var noContext = context.Background()
+
+// region is a stretch of an entry that may be thrown away.
+type region struct {
+	entry *candidate
+	off   int64
+	// What decides who goes first: what is kept goes last, then what an image in
+	// use needs to find its blocks, then what was used last.
+	kept, pinned bool
+	minute       uint32
+}
+
+// candidate is an entry that may lose bytes.
+type candidate struct {
+	name  string
+	f     *os.File // its directory
+	disk  *Disk
+	meta  meta
+	inUse bool
+	alone *os.File // its lock keeps others from opening the entry; nil if it is in use
+	began bool     // it has lost bytes
+}
+
+// evict throws away about want bytes, what was used longest ago first. keptToo is
+// to touch what is kept as well, once nothing else is left. It returns what has
+// become free.
+func (d *Dir) evict(want int64, keptToo bool) (freed int64, err error) {
+	unlock, err := d.lock(time.Second)
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	d.removeOld()
+	list, err := d.candidates(keptToo)
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		for _, c := range list {
+			c.close()
+		}
+	}()
+	var regions []region
+	for _, c := range list {
+		regions = c.regions(regions)
+	}
+	// Of regions used in the same minute any may go: whoever reads a large file
+	// again and again would else miss each time.
+	rand.Shuffle(len(regions), func(i, j int) { regions[i], regions[j] = regions[j], regions[i] })
+	slices.SortStableFunc(regions, func(a, b region) int {
+		return cmp.Or(compareBool(a.kept, b.kept), compareBool(a.pinned, b.pinned), cmp.Compare(a.minute, b.minute))
+	})
+	for _, r := range regions {
+		if freed >= want {
+			break
+		}
+		n, err := r.entry.punch(r.off)
+		if err != nil {
+			return freed, err
+		}
+		freed += n
+	}
+	for _, c := range list {
+		if n, _ := c.disk.data.allocated(); n == 0 && c.alone != nil {
+			d.removeAll(c.name)
+		}
+	}
+	return freed, nil
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+// oldNew is the age from which an entry in the making is one that nobody makes.
+const oldNew = time.Hour
+
+// removeOld removes what a process has left behind that died while it was making
+// or removing an entry. What is of another version is not touched.
+func (d *Dir) removeOld() {
+	names, err := d.names()
+	if err != nil {
+		return
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, newPrefix) {
+			var st unix.Stat_t
+			if unix.Fstatat(int(d.f.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && time.Since(time.Unix(st.Mtim.Unix())) > oldNew {
+				d.removeAll(name)
+			}
+		}
+	}
+}
+
+// candidates are the entries that may lose bytes, opened.
+func (d *Dir) candidates(keptToo bool) (list []*candidate, err error) {
+	names, err := d.names()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, newPrefix) {
+			continue
+		}
+		f, m, err := d.look(name)
+		if err != nil {
+			continue // no entry, or none of ours
+		}
+		c := &candidate{name: name, f: f, meta: m}
+		if m.Kept && !keptToo || c.open() != nil {
+			c.close()
+			continue
+		}
+		list = append(list, c)
+	}
+	return list, nil
+}
+
+// open opens the entry's files. If nobody else has it open, nobody can until close.
+func (c *candidate) open() (err error) {
+	if c.disk, err = newDisk(osDir{c.f}, c.meta.Size, true); err != nil {
+		return err
+	}
+	held, err := openAt(c.f, inUseName, unix.O_RDWR|unix.O_CREAT)
+	if err != nil {
+		return err
+	}
+	if unix.Flock(int(held.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		held.Close()
+		c.inUse = true
+		return nil
+	}
+	c.alone = held
+	return nil
+}
+
+func (c *candidate) close() {
+	if c.disk != nil {
+		c.disk.closeFiles()
+	}
+	if c.alone != nil {
+		c.alone.Close()
+	}
+	c.f.Close()
+}
+
+// regions appends those that hold something.
+func (c *candidate) regions(list []region) []region {
+	pins := c.inUse && c.compressed()
+	for off := int64(0); off < c.meta.Size; {
+		at, err := c.disk.data.nextData(off)
+		if err != nil {
+			break // the end, or a file system that does not tell
+		}
+		at = at / regionSize * regionSize
+		var minute [4]byte
+		_, _ = c.disk.used.ReadAt(minute[:], at/regionSize*4) // not noted: 0
+		list = append(list, region{
+			entry: c, off: at, kept: c.meta.Kept, pinned: pins && c.hasChunks(at),
+			minute: binary.LittleEndian.Uint32(minute[:]),
+		})
+		off = at + regionSize
+	}
+	return list
+}
+
+// compressed says that the entry has blocks apart from chunks.
+func (c *candidate) compressed() bool {
+	f, err := openAt(c.f, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	names, _ := f.Readdirnames(-1)
+	return slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, blocksName) })
+}
+
+// regionChunks is how many chunks a region has.
+const regionChunks = regionSize / ChunkSize
+
+// hasChunks says whether some of the region at off is kept as chunks.
+func (c *candidate) hasChunks(off int64) bool {
+	return slices.ContainsFunc(c.disk.chunks.load(off/ChunkSize, regionChunks), func(sum uint64) bool { return sum != 0 })
+}
+
+// punch throws away the region at off, and returns what has become free. The
+// entries of its blocks need not be cleared, and nobody here knows which they are:
+// they no longer match what they stand for.
+func (c *candidate) punch(off int64) (freed int64, err error) {
+	if !c.began && (c.meta.Complete || c.meta.Kept) {
+		err := updateMeta(c.f, func(m *meta) { m.Complete, m.Kept = false, false })
+		if err != nil {
+			return 0, err
+		}
+	}
+	c.began = true
+	before, err := c.disk.data.allocated()
+	if err != nil {
+		return 0, err
+	}
+	if c.hasChunks(off) {
+		if err := c.clearChunks(off); err != nil {
+			return 0, err
+		}
+	}
+	if err := c.disk.data.punch(off, regionSize); err != nil {
+		return 0, err
+	}
+	after, err := c.disk.data.allocated()
+	return max(0, before-after), err
+}
+
+// clearChunks clears the entries of the region at off. A page of the table that
+// has nothing in it then becomes a hole: the tables of a large image take room,
+// too.
+func (c *candidate) clearChunks(off int64) error {
+	const pageSums = ChunkSize / sumSize
+	first := off / ChunkSize
+	if err := c.disk.chunks.store(first, make([]uint64, regionChunks)...); err != nil {
+		return err
+	}
+	page := first / pageSums * pageSums
+	if slices.ContainsFunc(c.disk.chunks.load(page, pageSums), func(sum uint64) bool { return sum != 0 }) {
+		return nil
+	}
+	return c.disk.chunks.punch(page*sumSize, ChunkSize)
+}
+
+// Trim throws away what was used longest ago until the directory is within its
+// bounds, what is kept too if nothing else is left. It returns what has become
+// free.
+func (d *Dir) Trim() (freed int64, err error) {
+	left, err := d.left()
+	if err != nil || left >= 0 {
+		return 0, err
+	}
+	return d.evict(-left, true)
+}
+
+// Remove throws an entry away. Whoever has it open goes on reading what it held,
+// and stores nothing more.
+func (d *Dir) Remove(name string) error {
+	unlock, err := d.lock(lockPatience)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	f, _, err := d.look(name)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	if !d.removeAll(name) {
+		return errors.New("can't be removed")
+	}
+	return nil
+}

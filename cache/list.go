@@ -1,0 +1,77 @@
+package cache
+
+import (
+	"errors"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Stat is what a cache directory has of one image.
+type Stat struct {
+	Name      string // of the directory
+	Path      string // of the bytes
+	Key       string // the URL at which it was seen first, or what stood for it
+	Sources   []string
+	Size      int64     // of the image
+	Allocated int64     // of its bytes that are here, in whole pages
+	Used      time.Time // when something of it was read or stored last, to the minute
+	Kept      bool
+	Complete  bool
+	InUse     bool // some process has it open
+}
+
+// List returns what there is, what was used last first, and how many entries there
+// are that only programs of other versions can read.
+func (d *Dir) List() (list []Stat, others int, err error) {
+	names, err := d.names()
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, newPrefix) {
+			continue
+		}
+		s, err := d.stat(name)
+		switch {
+		case err == nil:
+			list = append(list, s)
+		case errors.Is(err, ErrVersion):
+			others++
+		}
+	}
+	slices.SortFunc(list, func(a, b Stat) int { return b.Used.Compare(a.Used) })
+	return list, others, nil
+}
+
+// stat looks at one entry.
+func (d *Dir) stat(name string) (Stat, error) {
+	f, m, err := d.look(name)
+	if err != nil {
+		return Stat{}, err
+	}
+	defer f.Close()
+	s := Stat{
+		Name: name, Path: filepath.Join(d.path, name, dataName), Key: m.Seen[0].Key,
+		Sources: m.Sources, Size: m.Size, Kept: m.Kept, Complete: m.Complete, Used: m.Checked,
+	}
+	n, err := blocksOf(int(f.Fd()), dataName)
+	if err != nil {
+		return s, err
+	}
+	s.Allocated = min(n, m.Size)
+	var st unix.Stat_t
+	if unix.Fstatat(int(f.Fd()), usedName, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
+		if used := time.Unix(st.Mtim.Unix()).UTC(); used.After(s.Used) {
+			s.Used = used
+		}
+	}
+	if held, err := openAt(f, inUseName, unix.O_RDONLY); err == nil {
+		s.InUse = unix.Flock(int(held.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil
+		held.Close()
+	}
+	return s, nil
+}

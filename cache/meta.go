@@ -1,0 +1,140 @@
+package cache
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// formatVersion is the version of docs/format.md.
+const formatVersion = 1
+
+// maxMeta bounds what is read of a meta file.
+const maxMeta = 1 << 20
+
+// maxSeen and maxSources bound the lists of a meta file.
+const (
+	maxSeen    = 64
+	maxSources = 64
+)
+
+// ErrVersion says that an entry is of a version that is not known here.
+var ErrVersion = errors.New("the cache entry is of another version")
+
+// Identity is what tells one image from all others.
+type Identity struct {
+	// Key is the URL without user, query and fragment, or what stands for it.
+	Key string
+	// Validator is what the server gave to tell the versions of the file apart.
+	Validator string
+	// Size of the file in bytes.
+	Size int64
+}
+
+// name is the name of the directory of an image that is seen for the first time.
+func (id Identity) name() string {
+	h := sha256.New()
+	for _, s := range []string{"cloopfs cache", strconv.Itoa(formatVersion), id.Key, id.Validator, strconv.FormatInt(id.Size, 10)} {
+		fmt.Fprintf(h, "%d:%s\n", len(s), s) // no two lists look the same
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// sighting is a place where an image was seen, and its validator there.
+type sighting struct {
+	Key       string `json:"key"`
+	Validator string `json:"validator"`
+}
+
+// meta is what an entry knows of its image: a file in JSON, replaced as a whole.
+type meta struct {
+	Version int   `json:"version"`
+	Size    int64 `json:"size"`
+	// ModTime is the first that was seen: it never changes.
+	ModTime time.Time `json:"mod_time,omitzero"`
+	// Checked is when a server has confirmed last that the file is this one.
+	Checked time.Time `json:"checked"`
+	// Seen is where the file was found: the first is the entry's name.
+	Seen []sighting `json:"seen"`
+	// Sources is what was opened, as users may see it.
+	Sources []string `json:"sources"`
+	// Kept says that the entry is not to be thrown away.
+	Kept bool `json:"kept"`
+	// Complete says that the whole file was here, and right.
+	Complete bool `json:"complete"`
+}
+
+// is says whether id was seen to be the entry's image.
+func (m *meta) is(id Identity) bool {
+	return m.Size == id.Size && slices.Contains(m.Seen, sighting{id.Key, id.Validator})
+}
+
+// add appends v to a list, if it is not there, in place of the oldest but one if
+// the list is full.
+func add[T comparable](list []T, v T, most int) []T {
+	if slices.Contains(list, v) {
+		return list
+	}
+	if len(list) >= most {
+		list = slices.Delete(list, 1, 2)
+	}
+	return append(list, v)
+}
+
+// readMeta reads the meta file in an entry's directory. The error wraps ErrVersion
+// if only a program of another version can tell what is there.
+func readMeta(dir *os.File) (m meta, err error) {
+	f, err := openAt(dir, metaName, unix.O_RDONLY)
+	if err != nil {
+		return m, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxMeta))
+	if err != nil {
+		return m, err
+	}
+	if err := json.Unmarshal(text, &m); err != nil {
+		return m, fmt.Errorf("cache entry: %w", err)
+	}
+	if m.Version != formatVersion {
+		return m, fmt.Errorf("%w (%d)", ErrVersion, m.Version)
+	}
+	if m.Size <= 0 || len(m.Seen) == 0 {
+		return m, errors.New("cache entry: not of an image")
+	}
+	return m, nil
+}
+
+// writeMeta replaces the meta file in an entry's directory.
+func writeMeta(dir *os.File, m meta) error {
+	m.Version = formatVersion
+	text, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err
+	}
+	const temporary = metaName + ".new"
+	f, err := openAt(dir, temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(text, '\n'))
+	if err == nil {
+		err = f.Sync() // else a crash may leave an empty file under the name
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return err
+	}
+	return unix.Renameat(int(dir.Fd()), temporary, int(dir.Fd()), metaName)
+}

@@ -1,0 +1,213 @@
+package cache
+
+import (
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// minStep and maxStep bound how many bytes are stored between two looks at
+	// what the directory takes: a 128th of its bound.
+	minStep = 64 << 10
+	maxStep = 16 << 20
+	// fullTime is how long nothing is stored after there was no room, and
+	// brokenTime after a write has failed.
+	fullTime   = time.Second
+	brokenTime = 30 * time.Second
+)
+
+// errGone says that the directory or the entry was removed.
+var errGone = errors.New("it was removed")
+
+// room says what may be stored in a directory. All its processes look at what the
+// files take; each allows itself small steps in between.
+type room struct {
+	dir       *Dir
+	allowance atomic.Int64 // bytes that may be stored before the next look
+	closed    atomic.Int64 // Unix time in nanoseconds until which nothing is stored
+	warned    atomic.Bool
+
+	mu sync.Mutex // held by who looks
+}
+
+// admit says whether n more bytes may be stored in e now. It throws away what it
+// has to.
+func (r *room) admit(e *Entry, n int64) bool {
+	if time.Now().UnixNano() < r.closed.Load() {
+		return false
+	}
+	if r.allowance.Add(-n) >= 0 {
+		return true
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.allowance.Load() >= 0 && r.allowance.Add(-n) >= 0 {
+		return true // somebody else has looked
+	}
+	left, err := r.look(e)
+	switch {
+	case err != nil:
+		r.close(brokenTime, "what is fetched is not kept", err)
+	case left < n:
+		r.close(fullTime, "the cache is full: what is fetched is not kept", nil)
+	default:
+		r.allowance.Store(max(0, min(left, r.step())-n))
+		return true
+	}
+	return false
+}
+
+// step is how many bytes may be stored between two looks.
+func (r *room) step() int64 { return min(maxStep, max(minStep, r.dir.opt.Size/128)) }
+
+// look says how many bytes there is room for, after throwing away what it takes
+// to go on for a while.
+func (r *room) look(e *Entry) (int64, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(e.f.Fd()), &st); err != nil {
+		return 0, err
+	}
+	if st.Nlink == 0 {
+		return 0, errGone
+	}
+	left, err := r.dir.left()
+	if err != nil || left >= r.step() {
+		return left, err
+	}
+	if _, err := r.dir.evict(3*r.step()-left, false); err != nil {
+		return left, nil
+	}
+	return r.dir.left()
+}
+
+// close stores nothing for a while. It says so once.
+func (r *room) close(d time.Duration, what string, err error) {
+	r.allowance.Store(0)
+	r.closed.Store(time.Now().Add(d).UnixNano())
+	level := slog.LevelDebug
+	if r.warned.CompareAndSwap(false, true) {
+		level = slog.LevelWarn
+	}
+	args := []any{"directory", r.dir.path}
+	if err != nil {
+		args = append(args, "error", err)
+	}
+	r.dir.opt.Logger.Log(noContext, level, what, args...)
+}
+
+// failed is told of a write that has failed.
+func (r *room) failed(err error) { r.close(brokenTime, "what is fetched is not kept for now", err) }
+
+// left is how many more bytes the directory may take.
+func (d *Dir) left() (int64, error) {
+	used, err := d.usage()
+	if err != nil {
+		return 0, err
+	}
+	free, err := d.free()
+	return min(d.opt.Size-used, free-d.opt.MinFree), err
+}
+
+// free is how many bytes of the file system a process of ours may still use.
+func (d *Dir) free() (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(d.f.Fd()), &st); err != nil {
+		return 0, err
+	}
+	return int64(st.Bavail) * st.Bsize, nil
+}
+
+// usage is how many bytes of the disk the directory takes, with all in it.
+func (d *Dir) usage() (int64, error) {
+	names, err := d.names()
+	if err != nil {
+		return 0, err
+	}
+	total := int64(0)
+	for _, name := range names {
+		n, err := d.usageOf(name)
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return 0, err
+		}
+		total += n
+	}
+	return total, nil
+}
+
+// usageOf is how many bytes of the disk an entry takes, or whatever else is there
+// under a name.
+func (d *Dir) usageOf(name string) (int64, error) {
+	total, err := blocksOf(int(d.f.Fd()), name)
+	if err != nil {
+		return 0, err
+	}
+	f, err := openAt(d.f, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return total, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	for _, file := range names {
+		n, _ := blocksOf(int(f.Fd()), file) // it may be gone
+		total += n
+	}
+	return total, err
+}
+
+func blocksOf(dir int, name string) (int64, error) {
+	var st unix.Stat_t
+	err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	return st.Blocks * 512, err
+}
+
+// Fits says how many more bytes could be stored in entries if everything were
+// thrown away but those and what is kept.
+func (d *Dir) Fits(entries ...*Entry) (int64, error) {
+	free, err := d.free()
+	if err != nil {
+		return 0, err
+	}
+	names, err := d.names()
+	if err != nil {
+		return 0, err
+	}
+	stay, total := int64(0), int64(0)
+	for _, name := range names {
+		n, err := d.usageOf(name)
+		if err != nil {
+			continue // gone
+		}
+		total += n
+		if d.stays(name, entries) {
+			stay += n
+		}
+	}
+	return min(d.opt.Size-stay, free-d.opt.MinFree+total-stay), nil
+}
+
+// stays says whether what is there under a name will not be thrown away.
+func (d *Dir) stays(name string, entries []*Entry) bool {
+	for _, e := range entries {
+		if e.name == name {
+			return true
+		}
+	}
+	if strings.HasPrefix(name, newPrefix) {
+		return false
+	}
+	f, m, err := d.look(name)
+	if err != nil {
+		return true
+	}
+	f.Close()
+	return m.Kept
+}

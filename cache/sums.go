@@ -1,0 +1,56 @@
+package cache
+
+import (
+	"encoding/binary"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// sumSize is the size of an entry of a table.
+const sumSize = 8
+
+// sumOf is the checksum of p as tables have it: XXH64, and 1 in place of 0, which
+// says that nothing is here.
+func sumOf(p []byte) uint64 {
+	if sum := xxhash.Sum64(p); sum != 0 {
+		return sum
+	}
+	return 1
+}
+
+// matches says whether p is what was stored with sum. Every read asks: another
+// process may throw bytes away at any time, and a crash keeps what it likes.
+func matches(p []byte, sum uint64) bool { return sum != 0 && sumOf(p) == sum }
+
+// table is a file of checksums. What is not there, or can't be read, is 0.
+type table struct{ file }
+
+// load returns entries [first, first+n).
+func (t table) load(first, n int64) []uint64 {
+	raw := make([]byte, n*sumSize)
+	got, _ := t.ReadAt(raw, first*sumSize)
+	sums := make([]uint64, n)
+	for i := range got / sumSize {
+		sums[i] = binary.LittleEndian.Uint64(raw[i*sumSize:])
+	}
+	return sums
+}
+
+// loadOne returns entry n.
+func (t table) loadOne(n int64) uint64 {
+	var raw [sumSize]byte
+	if _, err := t.ReadAt(raw[:], n*sumSize); err != nil {
+		return 0
+	}
+	return binary.LittleEndian.Uint64(raw[:])
+}
+
+// store sets the entries from first on.
+func (t table) store(first int64, sums ...uint64) error {
+	raw := make([]byte, 0, len(sums)*sumSize)
+	for _, sum := range sums {
+		raw = binary.LittleEndian.AppendUint64(raw, sum)
+	}
+	_, err := t.WriteAt(raw, first*sumSize)
+	return err
+}

@@ -1,0 +1,219 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/cache"
+	"github.com/cloopfs/cloopfs/httpblock"
+)
+
+// Defaults of the on-disk cache. The size is a variable for the tests' sake: they
+// are linked with another one.
+const rootCacheDir = "/var/cache/cloopfs"
+
+var defaultCacheSize = "10GiB"
+
+// cacheOptions are the flags about the on-disk cache.
+type cacheOptions struct {
+	Dir       string // absolute after complete
+	Size      sizeValue
+	MinFree   sizeValue
+	Key       string
+	TrustSize bool
+	Offline   bool
+}
+
+// addDirFlags adds the flags of the cache as a whole.
+func (o *cacheOptions) addDirFlags(f *pflag.FlagSet) {
+	if err := o.Size.Set(defaultCacheSize); err != nil {
+		panic("cloopfs: internal error: " + err.Error())
+	}
+	o.MinFree = 1 << 30
+	f.StringVar(&o.Dir, "cache-dir", "", "directory of the on-disk cache (default $XDG_CACHE_HOME/cloopfs, for root "+rootCacheDir+")")
+	f.Var(&o.Size, "cache-size", "bound of the whole cache directory; 0 means no on-disk cache")
+	f.Var(&o.MinFree, "min-free", "leave this much free on the cache's disk")
+}
+
+// addSourceFlags adds the flags of one image's place in the cache.
+func (o *cacheOptions) addSourceFlags(f *pflag.FlagSet) {
+	f.StringVar(&o.Key, "cache-key", "", "the image's `NAME` in the cache, in place of its URL")
+	f.BoolVar(&o.TrustSize, "trust-size", false, "use the cache although the server gives no ETag or Last-Modified")
+	f.BoolVar(&o.Offline, "offline", false, "never ask the network: what is not in the cache is an error at once")
+}
+
+// complete finds out where the cache is. Without a home there is none.
+func (o *cacheOptions) complete() error {
+	if o.Offline && o.Size == 0 {
+		return usage(errors.New("--offline without an on-disk cache (--cache-size 0)"))
+	}
+	switch {
+	case o.Size == 0:
+		return nil
+	case o.Dir != "":
+	case os.Geteuid() == 0:
+		o.Dir = rootCacheDir
+	default:
+		home, err := os.UserCacheDir()
+		if err != nil {
+			return nil
+		}
+		o.Dir = filepath.Join(home, "cloopfs")
+	}
+	abs, err := filepath.Abs(o.Dir)
+	o.Dir = abs
+	return err
+}
+
+var errNoHome = errors.New("neither $XDG_CACHE_HOME nor $HOME is set")
+
+// openDir opens the cache directory.
+func (o *cacheOptions) openDir(log *slog.Logger) (*cache.Dir, error) {
+	if o.Dir == "" {
+		return nil, errNoHome
+	}
+	dir, err := cache.OpenDir(o.Dir, cache.Options{Size: int64(o.Size), MinFree: int64(o.MinFree), Logger: log})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.Dir, withoutPath(err))
+	}
+	return dir, nil
+}
+
+// key is the name of a file on a web server in the cache.
+func (o *cacheOptions) key(rawURL string) string {
+	if o.Key != "" {
+		return "key " + o.Key
+	}
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return rawURL // it was parsed before
+	}
+	scheme, host := strings.ToLower(u.Scheme), strings.ToLower(u.Host)
+	if port := u.Port(); scheme == "http" && port == "80" || scheme == "https" && port == "443" {
+		host = strings.TrimSuffix(host, ":"+port)
+	}
+	return scheme + "://" + host + u.EscapedPath()
+}
+
+// cached is a file on a web server with what is kept of it on disk.
+type cached struct {
+	*cache.Bytes
+	entry *cache.Entry
+	dir   *cache.Dir
+	file  source // the file itself
+	id    cache.Identity
+}
+
+func (c *cached) ModTime() time.Time {
+	if t := c.entry.ModTime(); !t.IsZero() {
+		return t
+	}
+	return c.file.ModTime()
+}
+
+func (c *cached) Close() error {
+	c.entry.Close()
+	c.dir.Close()
+	return c.file.Close()
+}
+
+// errNoValidator is why a file is not kept.
+var errNoValidator = errors.New("the server gives neither ETag nor Last-Modified (--trust-size keeps it nevertheless)")
+
+// keep puts the cache before a file on a web server.
+func (o *cacheOptions) keep(ctx context.Context, at location, src *httpblock.Source, log *slog.Logger) (*cached, error) {
+	id := cache.Identity{Key: o.key(at.URL), Validator: src.Validator(), Size: src.Size()}
+	if id.Validator == "" {
+		if !o.TrustSize {
+			return nil, errNoValidator
+		}
+		// Who sees which file is up to the server: what one user may see is not
+		// another's.
+		id.Validator = "trusted, for " + digest(src.Credentials(), at.URL)
+	}
+	dir, err := o.openDir(log)
+	if err != nil {
+		return nil, err
+	}
+	entry, err := o.find(ctx, dir, id, at, src)
+	if err != nil {
+		dir.Close()
+		return nil, fmt.Errorf("%s: %w", o.Dir, withoutPath(err))
+	}
+	return &cached{Bytes: entry.Bytes(src), entry: entry, dir: dir, file: src, id: id}, nil
+}
+
+// headSize is what a server has sent of the file when it is opened.
+const headSize = 8 << 10
+
+// find opens the file's entry. Two files with one validator exist: they are told
+// apart by their first bytes, which are here already.
+func (o *cacheOptions) find(ctx context.Context, dir *cache.Dir, id cache.Identity, at location, src *httpblock.Source) (*cache.Entry, error) {
+	entry, err := dir.Open(id, at.String(), src.ModTime())
+	if err != nil {
+		return nil, err
+	}
+	head := make([]byte, min(headSize, src.Size()))
+	if _, err := src.ReadAtContext(ctx, head, 0); err != nil && err != io.EOF || !entry.Contradicts(head) {
+		return entry, nil
+	}
+	entry.Close()
+	id.Validator += ", head " + digest(string(head))
+	return dir.Open(id, at.String(), src.ModTime())
+}
+
+// digest is a name for a list of strings that does not tell them.
+func digest(list ...string) string {
+	h := sha256.New()
+	for _, s := range list {
+		fmt.Fprintf(h, "%d:%s\n", len(s), s)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// errOffline is what a read gets that would have to ask the network.
+var errOffline = errors.New("not cached (offline)")
+
+// offline opens what is kept of a file on a web server, without a word to that.
+func (o *cacheOptions) offline(at location, log *slog.Logger) (*cached, error) {
+	dir, err := o.openDir(log)
+	if err != nil {
+		return nil, err
+	}
+	entry, err := dir.Find(o.key(at.URL))
+	if err != nil {
+		dir.Close()
+		if errors.Is(err, cache.ErrNotCached) {
+			err = errOffline
+		}
+		return nil, err
+	}
+	none := absent{size: entry.Size()}
+	return &cached{Bytes: entry.Bytes(none), entry: entry, dir: dir, file: none}, nil
+}
+
+// absent is a file that can't be asked for anything.
+type absent struct{ size int64 }
+
+func (a absent) Size() int64      { return a.size }
+func (absent) ModTime() time.Time { return time.Time{} }
+func (absent) Close() error       { return nil }
+
+func (absent) OpenRange(context.Context, blockio.Range) (io.ReadCloser, error) {
+	return nil, errOffline
+}
+
+func (absent) ReadAtContext(context.Context, []byte, int64) (int, error) { return 0, errOffline }
