@@ -38,6 +38,12 @@ type ReaderAt interface {
 	Size() int64
 }
 
+// Forgetter is what a ReaderAt is, too, if it keeps what it has read: Forget says
+// that the bytes of e make no sense, and are to be read from the source again.
+type Forgetter interface {
+	Forget(e Extent)
+}
+
 // Extent is a range of bytes of an image: [Off, Off+Len).
 type Extent struct {
 	Off, Len int64

@@ -79,6 +79,17 @@ func (s *Section) ReadAtContext(ctx context.Context, p []byte, off int64) (int, 
 	return read, eof
 }
 
+// Forget tells the source that bytes of the section make no sense.
+func (s *Section) Forget(e Extent) {
+	f, ok := s.src.(Forgetter)
+	if !ok {
+		return
+	}
+	for at := range Within(s.parts, e) {
+		f.Forget(at)
+	}
+}
+
 // Within yields the pieces of e, a range of what parts make when they are joined,
 // each by where it lies. It ends early where the parts do.
 func Within(parts []Extent, e Extent) iter.Seq[Extent] {

@@ -2,14 +2,18 @@ package cloop
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"runtime"
+	"sync"
 
 	"github.com/anchore/go-lzo"
 	"github.com/mikelolasagasti/xz"
 	"github.com/pierrec/lz4/v4"
+
+	"github.com/cloopfs/cloopfs/blockio"
 )
 
 // codec says how a block is stored. The numbers are the format's.
@@ -103,6 +107,29 @@ func readStream(r io.Reader, dst []byte) (int, error) {
 			return n, nil
 		}
 	}
+}
+
+// Checker returns a function that says whether a stored block, of [first,
+// first+count), decodes to what it should. An error wraps ErrCorrupt. It is safe
+// for concurrent use.
+func (ix *Index) Checker(ctx context.Context, first, count int64) (check func(n int64, stored []byte) error, err error) {
+	codecs := make([]codec, count)
+	for i := range codecs {
+		if _, codecs[i], err = ix.entry(ctx, first+int64(i)); err != nil {
+			return nil, &blockio.BlockError{Block: first + int64(i), Err: err}
+		}
+	}
+	buffers := sync.Pool{New: func() any { b := make([]byte, ix.blockSize); return &b }}
+	return func(n int64, stored []byte) error {
+		dst := buffers.Get().(*[]byte)
+		defer buffers.Put(dst)
+		return ix.decode(n, codecs[n-first], (*dst)[:ix.decodedSize(n)], stored)
+	}, nil
+}
+
+// decodedSize is the number of bytes of block n.
+func (ix *Index) decodedSize(n int64) int64 {
+	return min(int64(ix.blockSize), ix.disk-n*int64(ix.blockSize))
 }
 
 // decode decodes stored block n into dst, which is as long as a block. Only

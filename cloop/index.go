@@ -42,9 +42,10 @@ type Index struct {
 	load    int64 // pages to read next time; guarded by loading
 	next    int64 // the page behind those read last; guarded by loading
 
-	// mu guards the field below.
-	mu    sync.Mutex
-	pages *simplelru.LRU[int64, []uint64] // entries of page k and the next one's first
+	// mu guards the fields below.
+	mu        sync.Mutex
+	forgotten int                             // pages, so far
+	pages     *simplelru.LRU[int64, []uint64] // entries of page k and the next one's first
 }
 
 // Open reads the header, and compares the index's ends with the image's size.
@@ -112,6 +113,9 @@ func (ix *Index) entry(ctx context.Context, n int64) (blockio.Extent, codec, err
 		return blockio.Extent{}, 0, fmt.Errorf("block %d of %d", n, ix.blocks)
 	}
 	ext, c, bad, err := ix.locate(ctx, n)
+	if bad != "" && ix.forget(n/pageEntries) {
+		ext, c, bad, err = ix.locate(ctx, n)
+	}
 	switch {
 	case err != nil:
 		return blockio.Extent{}, 0, err
@@ -119,6 +123,27 @@ func (ix *Index) entry(ctx context.Context, n int64) (blockio.Extent, codec, err
 		return blockio.Extent{}, 0, ix.entryError(n, ext, c, bad)
 	}
 	return ext, c, nil
+}
+
+// maxForget bounds how many pages with bad entries are read again.
+const maxForget = 16
+
+// forget drops page k, and what the source keeps of it: it may have been damaged
+// on its way. It says whether the page is worth another look.
+func (ix *Index) forget(k int64) bool {
+	src, ok := ix.src.(blockio.Forgetter)
+	if !ok {
+		return false
+	}
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	if ix.forgotten >= maxForget {
+		return false
+	}
+	ix.forgotten++
+	ix.pages.Remove(k)
+	src.Forget(blockio.Extent{Off: ix.index + entrySize*pageEntries*k, Len: entrySize * (min(pageEntries, ix.blocks-pageEntries*k) + 1)})
+	return true
 }
 
 // What may be wrong with an entry.
