@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/cloopfs/cloopfs/blockio"
 )
 
@@ -22,11 +24,12 @@ type attempt struct {
 	left     int64 // bytes of span that have not been read
 	sample   sampling
 	count    *counter
+	limit    *rate.Limiter // nil: none
 }
 
 // newAttempt returns an attempt whose patience begins to run. Close it.
 func (s *Source) newAttempt(ctx context.Context, p patience) *attempt {
-	a := &attempt{patience: p, count: &s.count}
+	a := &attempt{patience: p, count: &s.count, limit: s.limit}
 	a.ctx, a.cancel = context.WithCancelCause(ctx)
 	a.timer = time.AfterFunc(p.wait(), func() { a.cancel(errStalled) })
 	return a
@@ -88,8 +91,12 @@ func (a *attempt) Read(p []byte) (int, error) {
 	if a.left == 0 {
 		return 0, io.EOF
 	}
+	p = p[:min(int64(len(p)), a.left)]
+	if err := a.await(&p); err != nil {
+		return 0, err
+	}
 	a.renew()
-	n, err := a.body.Read(p[:min(int64(len(p)), a.left)])
+	n, err := a.body.Read(p)
 	a.left -= int64(n)
 	a.sample.add(p[:n])
 	a.count.received(n)
@@ -103,6 +110,16 @@ func (a *attempt) Read(p []byte) (int, error) {
 		}
 	}
 	return n, err
+}
+
+// await waits until the limit lets p be read, or what p is cut to.
+func (a *attempt) await(p *[]byte) error {
+	if a.limit == nil || len(*p) == 0 {
+		return nil
+	}
+	*p = (*p)[:min(len(*p), limitBurst)]
+	a.timer.Stop() // this wait is our own doing
+	return a.limit.WaitN(a.ctx, len(*p))
 }
 
 func (a *attempt) Close() {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"golang.org/x/time/rate"
 
 	"github.com/cloopfs/cloopfs/blockio"
 )
@@ -24,6 +25,9 @@ type Options struct {
 	Timeout time.Duration
 	// Connections is the largest number of connections at a time; 32 if 0.
 	Connections int
+	// Rate is how many bytes of the file may arrive in a second; 0 means any
+	// number.
+	Rate int64
 	// UserAgent is the header User-Agent; "cloopfs" if empty.
 	UserAgent string
 
@@ -50,6 +54,9 @@ type Options struct {
 	Logger *slog.Logger
 }
 
+// limitBurst is how many bytes may arrive at once under a limit.
+const limitBurst = 64 << 10
+
 // headSize is how much of the file's start the first request brings: a cloop
 // header and the first thousand entries of its index, within the ten segments
 // that a server sends at once.
@@ -65,6 +72,7 @@ type Source struct {
 	stall      time.Duration // the patience with a first attempt
 	illTime    time.Duration
 	samples    samples
+	limit      *rate.Limiter // nil: none
 
 	// Set by Open, constant afterwards.
 	pin     *pinned
@@ -96,6 +104,9 @@ func Open(ctx context.Context, rawURL string, opt Options) (*Source, error) {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Source{opt: opt, stall: stallTime(opt.Timeout), illTime: illTime, samples: samples{seed: maphash.MakeSeed()}}
+	if opt.Rate > 0 {
+		s.limit = rate.NewLimiter(rate.Limit(opt.Rate), limitBurst)
+	}
 	if s.identity, err = newIdentity(ctx, u, &opt); err != nil {
 		return nil, err
 	}
