@@ -49,6 +49,12 @@ func (b *Blocks) Have(n int64, e blockio.Extent) bool {
 	return b.each(e, func(_ int64, at blockio.Extent) bool { return b.disk.haveCovered(at) })
 }
 
+// Here is Have, as far as the file system can tell without reading: what was
+// thrown away is not here.
+func (b *Blocks) Here(n int64, e blockio.Extent) bool {
+	return b.Have(n, e) && b.each(e, func(_ int64, at blockio.Extent) bool { return b.disk.allocatedAt(at) })
+}
+
 // Get fills p with block n, at e, if it is here as it was stored.
 func (b *Blocks) Get(n int64, e blockio.Extent, p []byte) bool {
 	if b.sums.file != nil {

@@ -42,3 +42,6 @@ func (b *Bytes) ReadAtContext(ctx context.Context, p []byte, off int64) (int, er
 	}
 	return copy(p, buf[off-c.Off:]), eof
 }
+
+// Forget says that what is kept of e makes no sense.
+func (b *Bytes) Forget(e blockio.Extent) { b.disk.forgetChunks(e) }

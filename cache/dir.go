@@ -106,6 +106,7 @@ type Entry struct {
 	name string
 	f    *os.File // the entry's directory
 	held *os.File // its lock says that the entry is in use
+	pin  *os.File // its lock says that nothing of it may go; nil if that is not so
 	meta meta     // as it was when it was opened
 }
 
@@ -160,6 +161,9 @@ func (d *Dir) Find(key string) (*Entry, error) {
 	}
 	return d.open(found)
 }
+
+// OpenNamed returns the entry of that name, as List has it.
+func (d *Dir) OpenNamed(name string) (*Entry, error) { return d.open(name) }
 
 // search returns the name of an entry whose meta is wanted: likely, or any other.
 func (d *Dir) search(wanted func(*meta) bool, likely string) (string, error) {
@@ -267,7 +271,7 @@ func (d *Dir) fill(name string, m meta) error {
 		return err
 	}
 	defer f.Close()
-	for name, size := range map[string]int64{dataName: m.Size, chunksName: 0, usedName: 0, inUseName: 0} {
+	for name, size := range map[string]int64{dataName: m.Size, chunksName: 0, usedName: 0, inUseName: 0, pinName: 0} {
 		file, err := openAt(f, name, unix.O_RDWR|unix.O_CREAT)
 		if err != nil {
 			return err
@@ -355,6 +359,9 @@ func (e *Entry) Close() {
 	if e.held != nil {
 		e.held.Close()
 	}
+	if e.pin != nil {
+		e.pin.Close()
+	}
 	e.f.Close()
 }
 
@@ -377,6 +384,42 @@ func (e *Entry) Completed(whole, keep bool) error {
 		m.Complete = whole
 		m.Kept = m.Kept || keep
 	})
+}
+
+// Pin keeps every process from throwing away what is here, and what comes, until
+// Close.
+func (e *Entry) Pin() error {
+	f, err := openAt(e.f, pinName, unix.O_RDWR|unix.O_CREAT)
+	if err != nil {
+		return err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
+		f.Close()
+		return errLocked
+	}
+	unlock, err := e.dir.lock(lockPatience) // who has looked before is done then
+	if err != nil {
+		f.Close()
+		return err
+	}
+	unlock()
+	e.pin = f
+	return nil
+}
+
+// Incomplete notes that something of the image is missing, or was not right.
+func (e *Entry) Incomplete() error {
+	return e.update(func(m *meta) { m.Complete = false })
+}
+
+// Unkeep lets the entry be thrown away.
+func (d *Dir) Unkeep(name string) error {
+	e, err := d.open(name)
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	return e.update(func(m *meta) { m.Kept = false })
 }
 
 // update changes the entry's meta.

@@ -3,6 +3,7 @@ package cache
 import (
 	"bytes"
 	"encoding/binary"
+	"io"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,6 +28,7 @@ const (
 	chunksName = "chunks"
 	usedName   = "used"
 	inUseName  = "inuse"
+	pinName    = "pin"
 	blocksName = "blocks-" // and the offset of the first block's image in the file
 )
 
@@ -208,11 +210,15 @@ func (d *Disk) writeChunks(p []byte, off int64) {
 
 // forgetChunks says that the bytes of e are not to be used.
 func (d *Disk) forgetChunks(e blockio.Extent) {
-	c := d.cover(e)
-	if d.write && c.Len > 0 {
-		d.wrote(d.chunks.store(c.Off/ChunkSize, make([]uint64, (c.Len+ChunkSize-1)/ChunkSize)...))
+	if !d.write || e.Len == 0 {
+		return
 	}
+	c := d.cover(e)
+	d.wrote(d.chunks.clear(c.Off/ChunkSize, (c.Len+ChunkSize-1)/ChunkSize))
 }
+
+// ForgetBytes says that what is kept as chunks makes no sense.
+func (d *Disk) ForgetBytes() { d.forgetChunks(blockio.Extent{Len: d.size}) }
 
 // readCovered fills p at off from chunks, if all of them are here.
 func (d *Disk) readCovered(p []byte, off int64) bool {
@@ -254,4 +260,26 @@ func (d *Disk) Contradicts(p []byte) bool {
 		}
 	}
 	return false
+}
+
+// allocatedAt says whether no region has a hole where e begins in it: what is
+// thrown away are regions.
+func (d *Disk) allocatedAt(e blockio.Extent) bool {
+	for off := e.Off; off < e.End(); off = (off/regionSize + 1) * regionSize {
+		if at, err := d.data.nextData(off); err == io.EOF || err == nil && at > off {
+			return false
+		}
+	}
+	return true
+}
+
+// HaveBytes says whether the bytes of e, of an image made of parts of the file,
+// seem to be here as chunks.
+func (d *Disk) HaveBytes(parts []blockio.Extent, e blockio.Extent) bool {
+	for at := range blockio.Within(parts, e) {
+		if !d.haveCovered(at) || !d.allocatedAt(at) {
+			return false
+		}
+	}
+	return true
 }

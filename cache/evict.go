@@ -130,7 +130,7 @@ func (d *Dir) candidates(keptToo bool) (list []*candidate, err error) {
 			continue // no entry, or none of ours
 		}
 		c := &candidate{name: name, f: f, meta: m}
-		if m.Kept && !keptToo || c.open() != nil {
+		if m.Kept && !keptToo || c.pinned() || c.open() != nil {
 			c.close()
 			continue
 		}
@@ -155,6 +155,16 @@ func (c *candidate) open() (err error) {
 	}
 	c.alone = held
 	return nil
+}
+
+// pinned says that nothing of the entry may go.
+func (c *candidate) pinned() bool {
+	pin, err := openAt(c.f, pinName, unix.O_RDONLY)
+	if err != nil {
+		return false
+	}
+	defer pin.Close()
+	return unix.Flock(int(pin.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil
 }
 
 func (c *candidate) close() {

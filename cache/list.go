@@ -12,9 +12,9 @@ import (
 
 // Stat is what a cache directory has of one image.
 type Stat struct {
-	Name      string // of the directory
-	Path      string // of the bytes
-	Key       string // the URL at which it was seen first, or what stood for it
+	Name      string   // of the directory
+	Path      string   // of the bytes
+	Keys      []string // of the identities under which it was seen
 	Sources   []string
 	Size      int64     // of the image
 	Allocated int64     // of its bytes that are here, in whole pages
@@ -55,8 +55,11 @@ func (d *Dir) stat(name string) (Stat, error) {
 	}
 	defer f.Close()
 	s := Stat{
-		Name: name, Path: filepath.Join(d.path, name, dataName), Key: m.Seen[0].Key,
+		Name: name, Path: filepath.Join(d.path, name, dataName),
 		Sources: m.Sources, Size: m.Size, Kept: m.Kept, Complete: m.Complete, Used: m.Checked,
+	}
+	for _, seen := range m.Seen {
+		s.Keys = append(s.Keys, seen.Key)
 	}
 	n, err := blocksOf(int(f.Fd()), dataName)
 	if err != nil {

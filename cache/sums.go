@@ -2,6 +2,7 @@ package cache
 
 import (
 	"encoding/binary"
+	"io"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -53,4 +54,25 @@ func (t table) store(first int64, sums ...uint64) error {
 	}
 	_, err := t.WriteAt(raw, first*sumSize)
 	return err
+}
+
+// clear sets entries [first, first+n) to 0, as far as there are any.
+func (t table) clear(first, n int64) error {
+	zeros := make([]byte, 64<<10)
+	for off, end := first*sumSize, (first+n)*sumSize; off < end; {
+		at, err := t.nextData(off)
+		if err == io.EOF || at >= end {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		off = max(off, at)
+		p := zeros[:min(int64(len(zeros)), end-off)]
+		if _, err := t.WriteAt(p, off); err != nil {
+			return err
+		}
+		off += int64(len(p))
+	}
+	return nil
 }

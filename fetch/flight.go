@@ -4,6 +4,8 @@ import (
 	"io"
 	"slices"
 	"time"
+
+	"github.com/cloopfs/cloopfs/blockio"
 )
 
 // submitLocked queues r, and starts what may start. nil is let pass.
@@ -18,21 +20,38 @@ func (s *Scheduler) submitLocked(r *request) {
 	}
 }
 
+// maxFill is how many requests of class Fill are under way at a time: what demand
+// may have to share the line with.
+const maxFill = 2
+
 // startLocked starts queued requests in the order of their classes, as far as
 // the limit lets it.
 func (s *Scheduler) startLocked() {
-	for class := range s.queue {
-		for len(s.queue[class]) > 0 && s.active < s.opt.Requests {
+	for class := range blockio.Class(blockio.Classes) {
+		for len(s.queue[class]) > 0 && s.mayStartLocked(class) {
 			r := s.queue[class][0]
 			s.queue[class] = s.queue[class][1:]
 			r.started = true
 			for _, b := range r.blocks {
 				s.useLocked(b) // by the flight
 			}
-			s.active++
+			s.active[class]++
 			s.wg.Go(func() { s.fly(r) })
 		}
 	}
+}
+
+// mayStartLocked says whether another request of class may start. Filling waits
+// until no reader does.
+func (s *Scheduler) mayStartLocked(class blockio.Class) bool {
+	total := 0
+	for _, n := range s.active {
+		total += n
+	}
+	if class == blockio.Fill && (s.active[blockio.Demand] > 0 || s.active[class] >= maxFill) {
+		return false
+	}
+	return total < s.opt.Requests
 }
 
 // fly receives r's blocks, then lets the next request start.
@@ -40,7 +59,7 @@ func (s *Scheduler) fly(r *request) {
 	err := s.receive(r)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.active--
+	s.active[r.rng.Class]--
 	for _, b := range r.blocks {
 		if b.finished() {
 			s.keepLocked(b)
@@ -80,7 +99,7 @@ func (s *Scheduler) stream(r *request, blocks []*block) error {
 	rng.Off = blocks[0].ext.Off
 	rng.Len = blocks[len(blocks)-1].ext.End() - rng.Off
 	s.mu.Lock()
-	s.stats[rng.Class].Requests++
+	s.stats.of(rng).Requests++
 	s.mu.Unlock()
 	body, err := s.src.OpenRange(s.ctx, rng)
 	if err != nil {
@@ -100,7 +119,7 @@ func (s *Scheduler) stream(r *request, blocks []*block) error {
 		b.stored = stored
 		s.mu.Lock()
 		b.fetched = true
-		s.stats[rng.Class].Bytes += b.ext.Len
+		s.stats.of(rng).Bytes += b.ext.Len
 		s.mu.Unlock()
 		close(b.done)
 	}

@@ -53,10 +53,10 @@ type Scheduler struct {
 	mu     sync.Mutex
 	blocks map[int64]*block // flying, kept or failed
 	queue  [blockio.Classes][]*request
-	active int      // requests under way
-	kept   []*block // in the order in which they arrived
-	room   int64    // of Keep, what is left
-	failed []*block // in the order in which they failed
+	active [blockio.Classes]int // requests under way
+	kept   []*block             // in the order in which they arrived
+	room   int64                // of Keep, what is left
+	failed []*block             // in the order in which they failed
 	stats  Stats
 	closed bool
 }
@@ -255,7 +255,7 @@ func (s *Scheduler) leave(b *block, read bool) {
 	defer s.mu.Unlock()
 	if read && b.fetched && !b.used {
 		b.used = true
-		s.stats[b.req.rng.Class].Used += b.ext.Len
+		s.stats.of(b.req.rng).Used += b.ext.Len
 	}
 	s.releaseLocked(b)
 }

@@ -9,8 +9,19 @@ type ClassStats struct {
 	Used     int64 // of those, the bytes that a reader has had
 }
 
-// Stats is what was fetched, by the class for which it was asked.
-type Stats [blockio.Classes]ClassStats
+// Stats is what was fetched.
+type Stats struct {
+	Class     [blockio.Classes]ClassStats // by the class for which it was asked
+	Refetched ClassStats                  // because the bytes that came first were bad
+}
+
+// of is where blocks of a range are counted.
+func (s *Stats) of(r blockio.Range) *ClassStats {
+	if r.Refetch {
+		return &s.Refetched
+	}
+	return &s.Class[r.Class]
+}
 
 // Stats says what has been fetched so far.
 func (s *Scheduler) Stats() Stats {

@@ -26,8 +26,8 @@ func TestStats(t *testing.T) {
 	read(blockio.Demand, 0, 1, ignore)
 	read(blockio.Demand, 6, 2, ignore)
 	var want fetch.Stats
-	want[blockio.Fill] = fetch.ClassStats{Requests: 1, Bytes: 4000, Used: 1000}
-	want[blockio.Demand] = fetch.ClassStats{Requests: 1, Bytes: 2000, Used: 2000}
+	want.Class[blockio.Fill] = fetch.ClassStats{Requests: 1, Bytes: 4000, Used: 1000}
+	want.Class[blockio.Demand] = fetch.ClassStats{Requests: 1, Bytes: 2000, Used: 2000}
 	if diff := cmp.Diff(want, s.Stats()); diff != "" {
 		t.Errorf("stats (-want +got):\n%s", diff)
 	}

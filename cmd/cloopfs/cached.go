@@ -114,7 +114,6 @@ type cached struct {
 	entry *cache.Entry
 	dir   *cache.Dir
 	file  source // the file itself
-	id    cache.Identity
 }
 
 func (c *cached) ModTime() time.Time {
@@ -153,7 +152,7 @@ func (o *cacheOptions) keep(ctx context.Context, at location, src *httpblock.Sou
 		dir.Close()
 		return nil, fmt.Errorf("%s: %w", o.Dir, withoutPath(err))
 	}
-	return &cached{Bytes: entry.Bytes(src), entry: entry, dir: dir, file: src, id: id}, nil
+	return &cached{Bytes: entry.Bytes(src), entry: entry, dir: dir, file: src}, nil
 }
 
 // headSize is what a server has sent of the file when it is opened.
@@ -201,8 +200,13 @@ func (o *cacheOptions) offline(at location, log *slog.Logger) (*cached, error) {
 		}
 		return nil, err
 	}
+	return alone(dir, entry), nil
+}
+
+// alone is what is kept of a file, and no more of it.
+func alone(dir *cache.Dir, entry *cache.Entry) *cached {
 	none := absent{size: entry.Size()}
-	return &cached{Bytes: entry.Bytes(none), entry: entry, dir: dir, file: none}, nil
+	return &cached{Bytes: entry.Bytes(none), entry: entry, dir: dir, file: none}
 }
 
 // absent is a file that can't be asked for anything.

@@ -73,6 +73,14 @@ type imageInfo struct {
 	Content    string          `json:"content"` // of the disk: a file system, a partition table; "" if unknown
 	Partitions []partitionInfo `json:"partitions,omitempty"`
 	Images     []insideInfo    `json:"images,omitempty"` // in an ISO 9660 image
+	Cached     *cachedInfo     `json:"cached,omitempty"` // of an image on a web server
+}
+
+// cachedInfo is what is kept on disk of the file at the source.
+type cachedInfo struct {
+	Path     string `json:"path"`
+	FileSize int64  `json:"file_size"`
+	Bytes    int64  `json:"bytes"` // of the file, in whole pages
 }
 
 type codecInfo struct {
@@ -100,6 +108,9 @@ func inspect(ctx context.Context, l *line) (*imageInfo, error) {
 	in := &imageInfo{
 		Source: l.at.String(), Format: "raw",
 		ImageSize: l.source.Size(), DiskSize: l.disk.Size(),
+	}
+	if c := l.kept(); c != nil {
+		in.Cached = &cachedInfo{c.Path, c.FileSize, c.Bytes}
 	}
 	if !l.index.Raw() {
 		if err := in.addCloop(ctx, l.index); err != nil {
@@ -257,6 +268,9 @@ func (in *imageInfo) print(w io.Writer) error {
 	for _, i := range in.Images {
 		row(t, "inside", "%s: %s, %s", i.Path, formatSize(i.Size), orUnknown(i.Content))
 		row(t, "", "cloopfs mount %s DIR", quote(i.Source))
+	}
+	if c := in.Cached; c != nil {
+		row(t, "cached", "%s of %s in %s", formatSize(c.Bytes), formatSize(c.FileSize), c.Path)
 	}
 	return t.Flush()
 }

@@ -27,6 +27,7 @@ type mountOptions struct {
 	Partition  int    // 0: the whole disk
 	Describe   bool   // somebody reads what the disk is
 	Memory     sizeValue
+	Fill       bool // in the background
 	AllowOther bool
 	UID, GID   uint32
 	Mode       uint32
@@ -75,6 +76,7 @@ a partition table there are also disk.img.p1, disk.img.p2 and so on.`,
 	f.BoolVarP(&foreground, "foreground", "f", false, "stay in the foreground and log to stderr")
 	f.IntVar(&o.Partition, "partition", 0, "present partition `N` alone, as disk.img")
 	f.Var(&o.Memory, "memory", "decoded blocks kept in memory")
+	f.BoolVar(&o.Fill, "background-fill", false, "bring all of the image into the cache while no reader waits")
 	f.BoolVar(&o.AllowOther, "allow-other", false, "let other users, root included, use the mount")
 	f.Uint32Var(&o.UID, "uid", uint32(os.Getuid()), "owner of the files")
 	f.Uint32Var(&o.GID, "gid", uint32(os.Getgid()), "group of the files")

@@ -146,6 +146,10 @@ func (r *mountReport) print(w io.Writer, why bool) {
 			row(w, "", "%s: %s in %d requests, %s of it used", c.Cause, formatSize(c.Bytes), c.Requests, formatSize(c.Used))
 		}
 	}
+	if c := r.Cache; c != nil {
+		row(w, "cache", "%s of %s in %s", formatSize(c.Bytes), formatSize(c.FileSize), c.Path)
+		row(w, "", "%s found there in %d reads, %s stored, %d mismatches", formatSize(c.HitBytes), c.Hits, formatSize(c.Stored), c.Mismatches)
+	}
 	row(w, "memory", "%d blocks, %s; %d found there, %d loaded", r.Memory.Blocks, formatSize(r.Memory.Bytes), r.Memory.Hits, r.Memory.Loads)
 	row(w, "reads", "%d, %s; %d waiting, %d failed", r.Reads.Count, formatSize(r.Reads.Bytes), r.Reads.Waiting, r.Reads.Errors)
 	if r.Reads.LastErrorAt != nil {

@@ -86,6 +86,11 @@ func sourceFailure(err error) error {
 	return f
 }
 
+// imageFault says that err is about what is in the image, and not about getting it.
+func imageFault(err error) bool {
+	return exitCode(sourceFailure(err)) == exitImage || errors.Is(err, iso9660.ErrNotFound)
+}
+
 // report prints err as users see errors.
 func report(w io.Writer, err error) {
 	say(w, "%s", err.Error())

@@ -20,6 +20,8 @@ func sourceHint(err error) string {
 	var status *httpblock.StatusError
 	var cert *tls.CertificateVerificationError
 	switch {
+	case errors.Is(err, errOffline):
+		return "cloopfs prefetch, while there is a network"
 	case errors.Is(err, httpblock.ErrNoRanges):
 		return "download the file and mount it locally, or use a mirror that supports ranges"
 	case errors.Is(err, httpblock.ErrChanged), errors.Is(err, localfile.ErrChanged):

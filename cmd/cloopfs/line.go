@@ -20,8 +20,10 @@ import (
 // line is the whole way from the image's bytes to the disk.
 type line struct {
 	at     location
-	source blockio.Source // the image's bytes
-	file   *file          // what the image is, or lies in
+	source blockio.Source   // the image's bytes
+	file   *file            // what the image is, or lies in
+	parts  []blockio.Extent // of file: the image
+	store  *cache.Blocks    // nil if nothing is kept on disk
 	fetch  *fetch.Scheduler
 	memory *cache.Memory
 	disk   *cloop.Image
@@ -64,27 +66,37 @@ func openLine(ctx context.Context, at location, opt sourceOptions, memory int64,
 
 // join joins the layers over the line's file.
 func (l *line) join(ctx context.Context, opt sourceOptions, memory int64) error {
-	parts, err := l.openSource(ctx)
-	if err != nil {
-		return err
+	err := l.find(ctx, opt.Format)
+	if c := l.file.cached; err != nil && c != nil && l.file.http != nil && imageFault(err) && c.entry.Stats().Hits > 0 {
+		// What is kept may have been damaged on its way here.
+		c.entry.ForgetBytes()
+		err = l.find(ctx, opt.Format)
 	}
-	if l.index, l.kind, err = openIndex(ctx, l.source, opt.Format); err != nil {
+	if err != nil {
 		return err
 	}
 	options := fetch.Options{Requests: opt.Connections}
 	if c := l.file.cached; c != nil {
 		// The blocks of a raw file end where chunks do.
-		blocks, err := c.entry.Blocks(parts, l.index.Raw() && l.at.Inside == "")
-		if err != nil {
+		if l.store, err = c.entry.Blocks(l.parts, l.index.Raw() && l.at.Inside == ""); err != nil {
 			return err
 		}
-		options.Store = blocks
+		options.Store = l.store
 	}
 	l.start = &diskStart{ReaderAt: l.source}
 	l.fetch = fetch.New(l.source, l.index, options)
 	l.memory = cache.NewMemory(memory, l.index.BlockSize())
 	l.disk = cloop.NewImage(l.index, l.fetch, l.memory)
 	return nil
+}
+
+// find finds the image and its index.
+func (l *line) find(ctx context.Context, format string) (err error) {
+	if l.parts, err = l.openSource(ctx); err != nil {
+		return err
+	}
+	l.index, l.kind, err = openIndex(ctx, l.source, format)
+	return err
 }
 
 // Close ends everything that is under way.
@@ -188,6 +200,7 @@ func openURL(ctx context.Context, at location, opt sourceOptions, log *slog.Logg
 	options := httpblock.Options{
 		Timeout:     time.Duration(opt.Timeout),
 		Connections: opt.Connections,
+		Rate:        int64(opt.Rate),
 		Logger:      log,
 	}
 	if err := opt.Access.apply(&options); err != nil {

@@ -16,6 +16,7 @@ import (
 type sourceOptions struct {
 	Timeout     durationValue
 	Connections int
+	Rate        rateValue
 	Format      string
 	Access      accessOptions
 	Cache       cacheOptions
@@ -32,6 +33,7 @@ func (o *sourceOptions) addFlags(f *pflag.FlagSet) {
 	o.Timeout = durationValue(30 * time.Second)
 	f.Var(&o.Timeout, "timeout", "a read that can't be served within this fails; 0 waits for ever")
 	f.IntVar(&o.Connections, "connections", 32, "upper limit of parallel requests")
+	f.Var(&o.Rate, "limit-rate", "bandwidth cap, per second: 2M (default none)")
 	f.StringVar(&o.Format, "format", formatAuto, "what SOURCE is: auto, cloop or raw")
 	o.Cache.addSourceFlags(f)
 	o.Cache.addDirFlags(f)

@@ -21,8 +21,10 @@ type mountReport struct {
 	Servers []serverReport `json:"servers"`
 	Fetched fetchReport    `json:"fetched"`
 	Causes  []causeReport  `json:"causes"`
-	Memory  memoryReport   `json:"memory"`
-	Reads   readReport     `json:"reads"`
+	// Cache is nil if nothing is kept on disk.
+	Cache  *cacheReport `json:"cache,omitempty"`
+	Memory memoryReport `json:"memory"`
+	Reads  readReport   `json:"reads"`
 }
 
 // serverReport is a server's health.
@@ -49,6 +51,19 @@ type causeReport struct {
 	Requests int64  `json:"requests"`
 	Bytes    int64  `json:"bytes"`
 	Used     int64  `json:"used"` // of Bytes, those that a reader has had
+}
+
+// cacheReport is what is kept on disk of the file at the source: of an ISO image
+// also what does not belong to the image inside.
+type cacheReport struct {
+	Path     string `json:"path"`
+	FileSize int64  `json:"file_size"`
+	Bytes    int64  `json:"bytes"` // of the file, in whole pages
+	Hits     int64  `json:"hits"`  // reads served from it since the mount, as what follows
+	HitBytes int64  `json:"hit_bytes"`
+	Stored   int64  `json:"stored"`
+	// Mismatches counts what was stored and not there any more, or damaged.
+	Mismatches int64 `json:"mismatches"`
 }
 
 // memoryReport is the use of the decoded blocks in memory.
@@ -84,6 +99,7 @@ func reporter(o mountOptions, l *line, disk blockio.ReaderAt, server *fusefs.Ser
 			Mountpoint: o.Mountpoint, Source: o.Source.String(), PID: os.Getpid(),
 			Since: since, DiskSize: disk.Size(),
 			Servers: l.servers(),
+			Cache:   l.kept(),
 			Memory:  memoryReport(l.memory.Stats()),
 			Reads:   readsOf(server.Stats()),
 		}
@@ -127,17 +143,33 @@ func (l *line) servers() []serverReport {
 	}}
 }
 
+// kept says what is kept on disk.
+func (l *line) kept() *cacheReport {
+	if l.file.cached == nil {
+		return nil
+	}
+	e := l.file.cached.entry
+	s := e.Stats()
+	return &cacheReport{
+		Path: e.Path(), FileSize: e.Size(), Bytes: e.Allocated(),
+		Hits: s.Hits, HitBytes: s.HitBytes, Stored: s.Stored, Mismatches: s.Mismatches,
+	}
+}
+
 // causes divides what was fetched from servers by the reason. What was neither
 // for blocks nor in vain was for opening: header, index, directories.
 func (l *line) causes(all fetchReport) []causeReport {
 	opening := causeReport{Cause: "index", Requests: all.Requests, Bytes: all.Bytes}
-	retry := causeReport{Cause: "retry"}
+	stats := l.fetch.Stats()
+	again := stats.Refetched
+	retry := causeReport{"retry", again.Requests, again.Bytes, again.Used}
 	for _, s := range l.servers() {
 		retry.Requests += s.Failed
 	}
 	opening.Requests -= retry.Requests
+	opening.Bytes -= retry.Bytes
 	list := []causeReport{} // an empty list in JSON too
-	for class, s := range l.fetch.Stats() {
+	for class, s := range stats.Class {
 		opening.Requests -= s.Requests
 		opening.Bytes -= s.Bytes
 		if s.Requests > 0 {

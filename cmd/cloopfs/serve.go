@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -89,6 +90,9 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	}
 	log.Info("mounted", "source", o.Source.String(), "mountpoint", o.Mountpoint, "size", disk.Size())
 	ready(o.firstContact(ctx, l, disk))
+	if o.Fill {
+		defer inBackgroundOf(ctx, func(ctx context.Context) { fill(ctx, l, log) })()
+	}
 
 	ended := make(chan struct{})
 	go func() {
@@ -96,6 +100,17 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 		close(ended)
 	}()
 	return awaitEnd(ended, signals, m, log)
+}
+
+// inBackgroundOf runs f beside the caller, until stop is called.
+func inBackgroundOf(ctx context.Context, f func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() { f(ctx) })
+	return func() {
+		cancel()
+		wg.Wait()
+	}
 }
 
 // awaitEnd returns when the mount has ended. The first signal unmounts, lazily

@@ -33,6 +33,28 @@ func (v *sizeValue) Set(s string) error {
 func (v *sizeValue) String() string { return strings.ReplaceAll(formatSize(int64(*v)), " ", "") }
 func (v *sizeValue) Type() string   { return "SIZE" }
 
+// rateValue is a flag's value in bytes a second; 0 means none.
+type rateValue int64
+
+func (v *rateValue) Set(s string) error {
+	s = strings.TrimSuffix(s, "/s")
+	var size sizeValue
+	if err := size.Set(s); err != nil || size == 0 {
+		return fmt.Errorf("not a rate such as 2MiB")
+	}
+	*v = rateValue(size)
+	return nil
+}
+
+func (v *rateValue) String() string {
+	if *v == 0 {
+		return ""
+	}
+	return (*sizeValue)(v).String()
+}
+
+func (v *rateValue) Type() string { return "RATE" }
+
 // formatSize writes n bytes in the largest IEC unit that fits.
 func formatSize(n int64) string {
 	const names = "KMGTPE"

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/cache"
+	"github.com/cloopfs/cloopfs/cloop"
+)
+
+// bringing is the way of a whole image into the cache.
+type bringing struct {
+	line    *line
+	class   blockio.Class
+	workers int
+	// patience is the pause before a segment that did not come is asked for
+	// again; 0 means that it is not.
+	patience time.Duration
+
+	done atomic.Int64 // bytes of the image that are here and right
+
+	// mu guards the fields below.
+	mu  sync.Mutex
+	bad int64 // blocks that are not right at the source either
+	why error // for one of them
+}
+
+const (
+	// segmentBytes and segmentBlocks bound what one worker brings at a time.
+	segmentBytes  = 4 << 20
+	segmentBlocks = 4096
+)
+
+// segment is adjacent blocks.
+type segment struct{ first, count, bytes int64 }
+
+// segments cuts the blocks of an index into segments. bad is told of blocks that
+// the index does not locate.
+func segments(ctx context.Context, ix *cloop.Index, bad func(error), yield func(segment) error) error {
+	var s segment
+	flush := func() error {
+		if s.count == 0 {
+			return nil
+		}
+		return yield(s)
+	}
+	for n := range ix.Blocks() {
+		e, err := ix.Extent(ctx, n)
+		if err != nil && !errors.Is(err, cloop.ErrCorrupt) {
+			return err
+		}
+		if err != nil || s.bytes+e.Len > segmentBytes || s.count == segmentBlocks {
+			if err := flush(); err != nil {
+				return err
+			}
+			s = segment{first: n}
+		}
+		if err != nil {
+			bad(&blockio.BlockError{Block: n, Err: err})
+			s.first = n + 1
+			continue
+		}
+		s.count++
+		s.bytes += e.Len
+	}
+	return flush()
+}
+
+// missing is how many bytes of the image are not in the cache, as it seems.
+func (l *line) missing(ctx context.Context) (int64, error) {
+	missing := l.source.Size()
+	err := segments(ctx, l.index, func(error) {}, func(s segment) error {
+		for n := s.first; n < s.first+s.count; n++ {
+			e, err := l.index.Extent(ctx, n)
+			if err != nil {
+				return err
+			}
+			if e.Len == 0 || l.store.Here(n, e) {
+				missing -= e.Len
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	rest, err := l.rest(ctx)
+	for _, e := range rest {
+		if l.file.cached.entry.HaveBytes(l.parts, e) {
+			missing -= e.Len
+		}
+	}
+	return missing, err
+}
+
+// rest is what of the image lies before its first and behind its last block:
+// header, index, padding.
+func (l *line) rest(ctx context.Context) ([]blockio.Extent, error) {
+	ends := [2]blockio.Extent{}
+	for i, n := range []int64{0, l.index.Blocks() - 1} {
+		e, err := l.index.Extent(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		ends[i] = e
+	}
+	return []blockio.Extent{{Len: ends[0].Off}, {Off: ends[1].End(), Len: l.source.Size() - ends[1].End()}}, nil
+}
+
+// run brings everything, and compares what was here already: every block that has
+// a checksum is decoded. An error is one that is not the image's fault.
+func (b *bringing) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(b.workers + 1)
+	g.Go(func() error {
+		err := segments(ctx, b.line.index, b.isBad, func(s segment) error {
+			g.Go(func() error { return b.bring(ctx, s) })
+			return ctx.Err()
+		})
+		if err != nil {
+			return err
+		}
+		return b.bringRest(ctx)
+	})
+	return g.Wait()
+}
+
+func (b *bringing) isBad(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.bad++
+	b.why = err
+}
+
+// bring brings a segment. A block that is bad is no reason to leave out the others.
+func (b *bringing) bring(ctx context.Context, s segment) error {
+	end := s.first + s.count
+	check, err := b.line.index.Checker(ctx, s.first, s.count)
+	if err != nil {
+		return err
+	}
+	for next := s.first; next < end; {
+		err := b.line.fetch.ReadRun(ctx, b.class, next, end-next, func(n int64, stored []byte) error {
+			if err := check(n, stored); err != nil {
+				return err
+			}
+			b.done.Add(int64(len(stored)))
+			return nil
+		})
+		if err == nil {
+			return nil
+		}
+		var be *blockio.BlockError
+		switch {
+		case errors.Is(err, cloop.ErrCorrupt) && errors.As(err, &be):
+			b.isBad(err)
+			next = be.Block + 1 // the blocks before it have been delivered
+		case b.patience == 0:
+			return err
+		default:
+			select {
+			case <-time.After(b.patience):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	return nil
+}
+
+// restPiece is how much of what is no block is read at a time.
+const restPiece = 256 << 10
+
+func (b *bringing) bringRest(ctx context.Context) error {
+	rest, err := b.line.rest(ctx)
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, restPiece)
+	for _, e := range rest {
+		for e.Len > 0 {
+			p := buf[:min(e.Len, restPiece)]
+			if _, err := b.line.source.ReadAtContext(ctx, p, e.Off); err != nil && err != io.EOF {
+				return fmt.Errorf("read %d bytes at %d: %w", len(p), e.Off, err)
+			}
+			b.done.Add(int64(len(p)))
+			e.Off, e.Len = e.Off+int64(len(p)), e.Len-int64(len(p))
+		}
+	}
+	return nil
+}
+
+// fits says whether what is missing of images fits into the cache that they share.
+func fits(lines []*line, missing int64) error {
+	var entries []*cache.Entry
+	for _, l := range lines {
+		entries = append(entries, l.file.cached.entry)
+	}
+	dir := lines[0].file.cached.dir
+	room, err := dir.Fits(entries...)
+	if err != nil {
+		return err
+	}
+	// The tables take a 512th of what they stand for, and whole pages.
+	if need := missing + missing/256 + int64(len(lines))*64<<10; need > room {
+		return &roomError{missing: missing, room: max(0, room), dir: dir.Path()}
+	}
+	return nil
+}
+
+// roomError says that images do not fit into the cache.
+type roomError struct {
+	missing, room int64
+	dir           string
+}
+
+func (e *roomError) Error() string {
+	return fmt.Sprintf("%s are missing, and the cache in %s has room for %s", formatSize(e.missing), e.dir, formatSize(e.room))
+}
