@@ -34,7 +34,7 @@ blocks.`,
 			bad += v.bad
 		}
 		if bad > 0 {
-			return &failure{code: exitImage, err: fmt.Errorf("%d blocks were bad", bad), hint: "they are fetched again when they are read, or by cloopfs prefetch"}
+			return &failure{code: exitImage, err: fmt.Errorf("bad blocks: %d", bad), hint: "they were thrown away: reading fetches them again, and cloopfs prefetch does"}
 		}
 		return nil
 	})
