@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
@@ -34,6 +35,9 @@ type resolution struct {
 // illTime is how long a place may answer 5xx before the way is asked for anew;
 // at once if it asks for more than that.
 const illTime = 5 * time.Second
+
+// maxAdopted bounds how many validators of other places are remembered.
+const maxAdopted = 64
 
 // resolveTime bounds a search, whatever the servers do.
 const resolveTime = time.Minute
@@ -122,6 +126,9 @@ func (s *Source) search(ctx context.Context, r *resolution, from *place, p patie
 	s.mu.Lock()
 	if err == nil {
 		s.place = pl
+		if v := pl.pin.validator(); v != "" && v != s.Validator() && len(s.also) < maxAdopted && !slices.Contains(s.also, v) {
+			s.also = append(s.also, v)
+		}
 	}
 	s.resolution = nil
 	s.mu.Unlock()
@@ -209,6 +216,14 @@ func (s *Source) readAt(ctx context.Context, pl *place, e blockio.Extent, p pati
 		}
 	}
 	return got, nil
+}
+
+// validator is the better one of a file's validators.
+func (p *pinned) validator() string {
+	if p.etag != "" {
+		return p.etag
+	}
+	return p.lastModified
 }
 
 // pinOf is what the headers of an answer tell of a file of size bytes.

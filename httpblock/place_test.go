@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/cloopfs/cloopfs/httpblock"
 )
 
@@ -143,6 +145,9 @@ func TestAdoptedValidatorsArePinned(t *testing.T) {
 	m.target.Store("/b")
 	etag.Store(`"b"`)
 	readRange(t, s, data, 50_000, 1000)
+	if diff := cmp.Diff([]string{`"b"`}, s.Adopted()); diff != "" {
+		t.Errorf("adopted (-want +got):\n%s", diff)
+	}
 	etag.Store(`"c"`)
 	if _, err := readAt(t.Context(), s, 1000, 50_000); !errors.Is(err, httpblock.ErrChanged) {
 		t.Errorf("got error %v, want %v", err, httpblock.ErrChanged)

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -84,6 +85,7 @@ type Source struct {
 	// mu guards the fields below.
 	mu         sync.Mutex
 	place      *place      // where the file was found last
+	also       []string    // validators of the file at places that it has moved to
 	resolution *resolution // nil: nobody searches
 }
 
@@ -195,11 +197,14 @@ func (s *Source) Validated() bool { return s.Validator() != "" }
 
 // Validator is what the server gave, when the file was opened, to tell its
 // versions apart: its ETag, else its Last-Modified, else nothing.
-func (s *Source) Validator() string {
-	if s.pin.etag != "" {
-		return s.pin.etag
-	}
-	return s.pin.lastModified
+func (s *Source) Validator() string { return s.pin.validator() }
+
+// Adopted is what the places to which the file has moved since have given in place
+// of Validator, where that was another.
+func (s *Source) Adopted() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.also)
 }
 
 // Credentials is a digest of all that told the server who we are: another user's

@@ -114,6 +114,7 @@ type cached struct {
 	entry *cache.Entry
 	dir   *cache.Dir
 	file  source // the file itself
+	key   string
 }
 
 func (c *cached) ModTime() time.Time {
@@ -124,6 +125,12 @@ func (c *cached) ModTime() time.Time {
 }
 
 func (c *cached) Close() error {
+	if src, ok := c.file.(*httpblock.Source); ok {
+		for _, v := range src.Adopted() {
+			// Who may not write it down fetches again what it sees under that.
+			_ = c.entry.Saw(cache.Identity{Key: c.key, Validator: v, Size: src.Size()})
+		}
+	}
 	c.entry.Close()
 	c.dir.Close()
 	return c.file.Close()
@@ -152,7 +159,7 @@ func (o *cacheOptions) keep(ctx context.Context, at location, src *httpblock.Sou
 		dir.Close()
 		return nil, fmt.Errorf("%s: %w", o.Dir, withoutPath(err))
 	}
-	return &cached{Bytes: entry.Bytes(src), entry: entry, dir: dir, file: src}, nil
+	return &cached{Bytes: entry.Bytes(src), entry: entry, dir: dir, file: src, key: id.Key}, nil
 }
 
 // headSize is what a server has sent of the file when it is opened.
