@@ -90,6 +90,14 @@ func Raw(size int64) (*Index, error) {
 // Raw says that the image is no cloop image, but the disk itself.
 func (ix *Index) Raw() bool { return ix.raw }
 
+// Table is where the index lies in the image; empty for a raw one.
+func (ix *Index) Table() blockio.Extent {
+	if ix.raw {
+		return blockio.Extent{}
+	}
+	return blockio.Extent{Off: ix.index, Len: ix.indexSize()}
+}
+
 // DiskSize is the number of bytes of the disk: a whole number of blocks, but
 // for a raw image.
 func (ix *Index) DiskSize() int64 { return ix.disk }

@@ -34,9 +34,10 @@ type bringing struct {
 }
 
 const (
-	// segmentBytes and segmentBlocks bound what one worker brings at a time.
-	segmentBytes  = 4 << 20
-	segmentBlocks = 4096
+	// segmentBytes and segmentBlocks bound what one worker brings at a time: one
+	// request, and not too many blocks of zeros to decode.
+	segmentBytes  = 1 << 20
+	segmentBlocks = 1024
 )
 
 // segment is adjacent blocks.
@@ -77,6 +78,10 @@ func segments(ctx context.Context, ix *cloop.Index, bad func(error), yield func(
 // missing is how many bytes of the image are not in the cache, as it seems.
 func (l *line) missing(ctx context.Context) (int64, error) {
 	missing := l.source.Size()
+	// In large pieces: of its own accord the index is read page by page.
+	if err := l.read(ctx, []blockio.Extent{l.index.Table()}, func(int) {}); err != nil {
+		return 0, err
+	}
 	err := segments(ctx, l.index, func(error) {}, func(s segment) error {
 		for n := s.first; n < s.first+s.count; n++ {
 			e, err := l.index.Extent(ctx, n)
@@ -128,7 +133,11 @@ func (b *bringing) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return b.bringRest(ctx)
+		rest, err := b.line.rest(ctx)
+		if err != nil {
+			return err
+		}
+		return b.line.read(ctx, rest, func(n int) { b.done.Add(int64(n)) })
 	})
 	return g.Wait()
 }
@@ -177,21 +186,18 @@ func (b *bringing) bring(ctx context.Context, s segment) error {
 }
 
 // restPiece is how much of what is no block is read at a time.
-const restPiece = 256 << 10
+const restPiece = 1 << 20
 
-func (b *bringing) bringRest(ctx context.Context) error {
-	rest, err := b.line.rest(ctx)
-	if err != nil {
-		return err
-	}
-	buf := make([]byte, restPiece)
-	for _, e := range rest {
+// read reads extents of the image that are no blocks, and so brings them into the
+// cache.
+func (l *line) read(ctx context.Context, list []blockio.Extent, tell func(n int)) error {
+	for _, e := range list {
 		for e.Len > 0 {
-			p := buf[:min(e.Len, restPiece)]
-			if _, err := b.line.source.ReadAtContext(ctx, p, e.Off); err != nil && err != io.EOF {
+			p := make([]byte, min(e.Len, restPiece))
+			if _, err := l.source.ReadAtContext(ctx, p, e.Off); err != nil && err != io.EOF {
 				return fmt.Errorf("read %d bytes at %d: %w", len(p), e.Off, err)
 			}
-			b.done.Add(int64(len(p)))
+			tell(len(p))
 			e.Off, e.Len = e.Off+int64(len(p)), e.Len-int64(len(p))
 		}
 	}

@@ -117,7 +117,7 @@ func prefetchAll(ctx context.Context, lines []*line, stdout, stderr io.Writer, a
 
 // prefetch brings one image into the cache.
 func prefetch(ctx context.Context, l *line, p *progress) error {
-	b := &bringing{line: l, class: blockio.Demand, workers: prefetchRequests + 1}
+	b := &bringing{line: l, class: blockio.Demand, workers: 3 * prefetchRequests}
 	stop := p.follow(b)
 	err := b.run(ctx)
 	stop()
