@@ -122,7 +122,7 @@ func (d *demo) run() error {
 	if err := errors.Join(os.Mkdir(mnt, 0o755), os.Mkdir(root, 0o755)); err != nil {
 		return err
 	}
-	if err := d.command(cloopfs, "mount", server.URL("image.cloop"), mnt); err != nil {
+	if err := d.command(cloopfs, "mount", "--cache-dir", d.path("cache"), server.URL("image.cloop"), mnt); err != nil {
 		return err
 	}
 	d.later(cloopfs, "umount", mnt)
