@@ -37,11 +37,16 @@ type Dir struct {
 	path string
 	opt  Options
 	room room
+
+	bounds *os.File // our lock in it says what bound we keep; guarded by room.mu
 }
 
 // lockName is the file in a cache directory whose lock is held by who throws away
 // or changes a meta file.
 const lockName = "lock"
+
+// boundsName is the file whose locks say which bounds the running processes keep.
+const boundsName = "bounds"
 
 // newPrefix begins the name of an entry that is being made.
 const newPrefix = "new-"
@@ -94,7 +99,12 @@ func checkOwn(dir *os.File) error {
 }
 
 // Close closes the directory, not the Disks that were opened in it.
-func (d *Dir) Close() error { return d.f.Close() }
+func (d *Dir) Close() error {
+	if d.bounds != nil {
+		d.bounds.Close()
+	}
+	return d.f.Close()
+}
 
 // Path is where the directory is.
 func (d *Dir) Path() string { return d.path }
@@ -122,11 +132,11 @@ func (d *Dir) Open(id Identity, source string, modTime time.Time) (*Entry, error
 		if err != nil {
 			return nil, err
 		}
-		// Who may not write it down does without.
-		_ = e.update(func(m *meta) {
-			m.Checked = time.Now().UTC().Truncate(time.Second)
-			m.Sources = add(m.Sources, source, maxSources)
-		})
+		e.confirmed()
+		if !slices.Contains(e.meta.Sources, source) {
+			// Who may not write it down does without.
+			_ = e.update(func(m *meta) { m.Sources = add(m.Sources, source, maxSources) })
+		}
 		return e, nil
 	}
 }
@@ -145,12 +155,14 @@ func (d *Dir) openOrMake(id Identity, modTime time.Time) (*Entry, error) {
 // Find returns the entry of the image at key that a server has confirmed last, for
 // who can't ask a server. The error wraps ErrNotCached if there is none.
 func (d *Dir) Find(key string) (*Entry, error) {
-	var best meta
+	var best time.Time
 	var found string
-	err := d.each(func(name string, m meta) {
-		at := slices.ContainsFunc(m.Seen, func(s sighting) bool { return s.Key == key })
-		if at && (found == "" || m.Checked.After(best.Checked)) {
-			best, found = m, name
+	err := d.each(func(name string, f *os.File, m meta) {
+		if !slices.ContainsFunc(m.Seen, func(s sighting) bool { return s.Key == key }) {
+			return
+		}
+		if at := modTime(f, inUseName); found == "" || at.After(best) {
+			best, found = at, name
 		}
 	})
 	if err != nil {
@@ -178,7 +190,7 @@ func (d *Dir) search(wanted func(*meta) bool, likely string) (string, error) {
 		return "", err
 	}
 	found := ""
-	err = d.each(func(name string, m meta) {
+	err = d.each(func(name string, _ *os.File, m meta) {
 		if found == "" && wanted(&m) {
 			found = name
 		}
@@ -218,7 +230,7 @@ func (d *Dir) names() ([]string, error) {
 }
 
 // each calls f for each entry that can be read.
-func (d *Dir) each(f func(name string, m meta)) error {
+func (d *Dir) each(f func(name string, dir *os.File, m meta)) error {
 	names, err := d.names()
 	if err != nil {
 		return err
@@ -229,8 +241,8 @@ func (d *Dir) each(f func(name string, m meta)) error {
 			continue
 		}
 		if dir, m, err := d.look(name); err == nil {
+			f(name, dir, m)
 			dir.Close()
-			f(name, m)
 		}
 	}
 	return nil
@@ -368,6 +380,22 @@ func (e *Entry) Close() {
 // ModTime is when the file was changed, as the server said it first. It is zero
 // if it did not.
 func (e *Entry) ModTime() time.Time { return e.meta.ModTime }
+
+// confirmed notes that a server has just said that the file is this one: as the
+// mtime of a file that has no other use for it. Without it --offline may find an
+// older version.
+func (e *Entry) confirmed() {
+	_ = unix.UtimesNanoAt(int(e.f.Fd()), inUseName, []unix.Timespec{{Nsec: unix.UTIME_NOW}, {Nsec: unix.UTIME_NOW}}, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// modTime is the mtime of a file in an entry's directory; zero if it can't be told.
+func modTime(dir *os.File, name string) time.Time {
+	var st unix.Stat_t
+	if unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return time.Time{}
+	}
+	return time.Unix(st.Mtim.Unix()).UTC()
+}
 
 // Path is where the bytes are: the image itself, if all of it is there.
 func (e *Entry) Path() string { return filepath.Join(e.dir.path, e.name, dataName) }

@@ -263,7 +263,7 @@ func (c *candidate) clearChunks(off int64) error {
 // bounds, what is kept too if nothing else is left. It returns what has become
 // free.
 func (d *Dir) Trim() (freed int64, err error) {
-	left, err := d.left()
+	left, err := d.left(d.opt.Size)
 	if err != nil || left >= 0 {
 		return 0, err
 	}

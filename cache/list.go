@@ -56,7 +56,7 @@ func (d *Dir) stat(name string) (Stat, error) {
 	defer f.Close()
 	s := Stat{
 		Name: name, Path: filepath.Join(d.path, name, dataName),
-		Sources: m.Sources, Size: m.Size, Kept: m.Kept, Complete: m.Complete, Used: m.Checked,
+		Sources: m.Sources, Size: m.Size, Kept: m.Kept, Complete: m.Complete, Used: modTime(f, inUseName),
 	}
 	for _, seen := range m.Seen {
 		s.Keys = append(s.Keys, seen.Key)
@@ -66,11 +66,8 @@ func (d *Dir) stat(name string) (Stat, error) {
 		return s, err
 	}
 	s.Allocated = min(n, m.Size)
-	var st unix.Stat_t
-	if unix.Fstatat(int(f.Fd()), usedName, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
-		if used := time.Unix(st.Mtim.Unix()).UTC(); used.After(s.Used) {
-			s.Used = used
-		}
+	if used := modTime(f, usedName); used.After(s.Used) {
+		s.Used = used
 	}
 	if held, err := openAt(f, inUseName, unix.O_RDONLY); err == nil {
 		s.InUse = unix.Flock(int(held.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil

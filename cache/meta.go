@@ -61,8 +61,6 @@ type meta struct {
 	Size    int64 `json:"size"`
 	// ModTime is the first that was seen: it never changes.
 	ModTime time.Time `json:"mod_time,omitzero"`
-	// Checked is when a server has confirmed last that the file is this one.
-	Checked time.Time `json:"checked"`
 	// Seen is where the file was found: the first is the entry's name.
 	Seen []sighting `json:"seen"`
 	// Sources is what was opened, as users may see it.

@@ -66,6 +66,30 @@ func (r *room) admit(e *Entry, n int64) bool {
 // step is how many bytes may be stored between two looks.
 func (r *room) step() int64 { return min(maxStep, max(minStep, r.dir.opt.Size/128)) }
 
+// bound is how many bytes the directory may take: the least that any running
+// process allows. Ours is told to the others the first time.
+func (d *Dir) bound() int64 {
+	if d.bounds == nil {
+		f, err := openAt(d.f, boundsName, unix.O_RDWR|unix.O_CREAT)
+		if err != nil {
+			return d.opt.Size
+		}
+		d.bounds = f
+		// Who can't tell keeps to his own bound.
+		_ = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_RDLCK, Start: d.opt.Size, Len: 1})
+	}
+	least := d.opt.Size
+	for least > 0 {
+		other := unix.Flock_t{Type: unix.F_WRLCK, Start: 0, Len: least}
+		err := unix.FcntlFlock(d.bounds.Fd(), unix.F_OFD_GETLK, &other)
+		if err != nil || other.Type == unix.F_UNLCK || other.Start >= least {
+			break
+		}
+		least = other.Start
+	}
+	return least
+}
+
 // look says how many bytes there is room for, after throwing away what it takes
 // to go on for a while.
 func (r *room) look(e *Entry) (int64, error) {
@@ -76,14 +100,15 @@ func (r *room) look(e *Entry) (int64, error) {
 	if st.Nlink == 0 {
 		return 0, errGone
 	}
-	left, err := r.dir.left()
+	size := r.dir.bound()
+	left, err := r.dir.left(size)
 	if err != nil || left >= r.step() {
 		return left, err
 	}
 	if _, err := r.dir.evict(3*r.step()-left, false); err != nil {
 		return left, nil
 	}
-	return r.dir.left()
+	return r.dir.left(size)
 }
 
 // close stores nothing for a while. It says so once.
@@ -104,14 +129,27 @@ func (r *room) close(d time.Duration, what string, err error) {
 // failed is told of a write that has failed.
 func (r *room) failed(err error) { r.close(brokenTime, "what is fetched is not kept for now", err) }
 
-// left is how many more bytes the directory may take.
-func (d *Dir) left() (int64, error) {
+// Enforce brings the directory within its bounds: another process may allow more,
+// or the disk may have become full without us.
+func (d *Dir) Enforce() error {
+	d.room.mu.Lock()
+	defer d.room.mu.Unlock()
+	left, err := d.left(d.bound())
+	if err != nil || left >= 0 {
+		return err
+	}
+	_, err = d.evict(-left, false)
+	return err
+}
+
+// left is how many more bytes the directory may take within a size.
+func (d *Dir) left(size int64) (int64, error) {
 	used, err := d.usage()
 	if err != nil {
 		return 0, err
 	}
 	free, err := d.free()
-	return min(d.opt.Size-used, free-d.opt.MinFree), err
+	return min(size-used, free-d.opt.MinFree), err
 }
 
 // free is how many bytes of the file system a process of ours may still use.

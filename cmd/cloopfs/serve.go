@@ -90,6 +90,11 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	}
 	log.Info("mounted", "source", o.Source.String(), "mountpoint", o.Mountpoint, "size", disk.Size())
 	ready(o.firstContact(ctx, l, disk))
+	if c := l.file.cached; c != nil {
+		if err := c.dir.Enforce(); err != nil {
+			log.Warn("the cache can't be kept within its bounds", "error", err)
+		}
+	}
 	if o.Fill {
 		defer inBackgroundOf(ctx, func(ctx context.Context) { fill(ctx, l, log) })()
 	}
