@@ -101,6 +101,9 @@ func (o *mountOptions) complete(ctx context.Context, source, mode string) (err e
 	if o.Partition < 0 {
 		return usage(fmt.Errorf("--partition %d: partitions count from 1", o.Partition))
 	}
+	if o.Fill && o.Line.Cache.Offline {
+		return usage(errors.New("--background-fill and --offline exclude each other"))
+	}
 	o.Mode = 0o400
 	if o.AllowOther {
 		o.Mode = 0o444
@@ -126,25 +129,26 @@ func (o *mountOptions) complete(ctx context.Context, source, mode string) (err e
 		return err
 	}
 	o.Mountpoint = abs
-	return o.completeLocal()
-}
-
-// completeLocal makes a local SOURCE absolute, and refuses one that lies below
-// the mountpoint: it would disappear under the mount, or be read through it.
-func (o *mountOptions) completeLocal() error {
-	if o.Source.Path == "" {
-		return nil
-	}
-	var err error
 	if o.Source, err = o.Source.absolute(); err != nil {
 		return err
 	}
-	abs := o.Source.Path
-	if target, err := filepath.EvalSymlinks(abs); err == nil {
-		abs = target
+	if err := o.notBelow("SOURCE", o.Source.Path); err != nil {
+		return err
 	}
-	if strings.HasPrefix(abs, strings.TrimSuffix(o.Mountpoint, "/")+"/") {
-		return &failure{code: exitMount, err: fmt.Errorf("mount at %s: SOURCE lies below it", o.Mountpoint)}
+	return o.notBelow("the cache directory", o.Line.Cache.Dir)
+}
+
+// notBelow refuses what lies at or below the mountpoint: it would disappear under
+// the mount, or be read through it.
+func (o *mountOptions) notBelow(what, path string) error {
+	if path == "" {
+		return nil
+	}
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
+	if strings.HasPrefix(path+"/", strings.TrimSuffix(o.Mountpoint, "/")+"/") {
+		return &failure{code: exitMount, err: fmt.Errorf("mount at %s: %s lies below it", o.Mountpoint, what)}
 	}
 	return nil
 }
