@@ -64,7 +64,7 @@ func (b *Blocks) Get(n int64, e blockio.Extent, p []byte) bool {
 				return true
 			}
 			b.disk.count.mismatches.Add(1)
-			b.Forget(n, e)
+			b.forgetSum(n)
 		}
 	}
 	if !b.do(e, p, b.disk.readCovered) {
@@ -98,9 +98,16 @@ func (b *Blocks) Forget(n int64, e blockio.Extent) {
 		return
 	}
 	if b.sums.file != nil {
-		b.disk.wrote(b.sums.store(n, 0))
+		b.forgetSum(n)
 	}
 	b.each(e, func(_ int64, at blockio.Extent) bool { b.disk.forgetChunks(at); return true })
+}
+
+// forgetSum clears the entry of block n. Chunks have their own: they stay.
+func (b *Blocks) forgetSum(n int64) {
+	if b.disk.write {
+		b.disk.wrote(b.sums.store(n, 0))
+	}
 }
 
 // Claim tells other processes that the bytes of e, of any number of blocks, are on

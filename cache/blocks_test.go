@@ -1,0 +1,44 @@
+package cache
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/cloopfs/cloopfs/blockio"
+)
+
+// A block that is lost takes with it no chunk that it has a part in: its other part
+// may be the end of the index. And it is made of chunks if they are all here.
+func TestLostBlockLeavesChunks(t *testing.T) {
+	file := crashDisk(4 * ChunkSize)
+	d, err := newDisk(memDir{memFiles: newMemFiles(int64(len(file)))}, int64(len(file)), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := d.Blocks([]blockio.Extent{{Len: d.Size()}}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := blockio.Extent{Off: 1000, Len: 2 * ChunkSize}
+	want, p := file[e.Off:e.End()], make([]byte, e.Len)
+	d.writeChunks(file[:ChunkSize], 0)
+	b.Put(0, e, want)
+	if err := d.data.punch(ChunkSize, ChunkSize); err != nil {
+		t.Fatal(err)
+	}
+	if b.Get(0, e, p) {
+		t.Error("a block is here without its second page")
+	}
+	if !d.readCovered(make([]byte, 1000), 0) {
+		t.Error("what lies before the block is gone with it")
+	}
+
+	b.Put(0, e, want)
+	d.writeChunks(file, 0)
+	if err := b.sums.store(0, 1); err != nil {
+		t.Fatal(err)
+	}
+	if !b.Get(0, e, p) || !bytes.Equal(p, want) {
+		t.Error("a block with a wrong entry is not read from its chunks")
+	}
+}
