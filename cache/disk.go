@@ -77,8 +77,8 @@ func (d *Disk) Stats() DiskStats {
 }
 
 // newDisk opens the files of an entry for an image of size bytes.
-func newDisk(dir directory, size int64, write bool) (d *Disk, err error) {
-	d = &Disk{
+func newDisk(dir directory, size int64, write bool) (_ *Disk, err error) {
+	d := &Disk{
 		dir: dir, size: size, write: write, now: time.Now,
 		admit: func(int64) bool { return true }, failed: func(error) {},
 	}
