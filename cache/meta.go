@@ -100,11 +100,16 @@ func readMeta(dir *os.File) (m meta, err error) {
 	if err != nil {
 		return m, err
 	}
-	if err := json.Unmarshal(text, &m); err != nil {
+	// First, as in another version the rest may look different.
+	var v struct{ Version int }
+	if err := json.Unmarshal(text, &v); err != nil {
 		return m, fmt.Errorf("cache entry: %w", err)
 	}
-	if m.Version != formatVersion {
-		return m, fmt.Errorf("%w (%d)", ErrVersion, m.Version)
+	if v.Version != formatVersion {
+		return m, fmt.Errorf("%w (%d)", ErrVersion, v.Version)
+	}
+	if err := json.Unmarshal(text, &m); err != nil {
+		return m, fmt.Errorf("cache entry: %w", err)
 	}
 	if m.Size <= 0 || len(m.Seen) == 0 {
 		return m, errors.New("cache entry: not of an image")
