@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -250,7 +251,7 @@ func (d *Dir) each(f func(name string, dir *os.File, m meta)) error {
 
 // create makes an entry. It is no error if another process has made it.
 func (d *Dir) create(id Identity, modTime time.Time) error {
-	temporary := fmt.Sprintf("%s%d-%d", newPrefix, os.Getpid(), time.Now().UnixNano())
+	temporary := newName()
 	at := int(d.f.Fd())
 	if err := unix.Mkdirat(at, temporary, 0o700); err != nil {
 		return err
@@ -264,16 +265,47 @@ func (d *Dir) create(id Identity, modTime time.Time) error {
 	}
 	d.removeAll(temporary)
 	if err == unix.ENOTEMPTY || err == unix.EEXIST {
-		if f, _, lookErr := d.look(id.name()); lookErr == nil {
-			f.Close()
-			return nil
+		there, err := d.makeWay(id)
+		if there || err != nil {
+			return err
 		}
-		// What is there is no entry, whatever it was: a disk that was full, a crash.
-		if d.removeAll(id.name()) {
-			return d.create(id, modTime)
-		}
+		return d.create(id, modTime)
 	}
 	return err
+}
+
+// makeWay says whether the entry that is there under id's name is id's. If not, it
+// is of no use, whatever it was: a disk that was full, a crash. Then it removes it.
+func (d *Dir) makeWay(id Identity) (there bool, err error) {
+	unlock, err := d.lock(lockPatience) // else what another process has made since goes
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	f, m, err := d.look(id.name())
+	if err == nil {
+		f.Close()
+		if m.is(id) {
+			return true, nil
+		}
+	}
+	return false, d.remove(id.name())
+}
+
+// newName is a name for an entry that is being made or removed.
+func newName() string { return fmt.Sprintf("%s%d-%x", newPrefix, os.Getpid(), rand.Uint64()) }
+
+// remove removes an entry, under another name: what is half removed must not be
+// taken for an entry, and if this process dies meanwhile removeOld does the rest.
+func (d *Dir) remove(name string) error {
+	gone := newName()
+	if err := unix.Renameat(int(d.f.Fd()), name, int(d.f.Fd()), gone); err != nil {
+		return err
+	}
+	if !d.removeAll(gone) {
+		return errors.New("can't be removed")
+	}
+	return nil
 }
 
 // fill makes the files of an entry.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
-	"errors"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -78,8 +77,8 @@ func (d *Dir) evict(want int64, keptToo bool) (freed int64, err error) {
 		freed += n
 	}
 	for _, c := range list {
-		if n, _ := c.disk.data.allocated(); n == 0 && c.alone != nil {
-			d.removeAll(c.name)
+		if n, err := c.disk.data.allocated(); err == nil && n == 0 && c.alone != nil {
+			_ = d.remove(c.name) // what is left of it is removed later
 		}
 	}
 	return freed, nil
@@ -283,8 +282,5 @@ func (d *Dir) Remove(name string) error {
 		return err
 	}
 	f.Close()
-	if !d.removeAll(name) {
-		return errors.New("can't be removed")
-	}
-	return nil
+	return d.remove(name)
 }
