@@ -186,8 +186,8 @@ func (d *Dir) usageOf(name string) (int64, error) {
 		return 0, err
 	}
 	f, err := openAt(d.f, name, unix.O_RDONLY|unix.O_DIRECTORY)
-	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-		return total, nil
+	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EACCES) {
+		return total, nil // not ours: lost+found, say
 	}
 	if err != nil {
 		return 0, err
