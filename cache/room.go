@@ -50,7 +50,7 @@ func (r *room) admit(e *Entry, n int64) bool {
 	if r.allowance.Load() >= 0 && r.allowance.Add(-n) >= 0 {
 		return true // somebody else has looked
 	}
-	left, err := r.look(e)
+	left, err := r.look(e, n)
 	switch {
 	case err != nil:
 		r.close(brokenTime, "what is fetched is not kept", err)
@@ -91,8 +91,8 @@ func (d *Dir) bound() int64 {
 }
 
 // look says how many bytes there is room for, after throwing away what it takes
-// to go on for a while.
-func (r *room) look(e *Entry) (int64, error) {
+// to store n of them, and to go on for a while.
+func (r *room) look(e *Entry, n int64) (int64, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(e.f.Fd()), &st); err != nil {
 		return 0, err
@@ -102,13 +102,14 @@ func (r *room) look(e *Entry) (int64, error) {
 	}
 	size := r.dir.bound()
 	left, err := r.dir.left(size)
-	if err != nil || left >= r.step() {
-		return left, err
+	// Other processes may take what has become free.
+	for tries := 0; err == nil && left < max(n, r.step()) && tries < 3; tries++ {
+		if _, err := r.dir.evict(n+3*r.step()-left, false); err != nil {
+			return left, nil
+		}
+		left, err = r.dir.left(size)
 	}
-	if _, err := r.dir.evict(3*r.step()-left, false); err != nil {
-		return left, nil
-	}
-	return r.dir.left(size)
+	return left, err
 }
 
 // close stores nothing for a while. It says so once.
