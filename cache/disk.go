@@ -144,8 +144,11 @@ func (d *Disk) wrote(err error) bool {
 	return err == nil
 }
 
-// may says whether p may be stored now.
-func (d *Disk) may(n int) bool { return d.write && d.admit(int64(n)) }
+// may says whether n bytes may be stored now. It reckons with whole pages, and with
+// one of a table: of a small block they are most of what it takes.
+func (d *Disk) may(n int) bool {
+	return d.write && d.admit((int64(n)+ChunkSize-1)/ChunkSize*ChunkSize+ChunkSize)
+}
 
 // touch notes that the bytes of e are of use. Losing that is harmless.
 func (d *Disk) touch(e blockio.Extent) {
