@@ -1,0 +1,119 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/blockio/blockiotest"
+)
+
+func TestBytesConform(t *testing.T) {
+	for _, size := range []int64{1, 1000, ChunkSize, 100_001} {
+		src := &blockiotest.Source{Data: random(size)}
+		e := openEntry(t, newDir(t, roomy), image("a", size))
+		for range 2 { // cold and warm
+			blockiotest.TestReaderAt(t, e.Bytes(src), src.Data)
+			blockiotest.TestRanges(t, e.Bytes(src), src.Data)
+		}
+	}
+}
+
+// What is asked for is what is missing, in whole chunks, at once, and never again.
+func TestBytesAsk(t *testing.T) {
+	const size = 10*ChunkSize + 100
+	src := &blockiotest.Source{Data: random(size)}
+	d := newDir(t, roomy)
+	e := openEntry(t, d, image("a", size))
+	read := func(b *Bytes, off, n int64, want ...blockio.Extent) {
+		t.Helper()
+		p := make([]byte, n)
+		got, err := b.ReadAtContext(t.Context(), p, off)
+		if end := min(off+n, size); int64(got) != end-off || (err != nil) != (off+n > size) || !bytes.Equal(p[:got], src.Data[off:end]) {
+			t.Errorf("read of %d+%d: %d bytes, %v", off, n, got, err)
+		}
+		var asked []blockio.Extent
+		for _, r := range src.Asked() {
+			asked = append(asked, r.Extent)
+		}
+		if diff := cmp.Diff(want, asked); diff != "" {
+			t.Errorf("read of %d+%d asked for (-want +got):\n%s", off, n, diff)
+		}
+	}
+	chunks := func(first, n int64) blockio.Extent {
+		return blockio.Extent{Off: first * ChunkSize, Len: min(n*ChunkSize, size-first*ChunkSize)}
+	}
+	b := e.Bytes(src)
+	read(b, 2*ChunkSize+5, 1, chunks(2, 1))
+	read(b, 2*ChunkSize, ChunkSize)
+	read(b, 2*ChunkSize-1, 1, chunks(1, 1))
+	read(b, ChunkSize, 2*ChunkSize)
+	read(b, 2*ChunkSize, 2*ChunkSize+1, chunks(3, 2))
+	read(b, 6*ChunkSize, ChunkSize, chunks(6, 1))
+	read(b, 5*ChunkSize, 3*ChunkSize, chunks(5, 3)) // the middle is there, but one request is less than two
+	read(b, size-1, 1, chunks(10, 1))
+	read(b, size-50, 51)
+	read(b, size, 1)
+	e.Close()
+	b = openEntry(t, openDir(t, d.Path(), roomy), image("a", size)).Bytes(src)
+	read(b, ChunkSize, 7*ChunkSize)
+	read(b, size-50, 50)
+	read(b, 0, size, blockio.Extent{Len: 10 * ChunkSize})
+	read(b, 0, size)
+}
+
+// What could not be had is an error, and nothing is kept of it.
+func TestBytesFail(t *testing.T) {
+	const size = 4 * ChunkSize
+	bad := errors.New("no luck")
+	src := &blockiotest.Source{Data: random(size)}
+	e := openEntry(t, newDir(t, roomy), image("a", size))
+	b := e.Bytes(failingSource{src, bad})
+	if n, err := b.ReadAtContext(t.Context(), make([]byte, 10), 5000); n != 0 || !errors.Is(err, bad) {
+		t.Errorf("read %d bytes, %v; want the error below", n, err)
+	}
+	if n := holds(t, e.Disk, src.Data); n != 0 {
+		t.Errorf("%d bytes kept of what did not come", n)
+	}
+}
+
+// failingSource brings half of what it is asked for.
+type failingSource struct {
+	*blockiotest.Source
+	err error
+}
+
+func (s failingSource) ReadAtContext(_ context.Context, p []byte, off int64) (int, error) {
+	return copy(p[:len(p)/2], s.Data[off:]), s.err
+}
+
+// Whoever throws away meanwhile: right bytes.
+func TestBytesWhileEvicted(t *testing.T) {
+	const size = 3*mib + 1
+	src := &blockiotest.Source{Data: random(size)}
+	d := newDir(t, roomy)
+	e := openEntry(t, d, image("a", size))
+	end := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-end:
+				return
+			default:
+				_, _ = d.evict(mib, true)
+			}
+		}
+	})
+	b := e.Bytes(src)
+	for range 5 {
+		blockiotest.TestReaderAt(t, b, src.Data)
+	}
+	close(end)
+	wg.Wait()
+}

@@ -1,0 +1,649 @@
+package cache
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cloopfs/cloopfs/blockio"
+)
+
+const mib = 1 << 20
+
+// spy is a file that may fail, or tell what is done to it.
+type spy struct {
+	file
+	write   func() error // called before each write; its error is the write's
+	punched func()       // called before each punch
+}
+
+func (f *spy) WriteAt(p []byte, off int64) (int, error) {
+	if f.write != nil {
+		if err := f.write(); err != nil {
+			return 0, err
+		}
+	}
+	return f.file.WriteAt(p, off)
+}
+
+func (f *spy) punch(off, n int64) error {
+	if f.punched != nil {
+		f.punched()
+	}
+	return f.file.punch(off, n)
+}
+
+// evict throws away about want bytes.
+func evict(t *testing.T, d *Dir, want int64, keptToo bool) int64 {
+	t.Helper()
+	freed, err := d.evict(want, keptToo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return freed
+}
+
+func wholeBlocks(t *testing.T, e *Entry, whole bool) *Blocks {
+	t.Helper()
+	b, err := e.Blocks([]blockio.Extent{{Len: e.Size()}}, whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// Whatever is stored, and by however many processes, the directory takes no more
+// than it may.
+func TestBoundIsKept(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		bound     int64
+		processes int
+		whole     bool
+		block     int64 // the longest
+		random    bool  // in no order
+	}{
+		{"raw", 16 * mib, 1, true, 64 << 10, false},
+		{"raw, four processes", 16 * mib, 4, true, 64 << 10, false},
+		{"compressed", 16 * mib, 1, false, 100_000, false},
+		{"compressed, four processes", 16 * mib, 4, false, 100_000, true},
+		{"large blocks", 16 * mib, 1, false, 2 * mib, false},
+		{"small blocks", 8 * mib, 1, false, 1000, false},
+		{"small blocks here and there", 8 * mib, 2, false, 300, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "cache")
+			id := image("a", 10*c.bound)
+			content := random(c.block)
+			var most, stored atomic.Int64
+			var warnings log
+			var wg sync.WaitGroup
+			for seed := range uint64(c.processes) {
+				d := openDir(t, path, Options{Size: c.bound, Logger: warnings.logger()})
+				e := openEntry(t, d, id)
+				b := wholeBlocks(t, e, c.whole)
+				rnd := rand.New(rand.NewPCG(seed, 3))
+				wg.Go(func() {
+					// Each process stores all of it, or as many blocks anywhere.
+					n := int64(0)
+					for off, next := int64(0), int64(0); off < 10*c.bound/int64(c.processes) && n < 50_000; off = next {
+						at := blockio.Extent{Off: off, Len: c.block}
+						if !c.whole {
+							at.Len -= rnd.Int64N(c.block / 2)
+						}
+						next = at.End()
+						number := n
+						if c.random {
+							number = rnd.Int64N(id.Size / c.block)
+							at.Off = number * c.block
+						}
+						at.Len = min(at.Len, id.Size-at.Off)
+						b.Put(number, at, content[:at.Len])
+						if n++; c.block < ChunkSize && n%16 != 0 {
+							continue // that takes long
+						}
+						used, err := d.usage()
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						for m := most.Load(); used > m && !most.CompareAndSwap(m, used); m = most.Load() {
+						}
+					}
+					stored.Add(e.Stats().Stored)
+				})
+			}
+			wg.Wait()
+			t.Logf("at most %.3f of the bound, %.1f times the bound stored", float64(most.Load())/float64(c.bound), float64(stored.Load())/float64(c.bound))
+			if most.Load() > c.bound*105/100 {
+				t.Errorf("%d bytes taken, the bound is %d", most.Load(), c.bound)
+			}
+			if most.Load() < c.bound/2 {
+				t.Errorf("no more than %d bytes taken, the bound is %d", most.Load(), c.bound)
+			}
+			if n := warnings.count(); n > 0 {
+				t.Errorf("%d warnings: there was always something to throw away: %s", n, warnings.lines)
+			}
+		})
+	}
+}
+
+// A block that is longer than what is stored between two looks at the directory
+// finds room too.
+func TestLongBlockFindsRoom(t *testing.T) {
+	var warnings log
+	d := newDir(t, Options{Size: 8 * mib, Logger: warnings.logger()})
+	e := openEntry(t, d, image("a", 80*mib))
+	b := wholeBlocks(t, e, false)
+	p := random(3 * mib)
+	for n := range int64(26) {
+		at := blockio.Extent{Off: n * int64(len(p)), Len: int64(len(p))}
+		b.Put(n, at, p)
+		if !b.Have(n, at) || warnings.count() > 0 {
+			t.Fatalf("block %d is not stored: %s", n, warnings.lines)
+		}
+	}
+}
+
+// Where the disk has to be left free nothing is stored, and that is said once.
+func TestMinFree(t *testing.T) {
+	var warnings log
+	d := newDir(t, Options{Size: 1 << 40, MinFree: 1 << 60, Logger: warnings.logger()})
+	e := openEntry(t, d, image("a", mib))
+	p := random(mib)
+	for range 3 {
+		fill(e, p)
+		d.room.closed.Store(0) // a second later
+	}
+	if n := holds(t, e.Disk, p); n != 0 || e.Stats().Stored != 0 {
+		t.Errorf("%d bytes stored", n)
+	}
+	if n := warnings.count(); n != 1 {
+		t.Errorf("%d warnings, want 1: %s", n, warnings.lines)
+	}
+	if room, err := d.Fits(e); room > 0 || err != nil {
+		t.Errorf("room for %d bytes, %v; want none", room, err)
+	}
+}
+
+// What has to stay is not pushed out by others, which find no room if it takes
+// everything.
+func TestKeptStays(t *testing.T) {
+	var warnings log
+	d := newDir(t, Options{Size: 8 * mib, Logger: warnings.logger()})
+	p := random(4 * mib)
+	kept := openEntry(t, d, image("kept", int64(len(p))))
+	fill(kept, p)
+	if err := kept.Completed(true, true); err != nil {
+		t.Fatal(err)
+	}
+	kept.Close()
+	other := random(40 * mib)
+	e := openEntry(t, d, image("a", int64(len(other))))
+	fill(e, other)
+	if n := holds(t, e.Disk, other); n == 0 || n > 4*mib || warnings.count() > 0 {
+		t.Errorf("%d bytes of the other, warnings %s; want half of the bound and none", n, warnings.lines)
+	}
+	if room, err := d.Fits(e); err != nil || room < 4*mib-100_000-e.Allocated() || room > 4*mib {
+		t.Errorf("room for %d bytes, %v; want half of the bound", room, err)
+	}
+	kept = openEntry(t, d, image("kept", int64(len(p))))
+	if n := holds(t, kept.Disk, p); n != int64(len(p)) || !kept.Whole() || !kept.meta.Kept || !kept.meta.Complete {
+		t.Errorf("%d bytes of what was kept are there, want all", n)
+	}
+	kept.Close()
+	// The rest of the bound is kept, too.
+	if err := e.Completed(false, true); err != nil {
+		t.Fatal(err)
+	}
+	fill(e, other)
+	before := e.Stats().Stored
+	d.room.closed.Store(0)
+	fill(e, other)
+	if n := warnings.count(); n != 1 || e.Stats().Stored != before {
+		t.Errorf("%d warnings that nothing more can be stored, want 1: %s", n, warnings.lines)
+	}
+}
+
+// An image in use keeps what is needed to find its blocks, while there is anything
+// else to throw away. Of an image that nobody uses everything may go.
+func TestIndexStaysWhileInUse(t *testing.T) {
+	d := newDir(t, roomy)
+	p := random(8 * mib)
+	e := openEntry(t, d, image("a", int64(len(p))))
+	b := wholeBlocks(t, e, false)
+	index := p[:5*ChunkSize]
+	e.writeChunks(index, 0)
+	var blocks []blockio.Extent
+	for off := int64(mib); off < int64(len(p)); off += 100_000 {
+		at := blockio.Extent{Off: off, Len: min(100_000, int64(len(p))-off)}
+		b.Put(int64(len(blocks)), at, p[at.Off:at.End()])
+		blocks = append(blocks, at)
+	}
+	left := func() (n int) {
+		for i, at := range blocks {
+			if b.Get(int64(i), at, make([]byte, at.Len)) {
+				n++
+			}
+		}
+		return n
+	}
+	// The index was used long ago, the blocks just now.
+	e.now = func() time.Time { return someTime }
+	e.touch(blockio.Extent{Len: 1})
+	other := openEntry(t, d, image("b", 4*mib))
+	fill(other, random(4*mib))
+	evict(t, d, 7*mib, false)
+	if n := left(); n == len(blocks) {
+		t.Error("all blocks are there")
+	}
+	evict(t, d, 4*mib, false)
+	if n := left(); n != 0 || other.Allocated() != 0 {
+		t.Errorf("%d blocks and %d bytes of another image are there, want none", n, other.Allocated())
+	}
+	if n := holds(t, e.Disk, p); n != int64(len(index)) {
+		t.Errorf("%d bytes of the index are there, want %d", n, len(index))
+	}
+	// With nothing else left it goes, and the entry stays.
+	evict(t, d, mib, false)
+	if n := holds(t, e.Disk, p); n != 0 {
+		t.Errorf("%d bytes of the index are there, want none", n)
+	}
+	// Not in use, it goes before what was used later.
+	e.writeChunks(index, 0)
+	e.touch(blockio.Extent{Len: 1})
+	fill(other, random(4*mib))
+	e.Close()
+	evict(t, d, 1, false)
+	if n := other.Allocated(); n < 4*mib {
+		t.Errorf("%d bytes of the image in use are there, want all", n)
+	}
+	if exists(e.Path()) {
+		t.Error("an entry that nobody uses and that holds nothing is there")
+	}
+}
+
+// What was used longest ago goes first.
+func TestOldestGoesFirst(t *testing.T) {
+	d := newDir(t, roomy)
+	p := random(8 * mib)
+	a, b := openEntry(t, d, image("a", int64(len(p)))), openEntry(t, d, image("b", int64(len(p))))
+	fill(a, p)
+	fill(b, p)
+	order := rand.New(rand.NewPCG(6, 6)).Perm(16) // of regions: 0 to 7 are a's
+	use := func(region, minute int) {
+		e := []*Entry{a, b}[region/8]
+		e.now = func() time.Time { return someTime.Add(time.Duration(minute) * time.Minute) }
+		at := blockio.Extent{Off: int64(region%8)*mib + 5*ChunkSize, Len: ChunkSize}
+		if !wholeBlocks(t, e, true).Get(0, at, make([]byte, at.Len)) {
+			t.Fatalf("region %d is not there", region)
+		}
+	}
+	for minute, region := range order {
+		use(region, minute)
+	}
+	for i, region := range order {
+		evict(t, d, 1, false)
+		gone := 0
+		for r := range 16 {
+			e := []*Entry{a, b}[r/8]
+			if !e.haveCovered(blockio.Extent{Off: int64(r%8) * mib, Len: mib}) {
+				gone++
+			} else if r == region {
+				t.Fatalf("region %d was used longest ago, and is there", r)
+			}
+		}
+		if gone != i+1 {
+			t.Fatalf("%d regions are gone, want %d", gone, i+1)
+		}
+	}
+}
+
+// Before the first byte goes nobody is told any more that everything is there.
+func TestCompleteIsClearedFirst(t *testing.T) {
+	d := newDir(t, roomy)
+	p := random(2 * mib)
+	e := openEntry(t, d, image("a", int64(len(p))))
+	fill(e, p)
+	if err := e.Completed(true, true); err != nil {
+		t.Fatal(err)
+	}
+	f, m, err := d.look(e.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &candidate{name: e.name, f: f, meta: m}
+	if err := c.open(); err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	punched := 0
+	look := func() {
+		punched++
+		m, err := readMeta(f)
+		if err != nil || m.Complete || m.Kept {
+			t.Errorf("complete: %v, kept: %v, %v; want neither", m.Complete, m.Kept, err)
+		}
+	}
+	c.disk.data = &spy{file: c.disk.data, punched: look}
+	c.disk.chunks.file = &spy{file: c.disk.chunks.file, punched: look, write: func() error { look(); return nil }}
+	for _, off := range []int64{0, mib} {
+		if n, err := c.punch(off); err != nil || n != mib {
+			t.Errorf("%d bytes freed, %v; want a region", n, err)
+		}
+	}
+	if punched < 4 {
+		t.Errorf("%d writes and punches, want some for each region", punched)
+	}
+}
+
+// The tables of what was thrown away take no room.
+func TestTablesBecomeHoles(t *testing.T) {
+	d := newDir(t, roomy)
+	p := random(8 * mib)
+	e := openEntry(t, d, image("a", int64(len(p))))
+	fill(e, p)
+	if n, err := e.chunks.allocated(); err != nil || n < 8*mib/ChunkSize*sumSize {
+		t.Errorf("the table takes %d bytes, %v", n, err)
+	}
+	evict(t, d, 8*mib, false)
+	if n, err := e.chunks.allocated(); err != nil || n != 0 {
+		t.Errorf("the table of nothing takes %d bytes, %v", n, err)
+	}
+	fill(e, p)
+	if n := holds(t, e.Disk, p); n != int64(len(p)) {
+		t.Errorf("%d bytes are there, want all", n)
+	}
+}
+
+// Trim brings a directory within bounds that have become smaller. What is kept is
+// the last to go.
+func TestTrim(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "cache")
+	d := openDir(t, path, roomy)
+	p := random(8 * mib)
+	kept, other := openEntry(t, d, image("kept", int64(len(p)))), openEntry(t, d, image("b", int64(len(p))))
+	fill(kept, p)
+	fill(other, p)
+	if err := kept.Completed(true, true); err != nil {
+		t.Fatal(err)
+	}
+	kept.Close()
+	other.Close()
+	for _, c := range []struct {
+		bound int64
+		whole bool
+	}{{20 * mib, true}, {12 * mib, true}, {9 * mib, true}, {4 * mib, false}, {0, false}} {
+		small := openDir(t, path, Options{Size: c.bound})
+		if _, err := small.Trim(); err != nil {
+			t.Fatal(err)
+		}
+		if used, err := small.usage(); used > c.bound || err != nil {
+			t.Errorf("bound %d: %d bytes taken, %v", c.bound, used, err)
+		}
+		kept := openEntry(t, d, image("kept", int64(len(p))))
+		n := holds(t, kept.Disk, p)
+		if whole := n == int64(len(p)); whole != c.whole || kept.meta.Kept != c.whole || kept.meta.Complete != c.whole {
+			t.Errorf("bound %d: %d bytes of what is kept, kept: %v, complete: %v", c.bound, n, kept.meta.Kept, kept.meta.Complete)
+		}
+		kept.Close()
+		if c.bound == 0 {
+			continue
+		}
+		if want := min(len(p), int(c.bound)-2*mib); !c.whole && int(n) < want {
+			t.Errorf("bound %d: %d bytes are there, want about that", c.bound, n)
+		}
+	}
+}
+
+// What a process left behind that died as it made an entry, or removed one, goes
+// when it is old.
+func TestLeftoversGo(t *testing.T) {
+	d := newDir(t, roomy)
+	make := func(name string) {
+		t.Helper()
+		if err := os.Mkdir(filepath.Join(d.Path(), name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.fill(name, meta{Size: 1000, Seen: []sighting{{"k", "v"}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	make(newPrefix + "old")
+	make("somebody's")
+	if err := os.WriteFile(filepath.Join(d.Path(), "somebody's", metaName), []byte(`{"version": 9}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	age(t, d)
+	make(newPrefix + "young")
+	if list, others, err := d.List(); len(list) != 0 || others != 1 || err != nil {
+		t.Errorf("List: %v, %d others, %v; want 1 other", list, others, err)
+	}
+	evict(t, d, 0, false)
+	for name, want := range map[string]bool{newPrefix + "old": false, newPrefix + "young": true, "somebody's": true} {
+		if got := exists(filepath.Join(d.Path(), name)); got != want {
+			t.Errorf("%s is there: %v, want %v", name, got, want)
+		}
+	}
+}
+
+// Where nothing can be written reads go on, one warning says so, and after a while
+// it is tried again.
+func TestWriteFails(t *testing.T) {
+	for name, broken := range map[string]func(e *Entry, f *spy){
+		"data":   func(e *Entry, f *spy) { f.file, e.data = e.data, f },
+		"chunks": func(e *Entry, f *spy) { f.file, e.chunks.file = e.chunks.file, f },
+	} {
+		for _, failure := range []error{unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.EROFS} {
+			t.Run(fmt.Sprintf("%s, %v", name, failure), func(t *testing.T) {
+				var warnings log
+				d := newDir(t, Options{Size: 1 << 40, Logger: warnings.logger()})
+				p := random(mib)
+				e := openEntry(t, d, image("a", int64(len(p))))
+				e.writeChunks(p[:ChunkSize], 0)
+				fails, writes := true, 0
+				broken(e, &spy{write: func() error {
+					writes++
+					if fails {
+						return failure
+					}
+					return nil
+				}})
+				fill(e, p)
+				if writes != 1 {
+					t.Errorf("%d writes, want one until it is tried again", writes)
+				}
+				d.room.closed.Store(0) // half a minute later
+				fill(e, p)
+				if n := holds(t, e.Disk, p); n != ChunkSize || writes != 2 || warnings.count() != 1 {
+					t.Errorf("%d bytes are there after %d writes, %d warnings; want %d, 2, 1", n, writes, warnings.count(), ChunkSize)
+				}
+				fails = false
+				fill(e, p)
+				if n := holds(t, e.Disk, p); n != ChunkSize {
+					t.Errorf("%d bytes are there, want no more yet", n)
+				}
+				d.room.closed.Store(0)
+				fill(e, p)
+				if n := holds(t, e.Disk, p); n != int64(len(p)) || warnings.count() != 1 {
+					t.Errorf("%d bytes are there, %d warnings; want all and 1", n, warnings.count())
+				}
+			})
+		}
+	}
+}
+
+// An entry that is removed, or a whole cache, is read on, and nothing is stored
+// there any more.
+func TestRemovedUnderUse(t *testing.T) {
+	for name, remove := range map[string]func(d *Dir, e *Entry) error{
+		"entry":     func(d *Dir, e *Entry) error { return d.Remove(e.name) },
+		"by hand":   func(_ *Dir, e *Entry) error { return os.RemoveAll(filepath.Dir(e.Path())) },
+		"directory": func(d *Dir, _ *Entry) error { return os.RemoveAll(d.Path()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var warnings log
+			d := newDir(t, Options{Size: 1 << 40, Logger: warnings.logger()})
+			p := random(mib)
+			e := openEntry(t, d, image("a", int64(len(p))))
+			fill(e, p[:mib/2])
+			b := wholeBlocks(t, e, true)
+			if err := remove(d, e); err != nil {
+				t.Fatal(err)
+			}
+			d.room.allowance.Store(0)
+			fill(e, p)
+			if n := holds(t, e.Disk, p); n != mib/2 {
+				t.Errorf("%d bytes are there, want the half stored before", n)
+			}
+			at := blockio.Extent{Off: 0, Len: 3 * ChunkSize}
+			if !b.Get(0, at, make([]byte, at.Len)) {
+				t.Error("a block stored before is not there")
+			}
+			b.Forget(0, at)
+			if b.Get(0, at, make([]byte, at.Len)) {
+				t.Error("a block that was forgotten is there")
+			}
+			if n := warnings.count(); n != 1 {
+				t.Errorf("%d warnings, want 1: %s", n, warnings.lines)
+			}
+			_ = e.Saw(image("b", int64(len(p)))) // it need not be written down
+			_, _ = d.Trim()
+			_, _, _ = d.List()
+			if name == "directory" {
+				return
+			}
+			d.room.closed.Store(0)
+			again := openEntry(t, d, image("a", int64(len(p))))
+			fill(again, p)
+			if n := holds(t, again.Disk, p); n != int64(len(p)) {
+				t.Errorf("%d bytes are there of an entry made anew, want all", n)
+			}
+		})
+	}
+}
+
+// Files that somebody cuts off are as if nothing had been stored there.
+func TestFilesCutOff(t *testing.T) {
+	for _, name := range []string{dataName, chunksName, usedName, blocksName + "0"} {
+		for _, size := range []int64{0, 20, 30_000} {
+			t.Run(fmt.Sprintf("%s at %d", name, size), func(t *testing.T) {
+				d := newDir(t, roomy)
+				p := random(mib)
+				e := openEntry(t, d, image("a", int64(len(p))))
+				b := wholeBlocks(t, e, false)
+				put := func() {
+					fill(e, p[:mib/2])
+					for n := range int64(5) {
+						at := blockio.Extent{Off: mib/2 + 10_000*n, Len: 10_000}
+						b.Put(n, at, p[at.Off:at.End()])
+					}
+				}
+				left := func() (n int) {
+					for i := range int64(5) {
+						at := blockio.Extent{Off: mib/2 + 10_000*i, Len: 10_000}
+						b.Have(i, at)
+						if b.Get(i, at, make([]byte, at.Len)) {
+							n++
+						}
+					}
+					return n
+				}
+				put()
+				if err := os.Truncate(filepath.Join(filepath.Dir(e.Path()), name), size); err != nil {
+					t.Fatal(err)
+				}
+				chunks, blocks := holds(t, e.Disk, p), left()
+				switch name {
+				case dataName:
+					if chunks > size || blocks != 0 {
+						t.Errorf("%d bytes and %d blocks are there", chunks, blocks)
+					}
+				case chunksName:
+					if chunks > size/sumSize*ChunkSize || blocks != 5 {
+						t.Errorf("%d bytes and %d blocks are there", chunks, blocks)
+					}
+				case blocksName + "0":
+					if chunks != mib/2 || blocks > int(size)/sumSize {
+						t.Errorf("%d bytes and %d blocks are there", chunks, blocks)
+					}
+				}
+				put()
+				if chunks, blocks := holds(t, e.Disk, p), left(); chunks != mib/2 || blocks != 5 {
+					t.Errorf("%d bytes and %d blocks are there, want all that was stored again", chunks, blocks)
+				}
+				evict(t, d, mib, false)
+				if chunks, blocks := holds(t, e.Disk, p), left(); chunks != 0 || blocks != 0 {
+					t.Errorf("%d bytes and %d blocks are there after all was thrown away", chunks, blocks)
+				}
+			})
+		}
+	}
+}
+
+// Tables of any content are harmless.
+func TestTablesOfGarbage(t *testing.T) {
+	d := newDir(t, roomy)
+	p := random(mib)
+	e := openEntry(t, d, image("a", int64(len(p))))
+	b := wholeBlocks(t, e, false)
+	garbage := random(mib / ChunkSize * sumSize)
+	for _, name := range []string{chunksName, usedName, blocksName + "0"} {
+		if err := os.WriteFile(filepath.Join(filepath.Dir(e.Path()), name), garbage, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sum := binary.LittleEndian.Uint64(garbage)
+	if got := b.sums.loadOne(0); got != sum {
+		t.Fatalf("the table has %x, want %x", got, sum)
+	}
+	at := blockio.Extent{Off: 5000, Len: 10_000}
+	if n := holds(t, e.Disk, p); n != 0 || b.Get(0, at, make([]byte, at.Len)) {
+		t.Errorf("%d bytes are there of nothing", n)
+	}
+	if e.Stats().Mismatches == 0 {
+		t.Error("no mismatch was counted")
+	}
+	b.Put(0, at, p[at.Off:at.End()])
+	if !b.Get(0, at, make([]byte, at.Len)) {
+		t.Error("a block that was stored is not there")
+	}
+	evict(t, d, mib, false)
+	if _, _, err := d.List(); err != nil {
+		t.Error(err)
+	}
+}
+
+// While another process throws away, who wants to store does not wait for it for
+// long, and goes on without.
+func TestLockedByAnother(t *testing.T) {
+	d := newDir(t, Options{Size: 4 * mib})
+	p := random(8 * mib)
+	e := openEntry(t, d, image("a", int64(len(p))))
+	unlock, err := d.lock(time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fill(e, p)
+	if n := holds(t, e.Disk, p); n == 0 || n > 4*mib {
+		t.Errorf("%d bytes are there, want what there was room for", n)
+	}
+	if _, err := d.Trim(); err != nil && !errors.Is(err, errLocked) {
+		t.Error(err)
+	}
+	unlock()
+	d.room.closed.Store(0)
+	fill(e, p)
+	if used, err := d.usage(); used > 4*mib || err != nil || e.Stats().Stored < 8*mib {
+		t.Errorf("%d bytes taken, %d stored, %v", used, e.Stats().Stored, err)
+	}
+}
