@@ -146,25 +146,38 @@ func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 	}
 }
 
-// serveLocal delivers a block from the store. If the store does not have it any
-// more, or only bad bytes, it puts a flight in the block's place.
+// serveLocal delivers the first block ahead from the store. If the store does not
+// have it any more, or only bad bytes, it puts a flight in the block's place.
 func (r *run) serveLocal(b **block, deliver func(n int64, stored []byte) error) (served bool) {
 	if deliver == nil {
 		return true
 	}
-	n, ext := (*b).n, (*b).ext
-	buf := getBuffer(ext.Len)
+	buf := getBuffer((*b).ext.Len)
 	defer putBuffer(buf)
 	switch {
-	case !r.s.opt.Store.Get(n, ext, buf):
-		*b = r.s.join(r.class, []located{{n: n, ext: ext}})[0]
-	case deliver(n, buf) != nil:
+	case !r.s.opt.Store.Get((*b).n, (*b).ext, buf):
+		r.missed()
+	case deliver((*b).n, buf) != nil:
 		r.s.forget(*b)
 		*b = r.s.reject(*b)
 	default:
 		return true
 	}
 	return false
+}
+
+// missed puts flights in the place of the first block ahead, which the store does
+// not have after all, and of those behind it that it does not have either: stores
+// throw large stretches away, and one request is less than many.
+func (r *run) missed() {
+	var gone []located
+	for i, b := range r.ahead {
+		if i > 0 && (!b.local || r.s.stored(b)) {
+			break
+		}
+		gone = append(gone, located{n: b.n, ext: b.ext})
+	}
+	copy(r.ahead, r.s.join(r.class, gone))
 }
 
 // served leaves the first block ahead, which has been delivered.

@@ -337,6 +337,13 @@ func (s *Scheduler) reject(b *block) *block {
 	return next
 }
 
+// stored says whether the store really has b.
+func (s *Scheduler) stored(b *block) bool {
+	buf := getBuffer(b.ext.Len)
+	defer putBuffer(buf)
+	return s.opt.Store.Get(b.n, b.ext, buf)
+}
+
 // forget says that the store's copy of b, if it has one, is bad.
 func (s *Scheduler) forget(b *block) {
 	if s.opt.Store != nil && b.ext.Len > 0 {
