@@ -344,9 +344,16 @@ func (s *Scheduler) stored(b *block) bool {
 	return s.opt.Store.Get(b.n, b.ext, buf)
 }
 
-// forget says that the store's copy of b, if it has one, is bad.
+// forget says that the store's copy of b, if it has one, is bad. If another reader
+// has found that out before, the store may have a better copy by now.
 func (s *Scheduler) forget(b *block) {
-	if s.opt.Store != nil && b.ext.Len > 0 {
+	if s.opt.Store == nil || b.ext.Len == 0 {
+		return
+	}
+	s.mu.Lock()
+	next := s.blocks[b.n]
+	s.mu.Unlock()
+	if next == nil || next == b {
 		s.opt.Store.Forget(b.n, b.ext)
 	}
 }
