@@ -1,0 +1,569 @@
+package fetch_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/blockio/blockiotest"
+	"github.com/cloopfs/cloopfs/fetch"
+)
+
+// store is a store in memory that several processes share.
+type store struct {
+	mu     sync.Mutex
+	blocks map[int64][]byte
+	claims []claim
+	log    []string // "put 3", "forget 3"
+	gone   []int64  // blocks that seem to be here
+}
+
+// process is a process's view of a store: only the claims of others keep it from
+// its own.
+type process struct {
+	*store
+	id int
+}
+
+type claim struct {
+	process int
+	ext     blockio.Extent
+}
+
+func newStore() *store { return &store{blocks: make(map[int64][]byte)} }
+
+func (s *store) Have(n int64, _ blockio.Extent) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.blocks[n] != nil || slices.Contains(s.gone, n)
+}
+
+func (s *store) Get(n int64, _ blockio.Extent, p []byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gone = slices.DeleteFunc(s.gone, func(g int64) bool { return g == n })
+	return copy(p, s.blocks[n]) == len(p) && len(p) > 0
+}
+
+func (s *store) Put(n int64, _ blockio.Extent, p []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.blocks[n] = bytes.Clone(p)
+	s.log = append(s.log, "put "+string(rune('0'+n)))
+}
+
+func (s *store) Forget(n int64, _ blockio.Extent) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.blocks, n)
+	s.log = append(s.log, "forget "+string(rune('0'+n)))
+}
+
+// what returns the numbers of the blocks that are here.
+func (s *store) what() []int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.blocks))
+}
+
+// did returns what was done since the last call.
+func (s *store) did() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	log := s.log
+	s.log = nil
+	return log
+}
+
+func (p process) Claim(e blockio.Extent) (release func(), ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.claims {
+		if c.process != p.id && c.ext.Off < e.End() && e.Off < c.ext.End() {
+			return nil, false
+		}
+	}
+	mine := claim{p.id, e}
+	p.claims = append(p.claims, mine)
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if i := slices.Index(p.claims, mine); i >= 0 {
+			p.claims = slices.Delete(p.claims, i, i+1)
+		}
+	}, true
+}
+
+// unclaimed checks that nothing is claimed for ever.
+func (s *store) unclaimed(t *testing.T) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.claims) > 0 {
+		t.Errorf("still claimed: %v", s.claims)
+	}
+}
+
+// put stores blocks of an image, as an earlier process has.
+func (s *store) put(t *testing.T, src *blockiotest.Source, ext blockio.Extents, blocks ...int64) {
+	t.Helper()
+	for _, n := range blocks {
+		e, err := ext.Extent(t.Context(), n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Put(n, e, src.Data[e.Off:e.End()])
+	}
+	s.did()
+}
+
+// collect returns a deliver that checks what it gets, and the numbers of the
+// blocks it has got.
+func collect(t *testing.T, src *blockiotest.Source, ext blockio.Extents) (deliver func(int64, []byte) error, got *[]int64) {
+	t.Helper()
+	got = new([]int64)
+	return func(n int64, stored []byte) error {
+		e, err := ext.Extent(t.Context(), n)
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(stored, src.Data[e.Off:e.End()]) {
+			return errors.New("other bytes")
+		}
+		*got = append(*got, n)
+		return nil
+	}, got
+}
+
+func TestConformsWithStore(t *testing.T) {
+	src, ext := newImage(append(equal(40, 3000), 0, 0, 1, 100_000, 70_000, 0)...)
+	shared := newStore()
+	for range 3 { // empty, and with what the rounds before have left
+		s := fetch.New(src, ext, fetch.Options{Keep: 1, Store: process{shared, 0}})
+		blockiotest.TestRuns(t, s, ext, src.Data)
+		s.Close()
+		shared.unclaimed(t)
+	}
+}
+
+// What the store has is not asked for, what it has not is asked for in runs. Only
+// the latter counts as fetched.
+func TestStoredIsNotAskedFor(t *testing.T) {
+	src, ext := newImage(equal(10, 100)...)
+	shared := newStore()
+	shared.put(t, src, ext, 0, 1, 4, 9)
+	s := fetch.New(src, ext, fetch.Options{Store: process{shared, 0}})
+	defer s.Close()
+	deliver, got := collect(t, src, ext)
+	if err := s.ReadRun(t.Context(), blockio.Demand, 0, 10, deliver); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]int64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, *got); diff != "" {
+		t.Errorf("delivered (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]blockio.Extent{{Off: 200, Len: 200}, {Off: 500, Len: 400}}, asked(src)); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+	var want fetch.Stats
+	want.Class[blockio.Demand] = fetch.ClassStats{Requests: 2, Bytes: 600, Used: 600}
+	if diff := cmp.Diff(want, s.Stats()); diff != "" {
+		t.Errorf("stats (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]int64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, shared.what()); diff != "" {
+		t.Errorf("stored (-want +got):\n%s", diff)
+	}
+	// Another process finds all of it.
+	other := fetch.New(src, ext, fetch.Options{Store: process{shared, 1}})
+	defer other.Close()
+	if err := other.ReadRun(t.Context(), blockio.Demand, 0, 10, deliver); err != nil {
+		t.Fatal(err)
+	}
+	if list := asked(src); list != nil || other.Stats() != (fetch.Stats{}) {
+		t.Errorf("asked for %v again, %v", list, other.Stats())
+	}
+}
+
+// Blocks that are wanted ahead of time are stored, and not asked for if they are.
+func TestNearerWithStore(t *testing.T) {
+	src, ext := newImage(equal(6, 100)...)
+	shared := newStore()
+	shared.put(t, src, ext, 2)
+	s := fetch.New(src, ext, fetch.Options{Store: process{shared, 0}})
+	defer s.Close()
+	for range 2 {
+		if err := s.ReadRun(t.Context(), blockio.Fill, 0, 6, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff([]blockio.Extent{{Off: 0, Len: 200}, {Off: 300, Len: 300}}, asked(src)); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]int64{0, 1, 2, 3, 4, 5}, shared.what()); diff != "" {
+		t.Errorf("stored (-want +got):\n%s", diff)
+	}
+}
+
+// What only seems to be in the store is asked for, in as few requests as if it had
+// not: eviction takes large stretches.
+func TestThrownAwayIsAskedFor(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		gone []int64
+		want []blockio.Extent
+	}{
+		{"one", []int64{3}, []blockio.Extent{{Off: 300, Len: 100}}},
+		{"a stretch", []int64{2, 3, 4, 5}, []blockio.Extent{{Off: 200, Len: 400}}},
+		{"two stretches", []int64{0, 1, 7, 8}, []blockio.Extent{{Off: 0, Len: 200}, {Off: 700, Len: 200}}},
+		{"all", []int64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, []blockio.Extent{{Off: 0, Len: 500}, {Off: 500, Len: 500}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			src, ext := newImage(equal(10, 100)...)
+			shared := newStore()
+			for n := range int64(10) {
+				if !slices.Contains(c.gone, n) {
+					shared.put(t, src, ext, n)
+				}
+			}
+			shared.gone = c.gone
+			s := fetch.New(src, ext, fetch.Options{Store: process{shared, 0}, MaxRequest: 500})
+			defer s.Close()
+			deliver, got := collect(t, src, ext)
+			if err := s.ReadRun(t.Context(), blockio.Demand, 0, 10, deliver); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff([]int64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, *got); diff != "" {
+				t.Errorf("delivered (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(c.want, asked(src)); diff != "" {
+				t.Errorf("requests (-want +got):\n%s", diff)
+			}
+			if n := len(shared.what()); n != 10 {
+				t.Errorf("%d blocks stored, want all", n)
+			}
+		})
+	}
+}
+
+// A block is in the store before anybody gets it.
+func TestStoredBeforeDelivered(t *testing.T) {
+	src, ext := newImage(equal(8, 100)...)
+	shared := newStore()
+	s := fetch.New(src, ext, fetch.Options{Store: process{shared, 0}})
+	defer s.Close()
+	err := s.ReadRun(t.Context(), blockio.Demand, 0, 8, func(n int64, p []byte) error {
+		got := make([]byte, 100)
+		if !shared.Get(n, blockio.Extent{}, got) || !bytes.Equal(got, p) {
+			t.Errorf("block %d is delivered, and not stored", n)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// damaged makes the source bring a wrong byte at off, but to who asks again.
+func damaged(src *blockiotest.Source, off int64) {
+	src.Open = func(_ context.Context, r blockio.Range, body io.Reader) (io.Reader, error) {
+		if r.Refetch || off < r.Off || off >= r.End() {
+			return body, nil
+		}
+		p, err := io.ReadAll(body)
+		p[off-r.Off] ^= 1
+		return bytes.NewReader(p), err
+	}
+}
+
+// refetches returns the ranges that were asked for again.
+func refetches(src *blockiotest.Source) (again []blockio.Extent, all int) {
+	list := src.Asked()
+	for _, r := range list {
+		if r.Refetch {
+			again = append(again, r.Extent)
+		}
+	}
+	return again, len(list)
+}
+
+// A block that arrives damaged is forgotten, asked for once more, and stored: now
+// and for the next process it costs one request.
+func TestDamagedOnItsWay(t *testing.T) {
+	src, ext := newImage(equal(4, 100)...)
+	damaged(src, 250)
+	shared := newStore()
+	s := fetch.New(src, ext, fetch.Options{Store: process{shared, 0}})
+	defer s.Close()
+	deliver, got := collect(t, src, ext)
+	if err := s.ReadRun(t.Context(), blockio.Demand, 0, 4, deliver); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]int64{0, 1, 2, 3}, *got); diff != "" {
+		t.Errorf("delivered (-want +got):\n%s", diff)
+	}
+	if again, all := refetches(src); len(again) != 1 || all != 2 || again[0] != (blockio.Extent{Off: 200, Len: 100}) {
+		t.Errorf("%d requests, again %v; want two, block 2 again", all, again)
+	}
+	log := shared.did()
+	for i, want := range []string{"put 2", "forget 2", "put 2"} {
+		at := slices.Index(log, want)
+		if at < 0 {
+			t.Fatalf("step %d, %q, is missing or comes too early", i, want)
+		}
+		log = log[at+1:]
+	}
+	other := fetch.New(src, ext, fetch.Options{Store: process{shared, 1}})
+	defer other.Close()
+	if err := other.ReadRun(t.Context(), blockio.Demand, 0, 4, deliver); err != nil {
+		t.Fatal(err)
+	}
+	if list := asked(src); list != nil {
+		t.Errorf("the next process asked for %v", list)
+	}
+}
+
+// A reader that finds out late that a block was damaged does not throw away what
+// was fetched again meanwhile.
+func TestSlowReaderOfDamage(t *testing.T) {
+	for name, inStore := range map[string]bool{"on its way": false, "in the store": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				src, ext := newImage(equal(4, 100)...)
+				damaged(src, 150)
+				shared := newStore()
+				if inStore {
+					shared.put(t, src, ext, 1)
+					shared.blocks[1][50] ^= 1
+				}
+				s := fetch.New(src, ext, fetch.Options{Store: process{shared, 0}})
+				defer s.Close()
+				var wg sync.WaitGroup
+				for _, d := range []time.Duration{0, time.Second} {
+					wg.Go(func() {
+						deliver, got := collect(t, src, ext)
+						err := s.ReadRun(t.Context(), blockio.Demand, 1, 1, func(n int64, stored []byte) error {
+							time.Sleep(d)
+							return deliver(n, stored)
+						})
+						if err != nil || len(*got) != 1 {
+							t.Errorf("%d blocks, %v; want 1", len(*got), err)
+						}
+					})
+				}
+				wg.Wait()
+				if again, _ := refetches(src); len(again) != 1 {
+					t.Errorf("asked again for %v, want block 1 once", again)
+				}
+				if !bytes.Equal(shared.blocks[1], src.Data[100:200]) {
+					t.Error("the block that was fetched again is not stored")
+				}
+			})
+		})
+	}
+}
+
+// A block that was stored damaged, as bytes that match their checksum, is forgotten
+// and asked for once more, by all its readers together.
+func TestDamagedInStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(4, 100)...)
+		slow(src)
+		shared := newStore()
+		shared.put(t, src, ext, 0, 1, 2, 3)
+		shared.blocks[1][50] ^= 1
+		s := fetch.New(src, ext, fetch.Options{Store: process{shared, 0}})
+		defer s.Close()
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				deliver, got := collect(t, src, ext)
+				if err := s.ReadRun(t.Context(), blockio.Demand, 0, 4, deliver); err != nil || len(*got) != 4 {
+					t.Errorf("%d blocks, %v; want 4", len(*got), err)
+				}
+			})
+		}
+		wg.Wait()
+		if again, all := refetches(src); all != 1 || len(again) != 1 || again[0] != (blockio.Extent{Off: 100, Len: 100}) {
+			t.Errorf("%d requests, again %v; want block 1 again", all, again)
+		}
+		if !bytes.Equal(shared.blocks[1], src.Data[100:200]) {
+			t.Error("what is stored is still damaged")
+		}
+	})
+}
+
+// A block that is damaged at the source too is an error for a second, and nothing
+// stays of it in the store.
+func TestDamagedEverywhere(t *testing.T) {
+	for name, inStore := range map[string]bool{"in the store": true, "at the source alone": false} {
+		t.Run(name, func(t *testing.T) {
+			src, ext := newImage(equal(4, 100)...)
+			shared := newStore()
+			if inStore {
+				shared.put(t, src, ext, 1)
+			}
+			s := fetch.New(src, ext, fetch.Options{Store: process{shared, 0}})
+			defer s.Close()
+			bad := errors.New("does not decode")
+			calls := 0
+			err := s.ReadRun(t.Context(), blockio.Demand, 1, 1, func(int64, []byte) error { calls++; return bad })
+			var be *blockio.BlockError
+			if !errors.Is(err, bad) || !errors.As(err, &be) || be.Block != 1 || calls != 2 {
+				t.Errorf("%v after %d calls, want block 1's error after 2", err, calls)
+			}
+			want := 2
+			if inStore {
+				want = 1
+			}
+			if again, all := refetches(src); len(again) != 1 || all != want {
+				t.Errorf("%d requests, %d again; want %d, 1 again", all, len(again), want)
+			}
+			if left := shared.what(); len(left) != 0 {
+				t.Errorf("blocks %v are stored", left)
+			}
+		})
+	}
+}
+
+// Several processes that read the same at once ask for each byte once, all together.
+func TestProcessesShareTheWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(9, 100)...)
+		slow(src)
+		shared := newStore()
+		var wg sync.WaitGroup
+		var all []*fetch.Scheduler
+		for id := range 4 {
+			s := fetch.New(src, ext, fetch.Options{Store: process{shared, id}, MaxRequest: 300})
+			all = append(all, s)
+			wg.Go(func() {
+				deliver, got := collect(t, src, ext)
+				if err := s.ReadRun(t.Context(), blockio.Demand, int64(id), 9-int64(id), deliver); err != nil || len(*got) != 9-id {
+					t.Errorf("process %d: %d blocks, %v", id, len(*got), err)
+				}
+			})
+		}
+		wg.Wait()
+		total, fetched := int64(0), int64(0)
+		for _, e := range asked(src) {
+			total += e.Len
+		}
+		for _, s := range all {
+			fetched += s.Stats().Class[blockio.Demand].Bytes
+			s.Close()
+		}
+		if total != 900 || fetched != 900 {
+			t.Errorf("%d bytes asked for, %d counted; want each of 900 once", total, fetched)
+		}
+		shared.unclaimed(t)
+	})
+}
+
+// Who waits for another process takes each block as it appears.
+func TestClaimedBlocksAreTakenAsTheyAppear(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(5, 100)...)
+		shared := newStore()
+		release, _ := process{shared, 1}.Claim(blockio.Extent{Len: 500})
+		s := fetch.New(src, ext, fetch.Options{Store: process{shared, 0}})
+		defer s.Close()
+		var wg sync.WaitGroup
+		deliver, got := collect(t, src, ext)
+		wg.Go(func() {
+			if err := s.ReadRun(t.Context(), blockio.Demand, 0, 5, deliver); err != nil {
+				t.Error(err)
+			}
+		})
+		for n := range int64(3) { // slowly, but it gets on with it
+			time.Sleep(4 * time.Second)
+			shared.put(t, src, ext, n)
+			time.Sleep(time.Second / 2)
+			synctest.Wait()
+			if len(*got) != int(n)+1 {
+				t.Errorf("%d blocks delivered, want the %d that are there", len(*got), n+1)
+			}
+		}
+		if list := asked(src); list != nil {
+			t.Errorf("asked for %v while another does", list)
+		}
+		release() // it does not bring the rest
+		wg.Wait()
+		if diff := cmp.Diff([]blockio.Extent{{Off: 300, Len: 200}}, asked(src)); diff != "" {
+			t.Errorf("requests (-want +got):\n%s", diff)
+		}
+		if n := s.Stats().Class[blockio.Demand]; n != (fetch.ClassStats{Requests: 1, Bytes: 200, Used: 200}) {
+			t.Errorf("stats %+v count what another process has fetched", n)
+		}
+	})
+}
+
+// A process that has claimed blocks and does not get on with it, as one that was
+// stopped, is not waited for longer than some seconds.
+func TestClaimIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(5, 100)...)
+		shared := newStore()
+		_, _ = process{shared, 1}.Claim(blockio.Extent{Off: 150, Len: 100})
+		s := fetch.New(src, ext, fetch.Options{Store: process{shared, 0}})
+		defer s.Close()
+		start := time.Now()
+		deliver, _ := collect(t, src, ext)
+		if err := s.ReadRun(t.Context(), blockio.Demand, 0, 5, deliver); err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Since(start); d < 5*time.Second || d > 6*time.Second {
+			t.Errorf("waited %v, want about 5 s", d)
+		}
+		if diff := cmp.Diff([]blockio.Extent{{Off: 0, Len: 500}}, asked(src)); diff != "" {
+			t.Errorf("requests (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// A reader that ends and a Scheduler that is closed wait for no other process.
+func TestClaimKeepsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(5, 100)...)
+		shared := newStore()
+		_, _ = process{shared, 1}.Claim(blockio.Extent{Len: 500})
+		s := fetch.New(src, ext, fetch.Options{Store: process{shared, 0}})
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := s.ReadRun(ctx, blockio.Demand, 0, 5, ignore); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v, want the context's", err)
+		}
+		s.Close()
+		if d := time.Since(start); d != time.Second {
+			t.Errorf("ended after %v, want the reader's second", d)
+		}
+	})
+}
+
+// A request that fails lets go of what it has claimed, and keeps what has arrived.
+func TestFailureReleasesTheClaim(t *testing.T) {
+	src, ext := newImage(equal(4, 100)...)
+	torn := errors.New("torn")
+	src.Open = func(_ context.Context, _ blockio.Range, body io.Reader) (io.Reader, error) {
+		return io.MultiReader(io.LimitReader(body, 250), readerFunc(func([]byte) (int, error) { return 0, torn })), nil
+	}
+	shared := newStore()
+	s := fetch.New(src, ext, fetch.Options{Store: process{shared, 0}})
+	if err := s.ReadRun(t.Context(), blockio.Demand, 0, 4, ignore); !errors.Is(err, torn) {
+		t.Errorf("error %v, want %v", err, torn)
+	}
+	s.Close()
+	shared.unclaimed(t)
+	if diff := cmp.Diff([]int64{0, 1}, shared.what()); diff != "" {
+		t.Errorf("stored (-want +got):\n%s", diff)
+	}
+}
