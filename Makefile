@@ -5,7 +5,7 @@ TOOL = $(GO) tool -modfile=tools/go.mod
 FUZZTIME ?= 10
 export CGO_ENABLED = 0
 
-.PHONY: help build demo check test lint unit race fuzz integration bench cover install uninstall clean
+.PHONY: help build demo check test lint unit race fuzz soak integration bench cover install uninstall clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -42,6 +42,12 @@ race: ## unit tests with the race detector, in random order
 
 fuzz: ## each fuzz target for FUZZTIME seconds (10)
 	test/fuzz $(FUZZTIME)
+
+# How long the long tests of soak run, each.
+SOAKTIME ?= 60s
+
+soak: ## the long tests, for SOAKTIME each (60s)
+	CLOOPFS_TEST_SOAK=$(SOAKTIME) $(GO) test -v -count=1 -timeout 30m -run '^TestEvictorUnderReaders$$' ./cache
 
 integration: build ## real mounts, servers and tools; needs root and test/install
 	$(GO) test -tags integration -count=1 -timeout 30m ./test/...

@@ -92,10 +92,14 @@ func TestBoundIsKept(t *testing.T) {
 				e := openEntry(t, d, id)
 				b := wholeBlocks(t, e, c.whole)
 				rnd := rand.New(rand.NewPCG(seed, 3))
+				puts := int64(50_000)
+				if c.random {
+					puts = 10_000
+				}
 				wg.Go(func() {
 					// Each process stores all of it, or as many blocks anywhere.
 					n := int64(0)
-					for off, next := int64(0), int64(0); off < 10*c.bound/int64(c.processes) && n < 50_000; off = next {
+					for off, next := int64(0), int64(0); off < 10*c.bound/int64(c.processes) && n < puts; off = next {
 						at := blockio.Extent{Off: off, Len: c.block}
 						if !c.whole {
 							at.Len -= rnd.Int64N(c.block / 2)
