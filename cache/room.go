@@ -105,7 +105,10 @@ func (r *room) look(e *Entry, n int64) (int64, error) {
 	// Other processes may take what has become free.
 	for tries := 0; err == nil && left < max(n, r.step()) && tries < 3; tries++ {
 		if _, err := r.dir.evict(n+3*r.step()-left, false); err != nil {
-			return left, nil
+			if left >= n {
+				err = nil // enough for now
+			}
+			return left, err
 		}
 		left, err = r.dir.left(size)
 	}
