@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -440,6 +441,37 @@ func TestLeftoversGo(t *testing.T) {
 	}
 }
 
+// An entry of which something can't be removed is none from the start.
+func TestHalfRemoved(t *testing.T) {
+	d := newDir(t, roomy)
+	p := random(mib)
+	e := openEntry(t, d, image("a", int64(len(p))))
+	fill(e, p)
+	inWay := filepath.Join(filepath.Dir(e.Path()), "in the way")
+	if err := os.Mkdir(inWay, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Remove(e.name); err == nil {
+		t.Error("no error")
+	}
+	if exists(filepath.Dir(e.Path())) {
+		t.Error("half an entry is there under its name")
+	}
+	if list, others, err := d.List(); len(list) != 0 || others != 0 || err != nil {
+		t.Errorf("List: %v, %d others, %v; want nothing", list, others, err)
+	}
+	e.Close()
+	left := filepath.Join(d.Path(), entries(t, d.Path())[0])
+	if err := os.Remove(filepath.Join(left, "in the way")); err != nil {
+		t.Fatal(err)
+	}
+	age(t, d)
+	evict(t, d, 0, false)
+	if got := entries(t, d.Path()); len(got) != 0 {
+		t.Errorf("left behind: %v", got)
+	}
+}
+
 // Where nothing can be written reads go on, one warning says so, and after a while
 // it is tried again.
 func TestWriteFails(t *testing.T) {
@@ -627,10 +659,11 @@ func TestTablesOfGarbage(t *testing.T) {
 	}
 }
 
-// While another process throws away, who wants to store does not wait for it for
-// long, and goes on without.
+// Who wants to store does not wait for long for a process that throws away and may
+// have been stopped, nor again and again: the readers would wait, too.
 func TestLockedByAnother(t *testing.T) {
-	d := newDir(t, Options{Size: 4 * mib})
+	var warnings log
+	d := newDir(t, Options{Size: 4 * mib, Logger: warnings.logger()})
 	p := random(8 * mib)
 	e := openEntry(t, d, image("a", int64(len(p))))
 	unlock, err := d.lock(time.Second)
@@ -640,6 +673,9 @@ func TestLockedByAnother(t *testing.T) {
 	fill(e, p)
 	if n := holds(t, e.Disk, p); n == 0 || n > 4*mib {
 		t.Errorf("%d bytes are there, want what there was room for", n)
+	}
+	if closed := time.Until(time.Unix(0, d.room.closed.Load())); closed < 5*fullTime || warnings.count() != 1 || !strings.Contains(warnings.lines[0], errLocked.Error()) {
+		t.Errorf("tried again in %v, warnings %q; want that later, and one that says why", closed, warnings.lines)
 	}
 	if _, err := d.Trim(); err != nil && !errors.Is(err, errLocked) {
 		t.Error(err)
