@@ -219,6 +219,54 @@ func TestKeptStays(t *testing.T) {
 	}
 }
 
+// What a process has pinned stays, even if it is all that there is to throw away,
+// until the process ends.
+func TestPinned(t *testing.T) {
+	d := newDir(t, roomy)
+	p := random(2 * mib)
+	e, other := openEntry(t, d, image("a", int64(len(p)))), openEntry(t, d, image("b", int64(len(p))))
+	fill(e, p)
+	fill(other, p)
+	if err := e.Pin(); err != nil {
+		t.Fatal(err)
+	}
+	evict(t, d, 10*mib, true)
+	if n, m := holds(t, e.Disk, p), holds(t, other.Disk, p); n != int64(len(p)) || m != 0 {
+		t.Errorf("%d bytes of what is pinned are there, and %d of the rest; want all and none", n, m)
+	}
+	e.Close()
+	evict(t, d, 10*mib, true)
+	if exists(e.Path()) {
+		t.Error("what was pinned is there")
+	}
+}
+
+// Of several processes' bounds the smallest counts, while its process runs.
+func TestSmallestBoundCounts(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "cache")
+	p := random(12 * mib)
+	large := openDir(t, path, Options{Size: 8 * mib})
+	e := openEntry(t, large, image("a", int64(len(p))))
+	full := func(want int64) {
+		t.Helper()
+		fill(e, p)
+		if used, err := large.usage(); used > want || used < want-2*mib || err != nil {
+			t.Errorf("%d bytes taken, %v; want about %d", used, err, want)
+		}
+	}
+	full(8 * mib)
+	small := openDir(t, path, Options{Size: 4 * mib})
+	if err := small.Enforce(); err != nil {
+		t.Fatal(err)
+	}
+	if used, err := small.usage(); used > 4*mib || err != nil {
+		t.Errorf("%d bytes taken, %v; want %d", used, err, 4*mib)
+	}
+	full(4 * mib)
+	small.Close()
+	full(8 * mib)
+}
+
 // An image in use keeps what is needed to find its blocks, while there is anything
 // else to throw away. Of an image that nobody uses everything may go.
 func TestIndexStaysWhileInUse(t *testing.T) {
