@@ -49,10 +49,13 @@ func (b *Blocks) Have(n int64, e blockio.Extent) bool {
 	return b.each(e, func(_ int64, at blockio.Extent) bool { return b.disk.haveCovered(at) })
 }
 
-// Here is Have, as far as the file system can tell without reading: what was
-// thrown away is not here.
+// Here is Have, but for what was thrown away. It reads no more than it has to.
 func (b *Blocks) Here(n int64, e blockio.Extent) bool {
-	return b.Have(n, e) && b.each(e, func(_ int64, at blockio.Extent) bool { return b.disk.allocatedAt(at) })
+	if !b.Have(n, e) {
+		return false
+	}
+	allocated := b.each(e, func(_ int64, at blockio.Extent) bool { return b.disk.allocatedAt(at) })
+	return allocated || b.Get(n, e, make([]byte, e.Len))
 }
 
 // Get fills p with block n, at e, if it is here as it was stored.

@@ -116,14 +116,6 @@ func (d *Disk) Allocated() int64 {
 	return min(n, d.size)
 }
 
-// Whole says that no stretch of the image is missing, as far as the file system
-// knows. Only reading it tells whether it is right.
-func (d *Disk) Whole() bool {
-	// A file system may have found that a stretch is zero.
-	n, err := d.data.allocated()
-	return err == nil && n >= d.size
-}
-
 // readAt fills p from data at off. It fails if not all of it is there.
 func (d *Disk) readAt(p []byte, off int64) bool {
 	n, _ := d.data.ReadAt(p, off)
@@ -266,7 +258,7 @@ func (d *Disk) Contradicts(p []byte) bool {
 }
 
 // allocatedAt says whether no region has a hole where e begins in it: what is
-// thrown away are regions.
+// thrown away are regions. There are file systems that store zeros as holes, too.
 func (d *Disk) allocatedAt(e blockio.Extent) bool {
 	for off := e.Off; off < e.End(); off = (off/regionSize + 1) * regionSize {
 		if at, err := d.data.nextData(off); err == io.EOF || err == nil && at > off {
@@ -280,8 +272,12 @@ func (d *Disk) allocatedAt(e blockio.Extent) bool {
 // seem to be here as chunks.
 func (d *Disk) HaveBytes(parts []blockio.Extent, e blockio.Extent) bool {
 	for at := range blockio.Within(parts, e) {
-		if !d.haveCovered(at) || !d.allocatedAt(at) {
-			return false
+		for at.Len > 0 {
+			piece := blockio.Extent{Off: at.Off, Len: min(at.Len, regionSize)}
+			if !d.haveCovered(piece) || !d.allocatedAt(piece) && !d.readCovered(make([]byte, piece.Len), piece.Off) {
+				return false
+			}
+			at.Off, at.Len = piece.End(), at.Len-piece.Len
 		}
 	}
 	return true
