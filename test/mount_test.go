@@ -309,6 +309,7 @@ func TestMountClearsDeadMount(t *testing.T) {
 func deadMount(t *testing.T, url string) string {
 	t.Helper()
 	dir := mount(t, url)
+	must(t, "cat", diskOf(dir)) // the kernel now knows the directory's attributes
 	if err := syscall.Kill(daemon(t, dir), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
