@@ -13,7 +13,7 @@ import (
 
 const (
 	// minStep and maxStep bound how many bytes are stored between two looks at
-	// what the directory takes: a 128th of its bound.
+	// what the directory takes: a 128th of what it may take.
 	minStep = 64 << 10
 	maxStep = 16 << 20
 	// fullTime is how long nothing is stored after there was no room, and
@@ -50,21 +50,18 @@ func (r *room) admit(e *Entry, n int64) bool {
 	if r.allowance.Load() >= 0 && r.allowance.Add(-n) >= 0 {
 		return true // somebody else has looked
 	}
-	left, err := r.look(e, n)
+	left, step, err := r.look(e, n)
 	switch {
 	case err != nil:
 		r.close(brokenTime, "what is fetched is not kept", err)
 	case left < n:
-		r.close(fullTime, "the cache is full: what is fetched is not kept", nil)
+		r.full(nil)
 	default:
-		r.allowance.Store(max(0, min(left, r.step())-n))
+		r.allowance.Store(max(0, min(left, step)-n))
 		return true
 	}
 	return false
 }
-
-// step is how many bytes may be stored between two looks.
-func (r *room) step() int64 { return min(maxStep, max(minStep, r.dir.opt.Size/128)) }
 
 // bound is how many bytes the directory may take: the least that any running
 // process allows. Ours is told to the others the first time.
@@ -90,29 +87,43 @@ func (d *Dir) bound() int64 {
 	return least
 }
 
+// crowd is how many may be storing something larger than a step at the same time,
+// each without knowing of the others.
+const crowd = 4
+
 // look says how many bytes there is room for, after throwing away what it takes
-// to store n of them, and to go on for a while.
-func (r *room) look(e *Entry, n int64) (int64, error) {
+// to store n and to go on for a while, and how many of them may be stored until the
+// next look.
+func (r *room) look(e *Entry, n int64) (left, step int64, err error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(e.f.Fd()), &st); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if st.Nlink == 0 {
-		return 0, errGone
+		return 0, 0, errGone
 	}
 	size := r.dir.bound()
-	left, err := r.dir.left(size)
-	// Other processes may take what has become free.
-	for tries := 0; err == nil && left < max(n, r.step()) && tries < 3; tries++ {
-		if _, err := r.dir.evict(n+3*r.step()-left, false); err != nil {
-			if left >= n {
-				err = nil // enough for now
-			}
-			return left, err
+	for tries := 1; ; tries++ {
+		var used int64
+		if used, left, err = r.dir.measure(size); err != nil {
+			return 0, 0, err
 		}
-		left, err = r.dir.left(size)
+		step = min(maxStep, max(minStep, (used+left)/128))
+		need := step
+		if n > step {
+			need = crowd * n
+		}
+		if left >= need || tries > 3 { // others may be faster to take what has become free
+			return left, step, nil
+		}
+		freed, err := r.dir.evict(need+2*step-left, false)
+		if err != nil && left < n {
+			return left, step, err
+		}
+		if err != nil || freed == 0 {
+			tries = 3 // there is only what others may have made free
+		}
 	}
-	return left, err
 }
 
 // close stores nothing for a while. It says so once.
@@ -130,8 +141,19 @@ func (r *room) close(d time.Duration, what string, err error) {
 	r.dir.opt.Logger.Log(noContext, level, what, args...)
 }
 
+// full stores nothing for a moment, for lack of room.
+func (r *room) full(err error) {
+	r.close(fullTime, "the cache is full: what is fetched is not kept", err)
+}
+
 // failed is told of a write that has failed.
-func (r *room) failed(err error) { r.close(brokenTime, "what is fetched is not kept for now", err) }
+func (r *room) failed(err error) {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		r.full(err) // somebody else was faster; the next look makes room
+		return
+	}
+	r.close(brokenTime, "what is fetched is not kept for now", err)
+}
 
 // Enforce brings the directory within its bounds: another process may allow more,
 // or the disk may have become full without us.
@@ -148,12 +170,18 @@ func (d *Dir) Enforce() error {
 
 // left is how many more bytes the directory may take within a size.
 func (d *Dir) left(size int64) (int64, error) {
-	used, err := d.usage()
-	if err != nil {
-		return 0, err
+	_, left, err := d.measure(size)
+	return left, err
+}
+
+// measure says how many bytes the directory takes, and how many more it may within
+// a size.
+func (d *Dir) measure(size int64) (used, left int64, err error) {
+	if used, err = d.usage(); err != nil {
+		return 0, 0, err
 	}
 	free, err := d.free()
-	return min(size-used, free-d.opt.MinFree), err
+	return used, min(size-used, free-d.opt.MinFree), err
 }
 
 // free is how many bytes of the file system a process of ours may still use.
