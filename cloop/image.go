@@ -180,7 +180,13 @@ func (r *read) readRun(ctx context.Context, first, end int64) error {
 	if err := r.findCodecs(ctx, first, end); err != nil {
 		return err
 	}
-	return r.im.runs.ReadRun(ctx, blockio.Demand, first, end-first, r.deliver)
+	err := r.im.runs.ReadRun(ctx, blockio.Demand, first, end-first, r.deliver)
+	var bad *blockio.BlockError
+	if errors.As(err, &bad) && errors.Is(err, ErrCorrupt) {
+		// It came twice. The index may be wrong about where it lies.
+		r.im.index.forget(bad.Block / pageEntries)
+	}
+	return err
 }
 
 // findCodecs looks up the codecs of the blocks [first, end). deliver must not:

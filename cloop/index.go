@@ -140,7 +140,7 @@ const maxForget = 16
 // on its way. It says whether the page is worth another look.
 func (ix *Index) forget(k int64) bool {
 	src, ok := ix.src.(blockio.Forgetter)
-	if !ok {
+	if !ok || ix.raw {
 		return false
 	}
 	ix.mu.Lock()

@@ -107,7 +107,7 @@ func (l *line) Close() {
 
 // openSource finds the bytes of the image: parts of the line's file.
 func (l *line) openSource(ctx context.Context) (parts []blockio.Extent, err error) {
-	l.source = l.file
+	l.source = l.file.source // which can do more than its interface says
 	if l.file.Size() == 0 {
 		return nil, blockio.ErrEmpty
 	}
@@ -123,7 +123,7 @@ func (l *line) openSource(ctx context.Context) (parts []blockio.Extent, err erro
 	if err != nil {
 		return nil, err
 	}
-	section, err := blockio.OpenSection(ctx, l.file, extents)
+	section, err := blockio.OpenSection(ctx, l.file.source, extents)
 	if err == nil && section.Size() == 0 {
 		err = blockio.ErrEmpty
 	}
