@@ -35,6 +35,13 @@ type mountStatus struct {
 		Cause                 string
 		Requests, Bytes, Used int64
 	}
+	Cache *struct { // nil without one
+		Path               string
+		FileSize           int64 `json:"file_size"`
+		Bytes, Hits        int64
+		HitBytes           int64 `json:"hit_bytes"`
+		Stored, Mismatches int64
+	}
 	Memory struct{ Blocks, Bytes, Hits, Loads int64 }
 	Reads  struct {
 		Count, Bytes, Waiting, Errors int64
@@ -61,8 +68,8 @@ func parseStatus(t *testing.T, out string) []mountStatus {
 func statusOf(t *testing.T, dir string) mountStatus {
 	t.Helper()
 	list := parseStatus(t, quick(t, cloopfs, "status", "--json", dir))
-	if len(list) != 1 || len(list[0].Servers) != 1 {
-		t.Fatalf("status --json: got %+v, want one mount with one server", list)
+	if len(list) != 1 || len(list[0].Servers) > 1 {
+		t.Fatalf("status --json: got %+v, want one mount with one server at most", list)
 	}
 	return list[0]
 }
