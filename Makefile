@@ -5,10 +5,10 @@ TOOL = $(GO) tool -modfile=tools/go.mod
 FUZZTIME ?= 10
 export CGO_ENABLED = 0
 
-.PHONY: help build demo check test lint unit race fuzz soak integration bench cover install uninstall clean
+.PHONY: help build demo check test lint unit race fuzz integration soak bench bench-cache cover install uninstall clean
 
 help: ## print the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
 
 build: ## bin/cloopfs, a static binary
 	$(GO) build -trimpath -o bin/ ./cmd/cloopfs
@@ -43,17 +43,23 @@ race: ## unit tests with the race detector, in random order
 fuzz: ## each fuzz target for FUZZTIME seconds (10)
 	test/fuzz $(FUZZTIME)
 
-# How long the long tests of soak run, each.
+# How long those long tests run that can run for any time, and how often the process
+# is killed under a read.
 SOAKTIME ?= 60s
+SOAKKILLS ?= 200
 
-soak: ## the long tests, for SOAKTIME each (60s)
+soak: build ## the long tests: SOAKTIME each (60s), SOAKKILLS kills (200); needs root
 	CLOOPFS_TEST_SOAK=$(SOAKTIME) $(GO) test -v -count=1 -timeout 30m -run '^TestEvictorUnderReaders$$' ./cache
+	CLOOPFS_TEST_KILLS=$(SOAKKILLS) $(GO) test -v -tags integration -count=1 -timeout 1h -run '^TestKilledMounts$$' ./test
 
 integration: build ## real mounts, servers and tools; needs root and test/install
 	$(GO) test -tags integration -count=1 -timeout 30m ./test/...
 
 bench: ## benchmarks of the read path, for benchstat
 	$(GO) test -run '^$$' -bench . -benchmem -count 6 ./...
+
+bench-cache: build ## reading from a warm on-disk cache beside reading a local file; needs root
+	$(GO) test -tags integration -run '^$$' -bench WarmCache -benchtime 7x -timeout 30m ./test
 
 cover: ## statement coverage of the unit tests
 	$(GO) test -coverprofile=build/cover.out ./... && $(GO) tool cover -func=build/cover.out

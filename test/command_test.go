@@ -75,12 +75,12 @@ func launch(cmd *exec.Cmd) (*process, error) {
 }
 
 // start starts a command, which is killed at the test's end.
-func start(t *testing.T, name string, args ...string) *process {
+func start(t testing.TB, name string, args ...string) *process {
 	t.Helper()
 	return startCmd(t, exec.Command(name, args...))
 }
 
-func startCmd(t *testing.T, cmd *exec.Cmd) *process {
+func startCmd(t testing.TB, cmd *exec.Cmd) *process {
 	t.Helper()
 	p, err := launch(cmd)
 	if err != nil {
@@ -120,7 +120,7 @@ func (p *process) endsWithin(d time.Duration) bool {
 }
 
 // result waits for the end, within limit.
-func (p *process) result(t *testing.T) result {
+func (p *process) result(t testing.TB) result {
 	t.Helper()
 	if !p.endsWithin(limit) {
 		p.kill()
@@ -139,7 +139,7 @@ func run(t *testing.T, name string, args ...string) result {
 }
 
 // must runs a command that has to succeed, and returns what it printed.
-func must(t *testing.T, name string, args ...string) string {
+func must(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	p := start(t, name, args...)
 	r := p.result(t)
@@ -192,7 +192,7 @@ func elapsed(f func()) time.Duration {
 }
 
 // waitFor waits until cond holds, which it does soon.
-func waitFor(t *testing.T, what string, cond func() bool) {
+func waitFor(t testing.TB, what string, cond func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !cond(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {

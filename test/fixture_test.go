@@ -39,7 +39,7 @@ var (
 )
 
 // need makes a fixture, or the test fails.
-func need(t *testing.T, build func() (fixture, error)) fixture {
+func need(t testing.TB, build func() (fixture, error)) fixture {
 	t.Helper()
 	f, err := build()
 	if err != nil {

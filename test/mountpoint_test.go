@@ -17,7 +17,7 @@ import (
 
 // makeDir makes a directory for a mount. Whatever is mounted there is gone after
 // the test.
-func makeDir(t *testing.T) string {
+func makeDir(t testing.TB) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "mnt")
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -51,7 +51,7 @@ func openDir(t *testing.T) string {
 
 // clearDir unmounts what is mounted at dir and ends its process, gently if that
 // works. It never waits for long.
-func clearDir(t *testing.T, dir string) {
+func clearDir(t testing.TB, dir string) {
 	if len(daemons(dir)) == 0 && !mounted(dir) {
 		return
 	}
@@ -71,14 +71,14 @@ func clearDir(t *testing.T, dir string) {
 }
 
 // mount mounts the image at url in the background and returns the mountpoint.
-func mount(t *testing.T, url string, flags ...string) string {
+func mount(t testing.TB, url string, flags ...string) string {
 	t.Helper()
 	dir := makeDir(t)
 	mountAt(t, url, dir, flags...)
 	return dir
 }
 
-func mountAt(t *testing.T, url, dir string, flags ...string) {
+func mountAt(t testing.TB, url, dir string, flags ...string) {
 	t.Helper()
 	must(t, cloopfs, slices.Concat([]string{"mount"}, flags, []string{url, dir})...)
 }
@@ -87,7 +87,7 @@ func mountAt(t *testing.T, url, dir string, flags ...string) {
 func diskOf(dir string) string { return filepath.Join(dir, "disk.img") }
 
 // umount unmounts dir with the program under test.
-func umount(t *testing.T, dir string) {
+func umount(t testing.TB, dir string) {
 	t.Helper()
 	must(t, cloopfs, "umount", dir)
 	if mounted(dir) {

@@ -59,7 +59,7 @@ func TestReadTools(t *testing.T) {
 	}
 }
 
-func sizeOf(t *testing.T, path string) int64 {
+func sizeOf(t testing.TB, path string) int64 {
 	t.Helper()
 	info, err := os.Stat(path)
 	if err != nil {

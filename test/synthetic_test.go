@@ -114,7 +114,7 @@ func (s *synthetic) stored(n int) (off, size int) {
 func (s *synthetic) block(n int) []byte { return s.disk[n*s.blockSize : (n+1)*s.blockSize] }
 
 // serve starts a test server with one file and returns that file's URL.
-func serve(t *testing.T, image []byte) (*testserver.Server, string) {
+func serve(t testing.TB, image []byte) (*testserver.Server, string) {
 	t.Helper()
 	srv, err := testserver.New()
 	if err != nil {
@@ -126,7 +126,7 @@ func serve(t *testing.T, image []byte) (*testserver.Server, string) {
 }
 
 // serveFile starts a test server with the file at path and returns its URL.
-func serveFile(t *testing.T, path string) string {
+func serveFile(t testing.TB, path string) string {
 	t.Helper()
 	srv, url := serve(t, nil)
 	if err := srv.AddFile("disk.cloop", path); err != nil {
