@@ -214,7 +214,7 @@ func TestBackgroundFill(t *testing.T) {
 func TestPrefetchProgress(t *testing.T) {
 	s := makeImage(t, 64*kib, blocks(200, 40*kib)...)
 	srv, url := serve(t, s.image)
-	srv.Set(func(c *testserver.Config) { c.Rate = 8 << 20 })
+	srv.Set(func(c *testserver.Config) { c.Rate = 3 << 20 })
 	r := startCmd(t, onTerminal(exec.Command(cloopfs, withCache(t.TempDir(), "prefetch", url)...))).result(t)
 	for _, want := range []string{"%", "MiB/s", "]"} {
 		if r.code != 0 || !strings.Contains(r.stdout+r.stderr, want) {
