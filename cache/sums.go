@@ -4,16 +4,16 @@ import (
 	"encoding/binary"
 	"io"
 
-	"github.com/cespare/xxhash/v2"
+	"github.com/zeebo/xxh3"
 )
 
 // sumSize is the size of an entry of a table.
 const sumSize = 8
 
-// sumOf is the checksum of p as tables have it: XXH64, and 1 in place of 0, which
-// says that nothing is here.
+// sumOf is the checksum of p as tables have it: XXH3 of 64 bits, and 1 in place of
+// 0, which says that nothing is here.
 func sumOf(p []byte) uint64 {
-	if sum := xxhash.Sum64(p); sum != 0 {
+	if sum := xxh3.Hash(p); sum != 0 {
 		return sum
 	}
 	return 1
