@@ -117,7 +117,7 @@ func (a *attempt) await(p *[]byte) error {
 	if a.limit == nil || len(*p) == 0 {
 		return nil
 	}
-	*p = (*p)[:min(len(*p), limitBurst)]
+	*p = (*p)[:min(len(*p), a.limit.Burst())]
 	a.timer.Stop() // this wait is our own doing
 	return a.limit.WaitN(a.ctx, len(*p))
 }

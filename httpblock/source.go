@@ -55,8 +55,12 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// limitBurst is how many bytes may arrive at once under a limit.
-const limitBurst = 64 << 10
+// minBurst and maxBurst bound how many bytes may arrive at once under a limit: a
+// sixteenth of what may in a second, so that streams take turns.
+const (
+	minBurst = 4 << 10
+	maxBurst = 64 << 10
+)
 
 // headSize is how much of the file's start the first request brings: a cloop
 // header and the first thousand entries of its index, within the ten segments
@@ -107,7 +111,7 @@ func Open(ctx context.Context, rawURL string, opt Options) (*Source, error) {
 	}
 	s := &Source{opt: opt, stall: stallTime(opt.Timeout), illTime: illTime, samples: samples{seed: maphash.MakeSeed()}}
 	if opt.Rate > 0 {
-		s.limit = rate.NewLimiter(rate.Limit(opt.Rate), limitBurst)
+		s.limit = rate.NewLimiter(rate.Limit(opt.Rate), int(min(maxBurst, max(minBurst, opt.Rate/16))))
 	}
 	if s.identity, err = newIdentity(ctx, u, &opt); err != nil {
 		return nil, err
