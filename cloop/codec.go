@@ -8,6 +8,7 @@ import (
 	"io"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"github.com/anchore/go-lzo"
 	"github.com/mikelolasagasti/xz"
@@ -120,11 +121,36 @@ func (ix *Index) Checker(ctx context.Context, first, count int64) (check func(n 
 		}
 	}
 	buffers := sync.Pool{New: func() any { b := make([]byte, ix.blockSize); return &b }}
+	var right atomic.Pointer[smallBlock]
 	return func(n int64, stored []byte) error {
+		c := codecs[n-first]
+		if right.Load().is(c, stored) && n != ix.blocks-1 {
+			return nil
+		}
 		dst := buffers.Get().(*[]byte)
 		defer buffers.Put(dst)
-		return ix.decode(n, codecs[n-first], (*dst)[:ix.decodedSize(n)], stored)
+		if err := ix.decode(n, c, (*dst)[:ix.decodedSize(n)], stored); err != nil {
+			return err
+		}
+		if len(stored) <= smallStored && n != ix.blocks-1 {
+			right.Store(&smallBlock{c, bytes.Clone(stored)})
+		}
+		return nil
 	}, nil
+}
+
+// smallStored is the length up to which a stored block that was right is
+// remembered: most blocks of a real disk are zeros, stored in a few bytes.
+const smallStored = 1 << 10
+
+// smallBlock is a stored block that is right.
+type smallBlock struct {
+	codec  codec
+	stored []byte
+}
+
+func (b *smallBlock) is(c codec, stored []byte) bool {
+	return b != nil && b.codec == c && bytes.Equal(b.stored, stored)
 }
 
 // decodedSize is the number of bytes of block n.

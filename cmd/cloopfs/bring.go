@@ -37,7 +37,7 @@ const (
 	// segmentBytes and segmentBlocks bound what one worker brings at a time: one
 	// request, and not too many blocks of zeros to decode.
 	segmentBytes  = 1 << 20
-	segmentBlocks = 1024
+	segmentBlocks = 4096
 )
 
 // segment is adjacent blocks.
@@ -204,7 +204,28 @@ func (l *line) read(ctx context.Context, list []blockio.Extent, tell func(n int)
 	return nil
 }
 
-// fits says whether what is missing of images fits into the cache that they share.
+// fit says whether images fit into the cache that they share. The error is a
+// *roomError if they do not.
+func fit(ctx context.Context, lines []*line) error {
+	size := int64(0)
+	for _, l := range lines {
+		size += l.source.Size()
+	}
+	if err := fits(lines, size); err == nil {
+		return nil // even if nothing of them were here: nobody needs to look
+	}
+	size = 0
+	for _, l := range lines {
+		missing, err := l.missing(ctx)
+		if err != nil {
+			return fmt.Errorf("%s: %w", l.at, err)
+		}
+		size += missing
+	}
+	return fits(lines, size)
+}
+
+// fits says whether so many more bytes of images fit into the cache.
 func fits(lines []*line, missing int64) error {
 	var entries []*cache.Entry
 	for _, l := range lines {

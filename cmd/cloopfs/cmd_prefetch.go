@@ -93,16 +93,12 @@ func (l *line) pin() error {
 
 // prefetchAll brings the images into the cache, if all of them fit.
 func prefetchAll(ctx context.Context, lines []*line, stdout, stderr io.Writer, asJSON bool) error {
-	total := int64(0)
-	for _, l := range lines {
-		missing, err := l.missing(ctx)
-		if err != nil {
-			return sourceFailure(fmt.Errorf("prefetch %s: %w", l.at, err))
-		}
-		total += missing
-	}
-	if err := fits(lines, total); err != nil {
+	var full *roomError
+	switch err := fit(ctx, lines); {
+	case errors.As(err, &full):
 		return &failure{code: exitFailure, err: fmt.Errorf("prefetch: %w", err), hint: "see --cache-size and --min-free, and cloopfs cache list"}
+	case err != nil:
+		return sourceFailure(fmt.Errorf("prefetch: %w", err))
 	}
 	for _, l := range lines {
 		p := newProgress(l, stdout, stderr, asJSON)

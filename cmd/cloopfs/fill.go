@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -32,19 +33,19 @@ func fill(ctx context.Context, l *line, log *slog.Logger) {
 
 // tryFill is fill, until an error. done says that there is nothing left to be done.
 func tryFill(ctx context.Context, l *line, log *slog.Logger) (done bool, err error) {
-	missing, err := l.missing(ctx)
-	if err != nil {
-		return false, err
-	}
-	if err := fits([]*line{l}, missing); err != nil {
+	var full *roomError
+	if err := fit(ctx, []*line{l}); errors.As(err, &full) {
 		log.Warn("not filling in the background", "source", l.at.String(), "error", err)
 		return true, nil
+	} else if err != nil {
+		return false, err
 	}
 	b := &bringing{line: l, class: blockio.Fill, workers: 1, patience: fillPause}
 	if err := b.run(ctx); err != nil {
 		return false, err
 	}
-	if missing, err = l.missing(ctx); err != nil {
+	missing, err := l.missing(ctx)
+	if err != nil {
 		return false, err
 	}
 	if missing > 0 || b.bad > 0 {
