@@ -124,9 +124,10 @@ type BlockStore interface {
 	// Forget says that what was stored of block n is of no use.
 	Forget(n int64, e Extent)
 	// Claim tells other processes that share the store that the bytes of e, of
-	// one or more blocks, are on their way. It fails if one of them has said so.
-	// release says that the bytes are here, or won't come.
-	Claim(e Extent) (release func(), ok bool)
+	// one or more blocks, are on their way, and whether a reader waits for them.
+	// It fails if one of them has said so; but where a reader waits, only if one
+	// waits there, too. release says that the bytes are here, or won't come.
+	Claim(e Extent, class Class) (release func(), ok bool)
 }
 
 // BlockCache keeps decoded blocks in memory, each loaded by one reader however

@@ -113,14 +113,25 @@ func (b *Blocks) forgetSum(n int64) {
 	}
 }
 
+// urgent is added to the place of a claim behind which a reader waits: such a
+// claim gives way to another of its kind alone.
+const urgent = 1 << 62
+
 // Claim tells other processes that the bytes of e, of any number of blocks, are on
-// their way. It fails if another process has said so of any of them. Who got the
-// claim calls release when they are here; the end of the process does that, too.
-func (b *Blocks) Claim(e blockio.Extent) (release func(), ok bool) {
-	free := func() {
-		b.each(e, func(_ int64, at blockio.Extent) bool { b.disk.data.unclaim(at.Off, at.Len); return true })
+// their way. It fails if another process has said so of any of them; where a reader
+// waits (class Demand), only if one waits there, too. Who got the claim calls
+// release when they are here; the end of the process does that, too.
+func (b *Blocks) Claim(e blockio.Extent, class blockio.Class) (release func(), ok bool) {
+	data, base := b.disk.data, int64(0)
+	if class == blockio.Demand {
+		base = urgent
 	}
-	if b.disk.write && !b.each(e, func(_ int64, at blockio.Extent) bool { return b.disk.data.claim(at.Off, at.Len) }) {
+	free := func() {
+		b.each(e, func(_ int64, at blockio.Extent) bool { data.unclaim(base+at.Off, at.Len); return true })
+	}
+	if b.disk.write && !b.each(e, func(_ int64, at blockio.Extent) bool {
+		return (base == urgent || !data.claimed(urgent+at.Off, at.Len)) && data.claim(base+at.Off, at.Len)
+	}) {
 		free() // those pieces that could be claimed
 		return nil, false
 	}

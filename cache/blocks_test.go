@@ -2,6 +2,7 @@ package cache
 
 import (
 	"bytes"
+	"path/filepath"
 	"testing"
 
 	"github.com/cloopfs/cloopfs/blockio"
@@ -40,5 +41,46 @@ func TestLostBlockLeavesChunks(t *testing.T) {
 	}
 	if !b.Get(0, e, p) || !bytes.Equal(p, want) {
 		t.Error("a block with a wrong entry is not read from its chunks")
+	}
+}
+
+// A reader waits for another process's reader, and for nobody's prefetch; a
+// prefetch waits for both.
+func TestClaimsByClass(t *testing.T) {
+	for _, c := range []struct {
+		holds, wants blockio.Class
+		ok           bool
+	}{
+		{blockio.Demand, blockio.Demand, false},
+		{blockio.Demand, blockio.Fill, false},
+		{blockio.Fill, blockio.Demand, true},
+		{blockio.Fill, blockio.ReadAhead, false},
+	} {
+		path := filepath.Join(t.TempDir(), "cache")
+		blocks := func() *Blocks {
+			b, err := openEntry(t, openDir(t, path, roomy), image("a", 10_000)).Blocks([]blockio.Extent{{Len: 10_000}}, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b
+		}
+		one, two := blocks(), blocks()
+		release, ok := one.Claim(blockio.Extent{Off: 1000, Len: 1000}, c.holds)
+		if !ok {
+			t.Fatal("no claim where there is no other")
+		}
+		again, ok := two.Claim(blockio.Extent{Off: 1500, Len: 1000}, c.wants)
+		if ok != c.ok {
+			t.Errorf("while one claims for class %d another may for class %d: %v, want %v", c.holds, c.wants, ok, c.ok)
+		}
+		if ok {
+			again()
+		}
+		release()
+		if again, ok = two.Claim(blockio.Extent{Off: 1500, Len: 1000}, c.wants); !ok {
+			t.Errorf("class %d: no claim when the other has let go", c.wants)
+		} else {
+			again()
+		}
 	}
 }

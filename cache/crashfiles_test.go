@@ -253,3 +253,5 @@ func (f *memFile) nextData(off int64) (int64, error) {
 func (*memFile) claim(int64, int64) bool { return true }
 
 func (*memFile) unclaim(int64, int64) {}
+
+func (*memFile) claimed(int64, int64) bool { return false }

@@ -373,7 +373,7 @@ func TestReadOnlyEntry(t *testing.T) {
 		at.Off = 70_000
 		b.Put(2, at, p[at.Off:at.End()])
 		b.Forget(1, at)
-		if release, ok := b.Claim(at); !ok {
+		if release, ok := b.Claim(at, blockio.Demand); !ok {
 			t.Error("can't be claimed")
 		} else {
 			release()
@@ -880,7 +880,7 @@ func TestClaims(t *testing.T) {
 	two, _ := blocks()
 	claim := func(b *Blocks, off, n int64, want bool) (release func()) {
 		t.Helper()
-		release, ok := b.Claim(blockio.Extent{Off: off, Len: n})
+		release, ok := b.Claim(blockio.Extent{Off: off, Len: n}, blockio.Demand)
 		if ok != want {
 			t.Errorf("claim of %d+%d: %v, want %v", off, n, ok, want)
 		}

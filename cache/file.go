@@ -24,6 +24,8 @@ type file interface {
 	// unclaim or the process's end.
 	claim(off, n int64) bool
 	unclaim(off, n int64)
+	// claimed says whether another has locked some of these bytes.
+	claimed(off, n int64) bool
 }
 
 // directory is where the files of an entry are.
@@ -92,6 +94,11 @@ func (f osFile) claim(off, n int64) bool {
 }
 
 func (f osFile) unclaim(off, n int64) { _ = f.lock(unix.F_UNLCK, off, n) } // nothing else can be done
+
+func (f osFile) claimed(off, n int64) bool {
+	l := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: off, Len: n}
+	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &l) == nil && l.Type != unix.F_UNLCK
+}
 
 func (f osFile) lock(kind int16, off, n int64) error {
 	return unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: kind, Whence: io.SeekStart, Start: off, Len: n})

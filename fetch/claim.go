@@ -4,8 +4,12 @@ import "time"
 
 const (
 	// claimPatience is how long nothing may arrive of what another process is
-	// fetching before it is fetched here, too.
-	claimPatience = 5 * time.Second
+	// fetching, and claimTime how long it may take in all, before it is fetched
+	// here, too.
+	claimPatience = 2 * time.Second
+	claimTime     = 10 * time.Second
+	// claimless is how long others' claims count for nothing after that.
+	claimless = 30 * time.Second
 	// minLook and maxLook bound the pauses between two looks at what has arrived.
 	minLook = 5 * time.Millisecond
 	maxLook = 100 * time.Millisecond
@@ -16,9 +20,10 @@ const (
 // store meanwhile is taken from the store. release must be called when the blocks
 // have been stored.
 func (s *Scheduler) claim(r *request) (release func()) {
-	pause, quiet := minLook, time.Now()
+	begin := time.Now()
+	pause, quiet := minLook, begin
 	for {
-		release, ok := s.opt.Store.Claim(r.rng.Extent)
+		release, ok := s.opt.Store.Claim(r.rng.Extent, r.rng.Class)
 		arrived, left := s.look(r)
 		if ok {
 			return release
@@ -26,7 +31,7 @@ func (s *Scheduler) claim(r *request) (release func()) {
 		if arrived {
 			pause, quiet = minLook, time.Now()
 		}
-		if left == 0 || time.Since(quiet) > claimPatience {
+		if left == 0 || !s.honours(time.Since(quiet), time.Since(begin)) {
 			return func() {}
 		}
 		select {
@@ -36,6 +41,22 @@ func (s *Scheduler) claim(r *request) (release func()) {
 		}
 		pause = min(2*pause, maxLook)
 	}
+}
+
+// honours says whether to wait longer for another process, after so long without
+// news, and in all. Who has waited in vain does not wait again soon: the other may
+// have been stopped.
+func (s *Scheduler) honours(quiet, all time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Now().Before(s.claimless) {
+		return false
+	}
+	if quiet <= claimPatience && all <= claimTime {
+		return true
+	}
+	s.claimless = time.Now().Add(claimless)
+	return false
 }
 
 // look takes from the store what is there of r. It says whether that was anything,

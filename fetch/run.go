@@ -131,7 +131,7 @@ func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 			err = deliver((*b).n, stored)
 		}
 		if err == nil {
-			r.served(*b, deliver != nil)
+			r.served(*b, deliver != nil && r.class != blockio.Fill) // who fills only compares
 			return nil
 		}
 		r.s.forget(*b)

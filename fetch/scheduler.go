@@ -57,8 +57,10 @@ type Scheduler struct {
 	kept   []*block             // in the order in which they arrived
 	room   int64                // of Keep, what is left
 	failed []*block             // in the order in which they failed
-	stats  Stats
-	closed bool
+
+	claimless time.Time // until then what other processes claim counts for nothing
+	stats     Stats
+	closed    bool
 }
 
 // budget is bytes of buffers that may be in use at a time.

@@ -85,7 +85,7 @@ func (s *store) did() []string {
 	return log
 }
 
-func (p process) Claim(e blockio.Extent) (release func(), ok bool) {
+func (p process) Claim(e blockio.Extent, class blockio.Class) (release func(), ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range p.claims {
@@ -473,7 +473,7 @@ func TestClaimedBlocksAreTakenAsTheyAppear(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src, ext := newImage(equal(5, 100)...)
 		shared := newStore()
-		release, _ := process{shared, 1}.Claim(blockio.Extent{Len: 500})
+		release, _ := process{shared, 1}.Claim(blockio.Extent{Len: 500}, blockio.Demand)
 		s := fetch.New(src, ext, fetch.Options{Store: process{shared, 0}})
 		defer s.Close()
 		var wg sync.WaitGroup
@@ -484,7 +484,7 @@ func TestClaimedBlocksAreTakenAsTheyAppear(t *testing.T) {
 			}
 		})
 		for n := range int64(3) { // slowly, but it gets on with it
-			time.Sleep(4 * time.Second)
+			time.Sleep(3 * time.Second / 2)
 			shared.put(t, src, ext, n)
 			time.Sleep(time.Second / 2)
 			synctest.Wait()
@@ -510,9 +510,9 @@ func TestClaimedBlocksAreTakenAsTheyAppear(t *testing.T) {
 // stopped, is not waited for longer than some seconds.
 func TestClaimIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		src, ext := newImage(equal(5, 100)...)
+		src, ext := newImage(equal(10, 100)...)
 		shared := newStore()
-		_, _ = process{shared, 1}.Claim(blockio.Extent{Off: 150, Len: 100})
+		_, _ = process{shared, 1}.Claim(blockio.Extent{Off: 150, Len: 100}, blockio.Demand)
 		s := fetch.New(src, ext, fetch.Options{Store: process{shared, 0}})
 		defer s.Close()
 		start := time.Now()
@@ -520,11 +520,20 @@ func TestClaimIsGivenUp(t *testing.T) {
 		if err := s.ReadRun(t.Context(), blockio.Demand, 0, 5, deliver); err != nil {
 			t.Fatal(err)
 		}
-		if d := time.Since(start); d < 5*time.Second || d > 6*time.Second {
-			t.Errorf("waited %v, want about 5 s", d)
+		if d := time.Since(start); d < 2*time.Second || d > 3*time.Second {
+			t.Errorf("waited %v, want about 2 s", d)
 		}
 		if diff := cmp.Diff([]blockio.Extent{{Off: 0, Len: 500}}, asked(src)); diff != "" {
 			t.Errorf("requests (-want +got):\n%s", diff)
+		}
+		// Having waited in vain it does not wait for the next one.
+		_, _ = process{shared, 1}.Claim(blockio.Extent{Off: 500, Len: 500}, blockio.Demand)
+		start = time.Now()
+		if err := s.ReadRun(t.Context(), blockio.Demand, 5, 5, deliver); err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Since(start); d != 0 {
+			t.Errorf("waited %v for a second claim", d)
 		}
 	})
 }
@@ -534,7 +543,7 @@ func TestClaimKeepsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src, ext := newImage(equal(5, 100)...)
 		shared := newStore()
-		_, _ = process{shared, 1}.Claim(blockio.Extent{Len: 500})
+		_, _ = process{shared, 1}.Claim(blockio.Extent{Len: 500}, blockio.Demand)
 		s := fetch.New(src, ext, fetch.Options{Store: process{shared, 0}})
 		start := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)

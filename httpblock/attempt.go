@@ -25,6 +25,7 @@ type attempt struct {
 	sample   sampling
 	count    *counter
 	limit    *rate.Limiter // nil: none
+	owed     int           // bytes that have been read and not been waited for
 }
 
 // newAttempt returns an attempt whose patience begins to run. Close it.
@@ -92,11 +93,15 @@ func (a *attempt) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	p = p[:min(int64(len(p)), a.left)]
-	if err := a.await(&p); err != nil {
-		return 0, err
+	if a.limit != nil {
+		p = p[:min(len(p), a.limit.Burst())]
+		if err := a.await(); err != nil {
+			return 0, err
+		}
 	}
 	a.renew()
 	n, err := a.body.Read(p)
+	a.owed = n
 	a.left -= int64(n)
 	a.sample.add(p[:n])
 	a.count.received(n)
@@ -112,14 +117,12 @@ func (a *attempt) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// await waits until the limit lets p be read, or what p is cut to.
-func (a *attempt) await(p *[]byte) error {
-	if a.limit == nil || len(*p) == 0 {
-		return nil
-	}
-	*p = (*p)[:min(len(*p), a.limit.Burst())]
+// await waits for the limit to allow what was read last.
+func (a *attempt) await() error {
 	a.timer.Stop() // this wait is our own doing
-	return a.limit.WaitN(a.ctx, len(*p))
+	n := a.owed
+	a.owed = 0
+	return a.limit.WaitN(a.ctx, n)
 }
 
 func (a *attempt) Close() {

@@ -96,7 +96,7 @@ func TestBlockStore(t *testing.T, store blockio.BlockStore, ext blockio.Extents,
 	t.Run("claims", func(t *testing.T) {
 		for _, n := range blocks {
 			for range 2 {
-				release, ok := store.Claim(at[n])
+				release, ok := store.Claim(at[n], blockio.Demand)
 				if !ok {
 					t.Fatalf("block %d, which nobody else wants, can't be claimed", n)
 				}
@@ -117,7 +117,7 @@ func TestBlockStore(t *testing.T, store blockio.BlockStore, ext blockio.Extents,
 					case 1:
 						store.Have(int64(n), at[n])
 					case 2:
-						if release, ok := store.Claim(at[n]); ok {
+						if release, ok := store.Claim(at[n], blockio.Demand); ok {
 							put(n, stored(n))
 							release()
 						}
