@@ -3,6 +3,8 @@ package cache
 import (
 	"context"
 	"io"
+	"slices"
+	"sync"
 
 	"github.com/cloopfs/cloopfs/blockio"
 )
@@ -13,10 +15,17 @@ import (
 type Bytes struct {
 	blockio.Source // where the rest comes from, and all streams
 	disk           *Disk
+
+	// mu guards the field below.
+	mu     sync.Mutex
+	served []blockio.Extent // what came from disk, the latest
 }
 
+// maxServed bounds how much is remembered of what came from disk.
+const maxServed = 64
+
 // Bytes returns src with what is kept of it.
-func (d *Disk) Bytes(src blockio.Source) *Bytes { return &Bytes{src, d} }
+func (d *Disk) Bytes(src blockio.Source) *Bytes { return &Bytes{Source: src, disk: d} }
 
 // ReadAtContext reads bytes of the image. What is missing is asked for at once,
 // in whole chunks, and kept.
@@ -39,8 +48,32 @@ func (b *Bytes) ReadAtContext(ctx context.Context, p []byte, off int64) (int, er
 		b.disk.count.hits.Add(1)
 		b.disk.count.hitBytes.Add(e.Len)
 		b.disk.touch(e)
+		b.remember(e)
 	}
 	return copy(p, buf[off-c.Off:]), eof
+}
+
+func (b *Bytes) remember(e blockio.Extent) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.served) == maxServed {
+		b.served = slices.Delete(b.served, 0, 1)
+	}
+	b.served = append(b.served, e)
+}
+
+// ForgetServed says that what came from disk makes no sense: what there was of it
+// since the last time, and as far as that is remembered. It says whether there was
+// anything.
+func (b *Bytes) ForgetServed() bool {
+	b.mu.Lock()
+	served := b.served
+	b.served = nil
+	b.mu.Unlock()
+	for _, e := range served {
+		b.Forget(e)
+	}
+	return len(served) > 0
 }
 
 // Forget says that what is kept of e makes no sense.

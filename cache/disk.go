@@ -212,9 +212,6 @@ func (d *Disk) forgetChunks(e blockio.Extent) {
 	d.wrote(d.chunks.clear(c.Off/ChunkSize, (c.Len+ChunkSize-1)/ChunkSize))
 }
 
-// ForgetBytes says that what is kept as chunks makes no sense.
-func (d *Disk) ForgetBytes() { d.forgetChunks(blockio.Extent{Len: d.size}) }
-
 // readCovered fills p at off from chunks, if all of them are here.
 func (d *Disk) readCovered(p []byte, off int64) bool {
 	e := blockio.Extent{Off: off, Len: int64(len(p))}

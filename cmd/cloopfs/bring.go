@@ -7,7 +7,6 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -21,11 +20,11 @@ type bringing struct {
 	line    *line
 	class   blockio.Class
 	workers int
-	// patience is the pause before a segment that did not come is asked for
-	// again; 0 means that it is not.
-	patience time.Duration
+	// stored says that it is no use to go on if something can't be stored.
+	stored bool
 
 	done atomic.Int64 // bytes of the image that are here and right
+	next atomic.Int64 // the block behind the last segment that came, with one worker
 
 	// mu guards the fields below.
 	mu  sync.Mutex
@@ -43,17 +42,17 @@ const (
 // segment is adjacent blocks.
 type segment struct{ first, count, bytes int64 }
 
-// segments cuts the blocks of an index into segments. bad is told of blocks that
+// segments cuts the blocks of an index, from one on, into segments. bad is told of blocks that
 // the index does not locate.
-func segments(ctx context.Context, ix *cloop.Index, bad func(error), yield func(segment) error) error {
-	var s segment
+func segments(ctx context.Context, ix *cloop.Index, from int64, bad func(error), yield func(segment) error) error {
+	s := segment{first: from}
 	flush := func() error {
 		if s.count == 0 {
 			return nil
 		}
 		return yield(s)
 	}
-	for n := range ix.Blocks() {
+	for n := from; n < ix.Blocks(); n++ {
 		e, err := ix.Extent(ctx, n)
 		if err != nil && !errors.Is(err, cloop.ErrCorrupt) {
 			return err
@@ -82,7 +81,10 @@ func (l *line) missing(ctx context.Context) (int64, error) {
 	if err := l.read(ctx, []blockio.Extent{l.index.Table()}, func(int) {}); err != nil {
 		return 0, err
 	}
-	err := segments(ctx, l.index, func(error) {}, func(s segment) error {
+	err := segments(ctx, l.index, 0, func(error) {}, func(s segment) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		for n := s.first; n < s.first+s.count; n++ {
 			e, err := l.index.Extent(ctx, n)
 			if err != nil {
@@ -126,7 +128,7 @@ func (b *bringing) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(b.workers + 1)
 	g.Go(func() error {
-		err := segments(ctx, b.line.index, b.isBad, func(s segment) error {
+		err := segments(ctx, b.line.index, b.next.Load(), b.isBad, func(s segment) error {
 			g.Go(func() error { return b.bring(ctx, s) })
 			return ctx.Err()
 		})
@@ -156,33 +158,45 @@ func (b *bringing) bring(ctx context.Context, s segment) error {
 	if err != nil {
 		return err
 	}
-	for next := s.first; next < end; {
-		err := b.line.fetch.ReadRun(ctx, b.class, next, end-next, func(n int64, stored []byte) error {
-			if err := check(n, stored); err != nil {
-				return err
-			}
-			b.done.Add(int64(len(stored)))
-			return nil
-		})
-		if err == nil {
-			return nil
+	deliver := func(n int64, stored []byte) error {
+		if err := check(n, stored); err != nil {
+			return err
 		}
+		b.done.Add(int64(len(stored)))
+		return nil
+	}
+	last := int64(-1) // bad block
+	for next := s.first; next < end; {
+		err := b.line.fetch.ReadRun(ctx, b.class, next, end-next, deliver)
 		var be *blockio.BlockError
 		switch {
+		case err == nil:
+			next = end
 		case errors.Is(err, cloop.ErrCorrupt) && errors.As(err, &be):
 			b.isBad(err)
-			next = be.Block + 1 // the blocks before it have been delivered
-		case b.patience == 0:
-			return err
+			last = be.Block
+			next = last + 1 // the blocks before it have been delivered
 		default:
-			select {
-			case <-time.After(b.patience):
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+			return err
 		}
 	}
+	b.next.Store(end)
+	if b.stored && last != end-1 {
+		return b.line.isStored(ctx, end-1)
+	}
 	return nil
+}
+
+// errNotStored says that what was fetched could not be kept.
+var errNotStored = errors.New("what is fetched can't be stored")
+
+// isStored says whether a block that has been fetched was stored.
+func (l *line) isStored(ctx context.Context, n int64) error {
+	e, err := l.index.Extent(ctx, n)
+	if err == nil && e.Len > 0 && !l.store.Have(n, e) {
+		err = fmt.Errorf("%w in %s", errNotStored, l.file.cached.dir.Path())
+	}
+	return err
 }
 
 // restPiece is how much of what is no block is read at a time.
@@ -207,22 +221,29 @@ func (l *line) read(ctx context.Context, list []blockio.Extent, tell func(n int)
 // fit says whether images fit into the cache that they share. The error is a
 // *roomError if they do not.
 func fit(ctx context.Context, lines []*line) error {
-	size := int64(0)
-	for _, l := range lines {
-		size += l.source.Size()
-	}
-	if err := fits(lines, size); err == nil {
+	err := fits(lines, sum(lines, func(l *line) int64 { return l.source.Size() }))
+	if err == nil {
 		return nil // even if nothing of them were here: nobody needs to look
 	}
-	size = 0
+	missing := make(map[*line]int64)
 	for _, l := range lines {
-		missing, err := l.missing(ctx)
-		if err != nil {
+		if missing[l], err = l.missing(ctx); err != nil {
 			return fmt.Errorf("%s: %w", l.at, err)
 		}
-		size += missing
 	}
-	return fits(lines, size)
+	return fits(lines, sum(lines, func(l *line) int64 { return missing[l] }))
+}
+
+// sum adds up what images take. Several in one file take no more than the file.
+func sum(lines []*line, size func(*line) int64) (total int64) {
+	files := make(map[string]int64)
+	for _, l := range lines {
+		path := l.file.cached.entry.Path()
+		n := min(files[path]+size(l), l.file.Size())
+		total += n - files[path]
+		files[path] = n
+	}
+	return total
 }
 
 // fits says whether so many more bytes of images fit into the cache.

@@ -61,8 +61,6 @@ func (o *cacheOptions) complete() error {
 		return usage(errors.New("--offline without an on-disk cache (--cache-size 0)"))
 	}
 	switch {
-	case o.Size == 0:
-		return nil
 	case o.Dir != "":
 	case os.Geteuid() == 0:
 		o.Dir = rootCacheDir
@@ -128,7 +126,9 @@ func (c *cached) Close() error {
 	if src, ok := c.file.(*httpblock.Source); ok {
 		for _, v := range src.Adopted() {
 			// Who may not write it down fetches again what it sees under that.
-			_ = c.entry.Saw(cache.Identity{Key: c.key, Validator: v, Size: src.Size()})
+			if c.entry.Saw(cache.Identity{Key: c.key, Validator: v, Size: src.Size()}) != nil {
+				break
+			}
 		}
 	}
 	c.entry.Close()
@@ -188,6 +188,22 @@ func digest(list ...string) string {
 		fmt.Fprintf(h, "%d:%s\n", len(s), s)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// Forget says that what is kept of e makes no sense. There is nothing better where
+// nobody can be asked.
+func (c *cached) Forget(e blockio.Extent) {
+	if _, alone := c.file.(absent); !alone {
+		c.Bytes.Forget(e)
+	}
+}
+
+// unclaimed is the blocks that are kept, for who never fetches any: he neither
+// claims nor waits.
+type unclaimed struct{ *cache.Blocks }
+
+func (unclaimed) Claim(blockio.Extent, blockio.Class) (release func(), ok bool) {
+	return func() {}, true
 }
 
 // errOffline is what a read gets that would have to ask the network.

@@ -75,6 +75,9 @@ func (c *cacheCommand) open(sources []string, stderr io.Writer) (err error) {
 		return nil
 	}
 	if c.Key != "" {
+		if len(sources) > 0 {
+			return usage(errors.New("--cache-key stands for a SOURCE: give no other"))
+		}
 		sources = []string{""}
 	}
 	for _, source := range sources {
@@ -93,7 +96,11 @@ func (c *cacheCommand) open(sources []string, stderr io.Writer) (err error) {
 		if len(found) == 0 {
 			return &failure{code: exitSource, err: fmt.Errorf("%s: not in the cache in %s", strings.TrimPrefix(key, "key "), c.dir.Path())}
 		}
-		c.list = append(c.list, found...)
+		for _, s := range found {
+			if !slices.ContainsFunc(c.list, func(have cache.Stat) bool { return have.Name == s.Name }) {
+				c.list = append(c.list, s)
+			}
+		}
 	}
 	return nil
 }

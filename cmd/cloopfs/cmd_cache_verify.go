@@ -78,7 +78,7 @@ func (c *cacheCommand) verifyImage(ctx context.Context, s cache.Stat, source str
 		return v, err
 	}
 	defer l.fetch.Close()
-	err = segments(ctx, l.index, func(error) {}, func(s segment) error { return v.compare(ctx, l, s) })
+	err = segments(ctx, l.index, 0, func(error) {}, func(s segment) error { return v.compare(ctx, l, s) })
 	if v.bad > 0 {
 		err = errors.Join(err, entry.Incomplete())
 	}

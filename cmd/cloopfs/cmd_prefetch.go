@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 
 	"github.com/spf13/cobra"
 
@@ -28,7 +27,7 @@ compared, not fetched. An image that is complete can be mounted with --offline, 
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			lines, err := o.openToPrefetch(ctx, args)
+			lines, err := o.openToPrefetch(ctx, args, cmd.ErrOrStderr())
 			defer func() {
 				for _, l := range lines {
 					l.Close()
@@ -53,7 +52,7 @@ compared, not fetched. An image that is complete can be mounted with --offline, 
 const prefetchRequests = 7
 
 // openToPrefetch opens images and pins what is kept of them.
-func (o *sourceOptions) openToPrefetch(ctx context.Context, sources []string) (lines []*line, err error) {
+func (o *sourceOptions) openToPrefetch(ctx context.Context, sources []string, stderr io.Writer) (lines []*line, err error) {
 	if err := o.validate(ctx); err != nil {
 		return nil, err
 	}
@@ -66,7 +65,7 @@ func (o *sourceOptions) openToPrefetch(ctx context.Context, sources []string) (l
 		if at.URL == "" {
 			return lines, usage(fmt.Errorf("prefetch %s: a local file needs no cache", at))
 		}
-		l, err := openLine(ctx, at, *o, 0, slog.New(slog.DiscardHandler))
+		l, err := openLine(ctx, at, *o, 0, warnings(stderr))
 		if err != nil {
 			return lines, err
 		}
@@ -100,20 +99,30 @@ func prefetchAll(ctx context.Context, lines []*line, stdout, stderr io.Writer, a
 	case err != nil:
 		return sourceFailure(fmt.Errorf("prefetch: %w", err))
 	}
+	// One that can't be had is no reason to leave out the others.
+	var first error
 	for _, l := range lines {
 		p := newProgress(l, stdout, stderr, asJSON)
-		if err := prefetch(ctx, l, p); err != nil {
-			p.end(false)
-			return err
+		err := prefetch(ctx, l, p)
+		p.end(err)
+		if first == nil {
+			first = err
+		} else if err != nil && ctx.Err() == nil {
+			report(stderr, err)
 		}
-		p.end(true)
 	}
-	return nil
+	return first
+}
+
+// prefetchWorkers is how many segments are brought at a time: several for each
+// request, as some are being decoded; fewer if blocks are very large.
+func prefetchWorkers(blockSize int) int {
+	return min(3*prefetchRequests, max(2, copyMemory/blockSize))
 }
 
 // prefetch brings one image into the cache.
 func prefetch(ctx context.Context, l *line, p *progress) error {
-	b := &bringing{line: l, class: blockio.Demand, workers: 3 * prefetchRequests}
+	b := &bringing{line: l, class: blockio.ReadAhead, workers: prefetchWorkers(l.index.BlockSize()), stored: true}
 	stop := p.follow(b)
 	err := b.run(ctx)
 	stop()
@@ -121,6 +130,8 @@ func prefetch(ctx context.Context, l *line, p *progress) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case errors.Is(err, errNotStored):
+		return fail(err)
 	case err != nil:
 		return sourceFailure(fail(err))
 	case b.bad > 0:

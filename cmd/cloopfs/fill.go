@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/httpblock"
 )
 
 // fillPause is the time before what did not come is asked for again.
@@ -14,44 +15,57 @@ const fillPause = 10 * time.Second
 
 // fill brings all of a mounted image into the cache, while no reader waits.
 func fill(ctx context.Context, l *line, log *slog.Logger) {
+	log = log.With("source", l.at.String())
 	if l.store == nil {
-		log.Warn("nothing to fill in the background: there is no on-disk cache", "source", l.at.String())
+		log.Warn("nothing to fill in the background: there is no on-disk cache")
 		return
 	}
-	for ctx.Err() == nil {
-		done, err := tryFill(ctx, l, log)
-		if done || ctx.Err() != nil {
+	b := &bringing{line: l, class: blockio.Fill, workers: 1}
+	for {
+		err := b.fill(ctx, log)
+		switch {
+		case err == nil, ctx.Err() != nil:
+			return
+		case errors.Is(err, httpblock.ErrChanged):
+			log.Warn("no longer filling in the background", "error", err)
 			return
 		}
-		log.Warn("filling in the background", "source", l.at.String(), "error", err)
+		log.Warn("filling in the background", "error", err)
 		select {
 		case <-time.After(fillPause):
 		case <-ctx.Done():
+			return
 		}
 	}
 }
 
-// tryFill is fill, until an error. done says that there is nothing left to be done.
-func tryFill(ctx context.Context, l *line, log *slog.Logger) (done bool, err error) {
-	var full *roomError
-	if err := fit(ctx, []*line{l}); errors.As(err, &full) {
-		log.Warn("not filling in the background", "source", l.at.String(), "error", err)
-		return true, nil
-	} else if err != nil {
-		return false, err
+// fill goes on where it was, until an error. There is none if nothing is left to be
+// done.
+func (b *bringing) fill(ctx context.Context, log *slog.Logger) error {
+	l := b.line
+	if b.next.Load() == 0 {
+		if missing, err := l.missing(ctx); err != nil || missing == 0 {
+			return err
+		}
+		var full *roomError
+		if err := fit(ctx, []*line{l}); errors.As(err, &full) {
+			log.Warn("not filling in the background", "error", err)
+			return nil
+		} else if err != nil {
+			return err
+		}
 	}
-	b := &bringing{line: l, class: blockio.Fill, workers: 1, patience: fillPause}
 	if err := b.run(ctx); err != nil {
-		return false, err
+		return err
 	}
 	missing, err := l.missing(ctx)
 	if err != nil {
-		return false, err
+		return err
 	}
 	if missing > 0 || b.bad > 0 {
-		log.Warn("filled in the background, but not all of it", "source", l.at.String(), "missing", missing, "bad blocks", b.bad)
-		return true, nil
+		log.Warn("filled in the background, but not all of it", "missing", missing, "bad blocks", b.bad)
+		return nil
 	}
-	log.Info("all of the image is in the cache", "source", l.at.String())
-	return true, l.file.cached.entry.Completed(l.wholeFile(), false)
+	log.Info("all of the image is in the cache")
+	return l.file.cached.entry.Completed(l.wholeFile(), false)
 }

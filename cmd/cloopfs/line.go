@@ -67,10 +67,8 @@ func openLine(ctx context.Context, at location, opt sourceOptions, memory int64,
 // join joins the layers over the line's file.
 func (l *line) join(ctx context.Context, opt sourceOptions, memory int64) error {
 	err := l.find(ctx, opt.Format)
-	if c := l.file.cached; err != nil && c != nil && l.file.http != nil && imageFault(err) && c.entry.Stats().Hits > 0 {
-		// What is kept may have been damaged on its way here.
-		c.entry.ForgetBytes()
-		err = l.find(ctx, opt.Format)
+	if c := l.file.cached; err != nil && c != nil && l.file.http != nil && imageFault(err) && c.ForgetServed() {
+		err = l.find(ctx, opt.Format) // what was kept may have been damaged on its way here
 	}
 	if err != nil {
 		return err
@@ -82,6 +80,9 @@ func (l *line) join(ctx context.Context, opt sourceOptions, memory int64) error 
 			return err
 		}
 		options.Store = l.store
+		if l.file.http == nil {
+			options.Store = unclaimed{l.store}
+		}
 	}
 	l.start = &diskStart{ReaderAt: l.source}
 	l.fetch = fetch.New(l.source, l.index, options)
@@ -138,6 +139,11 @@ func (l *line) openSource(ctx context.Context) (parts []blockio.Extent, err erro
 func (l *line) warning() string {
 	if err := l.file.uncached; err != nil && !errors.Is(err, errNoValidator) {
 		return fmt.Sprintf("nothing is kept in the cache: %v", err)
+	}
+	if c := l.file.cached; c != nil && l.file.http != nil {
+		if room, err := c.dir.Fits(); err == nil && room <= 0 {
+			return fmt.Sprintf("the cache in %s has no room (--cache-size, --min-free): what is fetched is not kept", c.dir.Path())
+		}
 	}
 	return ""
 }
@@ -206,14 +212,7 @@ func openURL(ctx context.Context, at location, opt sourceOptions, log *slog.Logg
 	if err := opt.Access.apply(&options); err != nil {
 		return nil, err
 	}
-	src, err := httpblock.Open(ctx, at.URL, options)
-	if err != nil {
-		return nil, err
-	}
-	if !src.Validated() {
-		log.Warn("the server gives neither ETag nor Last-Modified: only a change of the file's size will be noticed", "source", at)
-	}
-	return src, nil
+	return httpblock.Open(ctx, at.URL, options)
 }
 
 // notDiskError says what an image is instead of a disk.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -64,7 +63,7 @@ func (o *sourceOptions) open(ctx context.Context, stderr io.Writer, source strin
 	if err := o.validate(ctx); err != nil {
 		return nil, err
 	}
-	l, err := openLine(ctx, at, *o, 0, slog.New(slog.DiscardHandler))
+	l, err := openLine(ctx, at, *o, 0, warnings(stderr))
 	if err != nil {
 		return nil, err
 	}

@@ -40,6 +40,7 @@ type prefetchReport struct {
 	// is the last report.
 	Complete bool   `json:"complete"`
 	Ended    bool   `json:"ended"`
+	Error    string `json:"error,omitempty"`
 	Path     string `json:"path"` // of the file's bytes
 }
 
@@ -123,16 +124,19 @@ func (p *progress) state() prefetchReport {
 }
 
 // end says how it ended.
-func (p *progress) end(complete bool) {
+func (p *progress) end(err error) {
 	if p.bar != nil {
 		_ = p.bar.Clear()
 	}
 	r := p.state()
-	r.Complete, r.Ended = complete, true
+	r.Complete, r.Ended = err == nil, true
+	if err != nil {
+		r.Error = oneLine(err.Error())
+	}
 	switch {
 	case p.json != nil:
 		_ = p.json.Encode(r)
-	case complete:
+	case err == nil:
 		fmt.Fprintf(p.out, "%s: %s, all here and right, %s of it fetched now\n", p.line.at, formatSize(r.Size), formatSize(r.Fetched))
 	}
 }
