@@ -119,11 +119,13 @@ type Entry struct {
 	held *os.File // its lock says that the entry is in use
 	pin  *os.File // its lock says that nothing of it may go; nil if that is not so
 	meta meta     // as it was when it was opened
+	key  string   // under which Open was asked for it
 }
 
 // Open returns the entry of an image that a server has just shown to be id, and
 // makes one if there is none. modTime is when the file was changed, as far as the
-// server said. source is what was opened, as users may see it.
+// server said. source is what was opened, as users may see it. Who has found that
+// the entry does hold that image says so with Confirm.
 func (d *Dir) Open(id Identity, source string, modTime time.Time) (*Entry, error) {
 	for tries := 1; ; tries++ {
 		e, err := d.openOrMake(id, modTime)
@@ -133,7 +135,7 @@ func (d *Dir) Open(id Identity, source string, modTime time.Time) (*Entry, error
 		if err != nil {
 			return nil, err
 		}
-		e.confirmed()
+		e.key = id.Key
 		if !slices.Contains(e.meta.Sources, source) {
 			// Who may not write it down does without.
 			_ = e.update(func(m *meta) { m.Sources = add(m.Sources, source, maxSources) })
@@ -159,7 +161,7 @@ func (d *Dir) Find(key string) (*Entry, error) {
 	var best time.Time
 	var found string
 	err := d.each(func(name string, f *os.File, m meta) {
-		if !slices.ContainsFunc(m.Seen, func(s sighting) bool { return s.Key == key }) {
+		if !m.at(key) {
 			return
 		}
 		if at := modTime(f, inUseName); found == "" || at.After(best) {
@@ -413,11 +415,25 @@ func (e *Entry) Close() {
 // if it did not.
 func (e *Entry) ModTime() time.Time { return e.meta.ModTime }
 
-// confirmed notes that a server has just said that the file is this one: as the
+// Confirm notes that a server has just said that the file is this one: as the
 // mtime of a file that has no other use for it. Without it --offline may find an
-// older version.
-func (e *Entry) confirmed() {
-	_ = unix.UtimesNanoAt(int(e.f.Fd()), inUseName, []unix.Timespec{{Nsec: unix.UTIME_NOW}, {Nsec: unix.UTIME_NOW}}, unix.AT_SYMLINK_NOFOLLOW)
+// older version. It is later than that of all other versions, whatever the clock
+// says: clocks tick slowly, and are stepped back.
+func (e *Entry) Confirm() {
+	if unlock, err := e.dir.lock(lockPatience); err == nil {
+		defer unlock()
+	}
+	at := time.Now()
+	_ = e.dir.each(func(_ string, f *os.File, m meta) {
+		if last := modTime(f, inUseName); m.at(e.key) && !at.After(last) {
+			at = last.Add(1)
+		}
+	})
+	t, err := unix.TimeToTimespec(at)
+	if err != nil {
+		return
+	}
+	_ = unix.UtimesNanoAt(int(e.f.Fd()), inUseName, []unix.Timespec{t, t}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
 // modTime is the mtime of a file in an entry's directory; zero if it can't be told.

@@ -539,6 +539,38 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// What is confirmed last is found, also within one tick of the clock, or after that
+// was stepped back. Opening alone confirms nothing.
+func TestConfirm(t *testing.T) {
+	d := newDir(t, roomy)
+	var versions []*Entry
+	for _, v := range []string{"1", "2", "3"} {
+		id := image("a", 1000)
+		id.Validator = v
+		versions = append(versions, openEntry(t, d, id))
+	}
+	future := time.Now().Add(time.Hour)
+	for _, e := range versions {
+		if err := os.Chtimes(filepath.Join(filepath.Dir(e.Path()), inUseName), future, future); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, i := range []int{0, 1, 2, 1, 0, 2, 2, 0} {
+		versions[i].Confirm()
+		other := image("a", 1000)
+		other.Validator = fmt.Sprint((i+1)%3 + 1)
+		openEntry(t, d, other)
+		e, err := d.Find("http://example.org/a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Path() != versions[i].Path() {
+			t.Errorf("Find returns another than version %d", i+1)
+		}
+		e.Close()
+	}
+}
+
 // An entry whose meta file is of no use is made anew.
 func TestDamagedMeta(t *testing.T) {
 	id := image("a", 100_000)

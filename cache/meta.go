@@ -76,6 +76,11 @@ func (m *meta) is(id Identity) bool {
 	return m.Size == id.Size && slices.Contains(m.Seen, sighting{id.Key, id.Validator})
 }
 
+// at says whether the entry's image was seen at key.
+func (m *meta) at(key string) bool {
+	return slices.ContainsFunc(m.Seen, func(s sighting) bool { return s.Key == key })
+}
+
 // add appends v to a list, if it is not there, in place of the oldest but one if
 // the list is full.
 func add[T comparable](list []T, v T, most int) []T {

@@ -159,6 +159,7 @@ func (o *cacheOptions) keep(ctx context.Context, at location, src *httpblock.Sou
 		dir.Close()
 		return nil, fmt.Errorf("%s: %w", o.Dir, withoutPath(err))
 	}
+	entry.Confirm()
 	return &cached{Bytes: entry.Bytes(src), entry: entry, dir: dir, file: src, key: id.Key}, nil
 }
 
