@@ -18,6 +18,9 @@ import (
 // ErrNotCached says that nothing is kept of an image.
 var ErrNotCached = errors.New("not in the cache")
 
+// ErrAmbiguous says that it can't be told which of several images is meant.
+var ErrAmbiguous = errors.New("several images in the cache have this URL but for its query")
+
 // ErrUnsafe says that a directory is not fit to be believed.
 var ErrUnsafe = errors.New("other users could change what is in it")
 
@@ -136,9 +139,12 @@ func (d *Dir) Open(id Identity, source string, modTime time.Time) (*Entry, error
 			return nil, err
 		}
 		e.key = id.Key
-		if !slices.Contains(e.meta.Sources, source) {
+		if !slices.Contains(e.meta.Sources, source) || !e.meta.wasAt(id.Address) {
 			// Who may not write it down does without.
-			_ = e.update(func(m *meta) { m.Sources = add(m.Sources, source, maxSources) })
+			_ = e.update(func(m *meta) {
+				m.Sources = add(m.Sources, source, maxSources)
+				m.meet(id.Address)
+			})
 		}
 		return e, nil
 	}
@@ -156,25 +162,47 @@ func (d *Dir) openOrMake(id Identity, modTime time.Time) (*Entry, error) {
 }
 
 // Find returns the entry of the image at key that a server has confirmed last, for
-// who can't ask a server. The error wraps ErrNotCached if there is none.
-func (d *Dir) Find(key string) (*Entry, error) {
-	var best time.Time
-	var found string
+// who can't ask a server: of those that were seen at address, if there are any and
+// it is not empty. One that was not is taken if it is the only one at key: the
+// query of a signed URL is always another. The error wraps ErrNotCached or
+// ErrAmbiguous.
+func (d *Dir) Find(key, address string) (*Entry, error) {
+	var there, all latest
 	err := d.each(func(name string, f *os.File, m meta) {
 		if !m.at(key) {
 			return
 		}
-		if at := modTime(f, inUseName); found == "" || at.After(best) {
-			best, found = at, name
+		at := modTime(f, inUseName)
+		all.add(name, at)
+		if m.wasAt(address) {
+			there.add(name, at)
 		}
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case there.count > 0:
+		return d.open(there.name)
+	case all.count == 1:
+		return d.open(all.name)
+	case all.count > 1:
+		return nil, ErrAmbiguous
 	}
-	if found == "" {
-		return nil, ErrNotCached
+	return nil, ErrNotCached
+}
+
+// latest is which of some entries was confirmed last.
+type latest struct {
+	name  string
+	at    time.Time
+	count int
+}
+
+func (l *latest) add(name string, at time.Time) {
+	if l.count == 0 || at.After(l.at) {
+		l.name, l.at = name, at
 	}
-	return d.open(found)
+	l.count++
 }
 
 // OpenNamed returns the entry of that name, as List has it.
@@ -258,7 +286,9 @@ func (d *Dir) create(id Identity, modTime time.Time) error {
 	if err := unix.Mkdirat(at, temporary, 0o700); err != nil {
 		return err
 	}
-	err := d.fill(temporary, meta{Size: id.Size, ModTime: modTime, Seen: []sighting{{id.Key, id.Validator}}})
+	m := meta{Size: id.Size, ModTime: modTime, Seen: []sighting{{id.Key, id.Validator}}}
+	m.meet(id.Address)
+	err := d.fill(temporary, m)
 	if err == nil {
 		err = unix.Renameat(at, temporary, at, id.name())
 	}

@@ -416,7 +416,7 @@ func TestOtherVersion(t *testing.T) {
 				}
 				t.Errorf("Open: %v, want ErrVersion", err)
 			}
-			if _, err := d.Find(id.Key); !errors.Is(err, ErrNotCached) {
+			if _, err := d.Find(id.Key, ""); !errors.Is(err, ErrNotCached) {
 				t.Errorf("Find: %v, want ErrNotCached", err)
 			}
 			if n, err := d.evict(1<<40, true); n != 0 || err != nil {
@@ -449,10 +449,10 @@ func TestIdentity(t *testing.T) {
 	first := openEntry(t, d, id)
 	fill(first, p)
 	for name, other := range map[string]Identity{
-		"validator": {id.Key, `"2"`, id.Size},
-		"size":      {id.Key, id.Validator, id.Size - 1},
-		"key":       {id.Key + "x", id.Validator, id.Size},
-		"moved":     {id.Key + id.Validator, "", id.Size},
+		"validator": {Key: id.Key, Validator: `"2"`, Size: id.Size},
+		"size":      {Key: id.Key, Validator: id.Validator, Size: id.Size - 1},
+		"key":       {Key: id.Key + "x", Validator: id.Validator, Size: id.Size},
+		"moved":     {Key: id.Key + id.Validator, Size: id.Size},
 	} {
 		e := openEntry(t, d, other)
 		if e.Path() == first.Path() {
@@ -482,7 +482,7 @@ func TestSaw(t *testing.T) {
 	if e := openEntry(t, d, mirror); e.Path() != first.Path() {
 		t.Error("the mirror has an entry of its own")
 	}
-	if e, err := d.Find(mirror.Key); err != nil || e.Path() != first.Path() {
+	if e, err := d.Find(mirror.Key, ""); err != nil || e.Path() != first.Path() {
 		t.Errorf("Find: %v", err)
 	} else {
 		e.Close()
@@ -514,7 +514,7 @@ func TestModTimeStays(t *testing.T) {
 func TestFind(t *testing.T) {
 	d := newDir(t, roomy)
 	id := image("a", 1000)
-	if _, err := d.Find(id.Key); !errors.Is(err, ErrNotCached) {
+	if _, err := d.Find(id.Key, ""); !errors.Is(err, ErrNotCached) {
 		t.Errorf("Find in an empty cache: %v, want ErrNotCached", err)
 	}
 	want := ""
@@ -529,7 +529,7 @@ func TestFind(t *testing.T) {
 			want = e.Path()
 		}
 	}
-	e, err := d.Find(id.Key)
+	e, err := d.Find(id.Key, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -537,6 +537,52 @@ func TestFind(t *testing.T) {
 	if e.Path() != want {
 		t.Error("Find returns another than the one confirmed last")
 	}
+}
+
+// Images whose URLs have only other queries are told apart by these, as long as
+// they are known. A query that is not known is no reason to take another image.
+func TestFindByAddress(t *testing.T) {
+	d := newDir(t, roomy)
+	open := func(validator, address string) string {
+		t.Helper()
+		id := image("dl", 1000)
+		id.Validator, id.Address = validator, address
+		e := openEntry(t, d, id)
+		e.Confirm()
+		return e.Path()
+	}
+	find := func(address, want string, wantErr error) {
+		t.Helper()
+		e, err := d.Find("http://example.org/dl", address)
+		if !errors.Is(err, wantErr) {
+			t.Fatalf("Find at %q: %v, want %v", address, err, wantErr)
+		}
+		if err != nil {
+			return
+		}
+		defer e.Close()
+		if e.Path() != want {
+			t.Errorf("Find at %q returns another image", address)
+		}
+	}
+	a := open("1", "?f=a")
+	find("?f=a", a, nil)
+	find("?signed=2", a, nil)
+	b := open("2", "?f=b")
+	find("?f=a", a, nil)
+	find("?f=b", b, nil)
+	find("", b, nil)
+	find("?f=c", "", ErrAmbiguous)
+	// A new version is found in place of the old one.
+	newer := open("3", "?f=a")
+	find("?f=a", newer, nil)
+	find("?f=b", b, nil)
+	// A file may have several addresses.
+	if again := open("2", "?f=b&also"); again != b {
+		t.Error("another address is another entry")
+	}
+	find("?f=b&also", b, nil)
+	find("?f=b", b, nil)
 }
 
 // What is confirmed last is found, also within one tick of the clock, or after that
@@ -560,7 +606,7 @@ func TestConfirm(t *testing.T) {
 		other := image("a", 1000)
 		other.Validator = fmt.Sprint((i+1)%3 + 1)
 		openEntry(t, d, other)
-		e, err := d.Find("http://example.org/a")
+		e, err := d.Find("http://example.org/a", "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -600,7 +646,7 @@ func TestDamagedMeta(t *testing.T) {
 			entry := filepath.Dir(e.Path())
 			e.Close()
 			edit(t, entry, text)
-			if e, err := d.Find("k"); !errors.Is(err, ErrNotCached) {
+			if e, err := d.Find("k", ""); !errors.Is(err, ErrNotCached) {
 				e.Close()
 				t.Errorf("Find: %v, want ErrNotCached", err)
 			}
@@ -637,7 +683,7 @@ func TestListsAreBounded(t *testing.T) {
 		if err := e.Saw(image(fmt.Sprint(i), 1000)); err != nil {
 			t.Fatal(err)
 		}
-		if err := e.update(func(m *meta) { m.Sources = add(m.Sources, fmt.Sprint(i), maxSources) }); err != nil {
+		if err := e.update(func(m *meta) { m.Sources = add(m.Sources, fmt.Sprint(i), maxSources); m.meet(fmt.Sprint(i)) }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -645,8 +691,8 @@ func TestListsAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(m.Seen) != maxSeen || len(m.Sources) != maxSources {
-		t.Errorf("%d places and %d sources, want %d and %d", len(m.Seen), len(m.Sources), maxSeen, maxSources)
+	if len(m.Seen) != maxSeen || len(m.Sources) != maxSources || len(m.Addresses) != maxAddresses {
+		t.Errorf("%d places, %d sources and %d addresses, want %d, %d and %d", len(m.Seen), len(m.Sources), len(m.Addresses), maxSeen, maxSources, maxAddresses)
 	}
 	for _, id := range []Identity{id, image(fmt.Sprint(3*maxSeen-1), 1000)} {
 		if again := openEntry(t, d, id); again.Path() != e.Path() {

@@ -21,10 +21,11 @@ const formatVersion = 1
 // maxMeta bounds what is read of a meta file.
 const maxMeta = 1 << 20
 
-// maxSeen and maxSources bound the lists of a meta file.
+// These bound the lists of a meta file.
 const (
-	maxSeen    = 64
-	maxSources = 64
+	maxSeen      = 64
+	maxSources   = 64
+	maxAddresses = 64
 )
 
 // ErrVersion says that an entry is of a version that is not known here.
@@ -38,6 +39,9 @@ type Identity struct {
 	Validator string
 	// Size of the file in bytes.
 	Size int64
+	// Address is a digest of the URL as it was given, with its query. It is no part
+	// of the identity: it helps Find. It may be empty.
+	Address string
 }
 
 // name is the name of the directory of an image that is seen for the first time.
@@ -63,6 +67,8 @@ type meta struct {
 	ModTime time.Time `json:"mod_time,omitzero"`
 	// Seen is where the file was found: the first is the entry's name.
 	Seen []sighting `json:"seen"`
+	// Addresses is digests of the URLs, with their queries, that were opened.
+	Addresses []string `json:"addresses,omitempty"`
 	// Sources is what was opened, as users may see it.
 	Sources []string `json:"sources"`
 	// Kept says that the entry is not to be thrown away.
@@ -79,6 +85,19 @@ func (m *meta) is(id Identity) bool {
 // at says whether the entry's image was seen at key.
 func (m *meta) at(key string) bool {
 	return slices.ContainsFunc(m.Seen, func(s sighting) bool { return s.Key == key })
+}
+
+// wasAt says whether the entry's image was seen at an address. Everything was at an
+// empty one.
+func (m *meta) wasAt(address string) bool {
+	return address == "" || slices.Contains(m.Addresses, address)
+}
+
+// meet notes that the entry's image was seen at an address.
+func (m *meta) meet(address string) {
+	if address != "" {
+		m.Addresses = add(m.Addresses, address, maxAddresses)
+	}
 }
 
 // add appends v to a list, if it is not there, in place of the oldest but one if

@@ -106,6 +106,17 @@ func (o *cacheOptions) key(rawURL string) string {
 	return scheme + "://" + host + u.EscapedPath()
 }
 
+// address is what tells files apart offline that have one key. A name that was
+// given stands for one image, whatever the URL.
+func (o *cacheOptions) address(rawURL string) string {
+	if o.Key != "" {
+		return ""
+	}
+	base, _, _ := strings.Cut(rawURL, "#")
+	_, query, _ := strings.Cut(base, "?")
+	return digest(o.key(rawURL), query)
+}
+
 // cached is a file on a web server with what is kept of it on disk.
 type cached struct {
 	*cache.Bytes
@@ -141,7 +152,7 @@ var errNoValidator = errors.New("the server gives neither ETag nor Last-Modified
 
 // keep puts the cache before a file on a web server.
 func (o *cacheOptions) keep(ctx context.Context, at location, src *httpblock.Source, log *slog.Logger) (*cached, error) {
-	id := cache.Identity{Key: o.key(at.URL), Validator: src.Validator(), Size: src.Size()}
+	id := cache.Identity{Key: o.key(at.URL), Validator: src.Validator(), Size: src.Size(), Address: o.address(at.URL)}
 	if id.Validator == "" {
 		if !o.TrustSize {
 			return nil, errNoValidator
@@ -216,7 +227,7 @@ func (o *cacheOptions) offline(at location, log *slog.Logger) (*cached, error) {
 	if err != nil {
 		return nil, err
 	}
-	entry, err := dir.Find(o.key(at.URL))
+	entry, err := dir.Find(o.key(at.URL), o.address(at.URL))
 	if err != nil {
 		dir.Close()
 		if errors.Is(err, cache.ErrNotCached) {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"syscall"
 
+	"github.com/cloopfs/cloopfs/cache"
 	"github.com/cloopfs/cloopfs/httpblock"
 	"github.com/cloopfs/cloopfs/localfile"
 )
@@ -22,6 +23,8 @@ func sourceHint(err error) string {
 	switch {
 	case errors.Is(err, errOffline):
 		return "cloopfs prefetch, while there is a network"
+	case errors.Is(err, cache.ErrAmbiguous):
+		return "give each image a name of its own, with the network and without: --cache-key NAME"
 	case errors.Is(err, httpblock.ErrNoRanges):
 		return "download the file and mount it locally, or use a mirror that supports ranges"
 	case errors.Is(err, httpblock.ErrChanged), errors.Is(err, localfile.ErrChanged):
