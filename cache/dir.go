@@ -483,11 +483,11 @@ func (e *Entry) Saw(id Identity) error {
 	return e.update(func(m *meta) { m.Seen = add(m.Seen, sighting{id.Key, id.Validator}, maxSeen) })
 }
 
-// Completed says that the whole image is here and right, and whether it has to
-// stay.
+// Completed says that an image is here and right: the whole file, or one inside it.
+// keep says that it has to stay. That one inside is here takes nothing back.
 func (e *Entry) Completed(whole, keep bool) error {
 	return e.update(func(m *meta) {
-		m.Complete = whole
+		m.Complete = m.Complete || whole
 		m.Kept = m.Kept || keep
 	})
 }

@@ -870,6 +870,25 @@ func TestList(t *testing.T) {
 	}
 }
 
+// A file that is all there is so when one inside it has been completed as well.
+func TestCompletedInside(t *testing.T) {
+	e := openEntry(t, newDir(t, roomy), image("a", 1000))
+	for i, c := range []struct{ whole, want bool }{{false, false}, {true, true}, {false, true}} {
+		if err := e.Completed(c.whole, false); err != nil {
+			t.Fatal(err)
+		}
+		if m, err := readMeta(e.f); err != nil || m.Complete != c.want {
+			t.Errorf("step %d: complete: %v, %v; want %v", i, m.Complete, err, c.want)
+		}
+	}
+	if err := e.Incomplete(); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := readMeta(e.f); err != nil || m.Complete {
+		t.Errorf("incomplete, and complete: %v, %v", m.Complete, err)
+	}
+}
+
 // stretches cuts size bytes into blocks of many lengths.
 func stretches(size int64) (ext blockiotest.Extents) {
 	rnd := rand.New(rand.NewPCG(1, 1))
