@@ -130,6 +130,7 @@ type Entry struct {
 // server said. source is what was opened, as users may see it. Who has found that
 // the entry does hold that image says so with Confirm.
 func (d *Dir) Open(id Identity, source string, modTime time.Time) (*Entry, error) {
+	id = id.bounded()
 	for tries := 1; ; tries++ {
 		e, err := d.openOrMake(id, modTime)
 		if errors.Is(err, fs.ErrNotExist) && tries < 10 {
@@ -306,8 +307,8 @@ func (d *Dir) create(id Identity, modTime time.Time) error {
 	return err
 }
 
-// makeWay says whether the entry that is there under id's name is id's. If not, it
-// is of no use, whatever it was: a disk that was full, a crash. Then it removes it.
+// makeWay says whether the entry that is there under id's name is id's. If not, and
+// it is of no use to anybody, it removes it.
 func (d *Dir) makeWay(id Identity) (there bool, err error) {
 	unlock, err := d.lock(lockPatience) // else what another process has made since goes
 	if err != nil {
@@ -315,11 +316,14 @@ func (d *Dir) makeWay(id Identity) (there bool, err error) {
 	}
 	defer unlock()
 	f, m, err := d.look(id.name())
-	if err == nil {
+	switch {
+	case err == nil:
 		f.Close()
 		if m.is(id) {
 			return true, nil
 		}
+	case !errors.Is(err, errDamaged):
+		return false, err
 	}
 	return false, d.remove(id.name())
 }
@@ -480,6 +484,7 @@ func (e *Entry) Path() string { return filepath.Join(e.dir.path, e.name, dataNam
 
 // Saw notes that the image was found at id, too.
 func (e *Entry) Saw(id Identity) error {
+	id = id.bounded()
 	return e.update(func(m *meta) { m.Seen = add(m.Seen, sighting{id.Key, id.Validator}, maxSeen) })
 }
 

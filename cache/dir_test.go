@@ -673,6 +673,99 @@ func TestDamagedMeta(t *testing.T) {
 	}
 }
 
+// An entry whose meta file is of no use goes as soon as room is needed, or it is
+// asked for. What is another's, or in use, stays.
+func TestDamagedEntriesGo(t *testing.T) {
+	const size = 2 * mib
+	spoil := map[string]func(t *testing.T, entry string){
+		"garbage": func(t *testing.T, entry string) { edit(t, entry, []byte("?")) },
+		"empty":   func(t *testing.T, entry string) { edit(t, entry, nil) },
+		"missing": func(t *testing.T, entry string) {
+			if err := os.Remove(filepath.Join(entry, metaName)); err != nil {
+				t.Fatal(err)
+			}
+		},
+	}
+	for name, spoil := range spoil {
+		for how, remove := range map[string]func(*Dir) (int64, error){
+			"evict": func(d *Dir) (int64, error) { return d.evict(1, false) },
+			"asked": (*Dir).RemoveDamaged,
+		} {
+			t.Run(name+", "+how, func(t *testing.T) {
+				d := newDir(t, roomy)
+				e, good := openEntry(t, d, image("a", size)), openEntry(t, d, image("b", size))
+				fill(e, random(size))
+				entry := filepath.Dir(e.Path())
+				spoil(t, entry)
+				foreign := filepath.Join(d.Path(), "my files")
+				if err := os.Mkdir(foreign, 0o700); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := remove(d); err != nil || !exists(e.Path()) {
+					t.Fatalf("in use, and gone: %v", err)
+				}
+				e.Close()
+				if d.stays(e.name, nil) {
+					t.Error("what nobody can use is reckoned to stay")
+				}
+				if freed, err := remove(d); err != nil || freed < size {
+					t.Errorf("%d bytes freed, %v; want all that it took", freed, err)
+				}
+				if exists(entry) || !exists(good.Path()) || !exists(foreign) {
+					t.Errorf("left: %v", entries(t, d.Path()))
+				}
+			})
+		}
+	}
+}
+
+// What is found in the way of a new entry may have been made by another version.
+func TestOtherVersionInTheWay(t *testing.T) {
+	d := newDir(t, roomy)
+	id := image("a", 1000)
+	entry := filepath.Dir(openEntry(t, d, id).Path())
+	edit(t, entry, []byte(`{"version": 2}`))
+	if err := d.create(id, someTime); !errors.Is(err, ErrVersion) {
+		t.Errorf("%v, want ErrVersion", err)
+	}
+	if !exists(filepath.Join(entry, metaName)) {
+		t.Error("the other version's entry is gone")
+	}
+}
+
+// However long what servers and users say, meta can be read again.
+func TestMetaIsBounded(t *testing.T) {
+	d := newDir(t, roomy)
+	long := strings.Repeat("<", 60_000) // each is six bytes of JSON
+	id := image("a", 1000)
+	id.Validator = `"` + long + `"`
+	e := openEntry(t, d, id)
+	for i := range 10 {
+		other := image(fmt.Sprint(i, long), 1000)
+		other.Validator = id.Validator
+		if err := e.Saw(other); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.update(func(m *meta) { m.Sources = add(m.Sources, fmt.Sprint(i, long), maxSources) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, err := readMeta(e.f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(m.Seen[0].Validator); n > maxValidator {
+		t.Errorf("a validator of %d bytes is kept", n)
+	}
+	if again := openEntry(t, d, id); again.Path() != e.Path() {
+		t.Error("a long validator is not found again")
+	}
+	id.Validator += "x"
+	if other := openEntry(t, d, id); other.Path() == e.Path() {
+		t.Error("another long validator is the same entry")
+	}
+}
+
 // However often an image is opened and wherever it is seen, meta stays small, and
 // the image is found where it was seen first and last.
 func TestListsAreBounded(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -47,9 +48,13 @@ func (d *Dir) evict(want int64, keptToo bool) (freed int64, err error) {
 	}
 	defer unlock()
 	d.removeOld()
+	freed, err = d.removeDamaged()
+	if err != nil {
+		return freed, err
+	}
 	list, err := d.candidates(keptToo)
 	if err != nil {
-		return 0, err
+		return freed, err
 	}
 	defer func() {
 		for _, c := range list {
@@ -114,6 +119,59 @@ func (d *Dir) removeOld() {
 	}
 }
 
+// RemoveDamaged removes the entries whose meta file is lost, and returns what has
+// become free. Nobody can open them: they would take room for ever.
+func (d *Dir) RemoveDamaged() (freed int64, err error) {
+	unlock, err := d.lock(lockPatience)
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	return d.removeDamaged()
+}
+
+// removeDamaged is RemoveDamaged for who holds the lock.
+func (d *Dir) removeDamaged() (freed int64, err error) {
+	names, err := d.names()
+	if err != nil {
+		return 0, err
+	}
+	for _, name := range names {
+		if !d.damaged(name) {
+			continue
+		}
+		if n, err := d.usageOf(name); err == nil && d.remove(name) == nil {
+			freed += n
+		}
+	}
+	return freed, nil
+}
+
+// damaged says whether what is there under a name was an entry and is of no use to
+// anybody. Who has opened it before goes on.
+func (d *Dir) damaged(name string) bool {
+	if !isEntryName(name) {
+		return false
+	}
+	if f, _, err := d.look(name); err == nil {
+		f.Close()
+		return false
+	} else if !errors.Is(err, errDamaged) {
+		return false
+	}
+	f, err := openAt(d.f, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return !locked(f, inUseName)
+}
+
+// isEntryName says whether name is one that Identity.name makes.
+func isEntryName(name string) bool {
+	return len(name) == 32 && strings.Trim(name, "0123456789abcdef") == ""
+}
+
 // candidates are the entries that may lose bytes, opened.
 func (d *Dir) candidates(keptToo bool) (list []*candidate, err error) {
 	names, err := d.names()
@@ -157,14 +215,7 @@ func (c *candidate) open() (err error) {
 }
 
 // pinned says that nothing of the entry may go.
-func (c *candidate) pinned() bool {
-	pin, err := openAt(c.f, pinName, unix.O_RDONLY)
-	if err != nil {
-		return false
-	}
-	defer pin.Close()
-	return unix.Flock(int(pin.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil
-}
+func (c *candidate) pinned() bool { return locked(c.f, pinName) }
 
 func (c *candidate) close() {
 	if c.disk != nil {

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -69,9 +70,16 @@ func (d *Dir) stat(name string) (Stat, error) {
 	if used := modTime(f, usedName); used.After(s.Used) {
 		s.Used = used
 	}
-	if held, err := openAt(f, inUseName, unix.O_RDONLY); err == nil {
-		s.InUse = unix.Flock(int(held.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil
-		held.Close()
-	}
+	s.InUse = locked(f, inUseName)
 	return s, nil
+}
+
+// locked says whether some process holds a lock on a file in an entry's directory.
+func locked(dir *os.File, name string) bool {
+	f, err := openAt(dir, name, unix.O_RDONLY)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil
 }

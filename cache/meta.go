@@ -28,6 +28,10 @@ const (
 	maxAddresses = 64
 )
 
+// errDamaged says that an entry's meta file is of no use: a disk that was full, a
+// crash.
+var errDamaged = errors.New("damaged cache entry")
+
 // ErrVersion says that an entry is of a version that is not known here.
 var ErrVersion = errors.New("the cache entry is of another version")
 
@@ -42,6 +46,18 @@ type Identity struct {
 	// Address is a digest of the URL as it was given, with its query. It is no part
 	// of the identity: it helps Find. It may be empty.
 	Address string
+}
+
+// maxValidator bounds the validators that are kept as they are.
+const maxValidator = 256
+
+// bounded is id with a digest in place of a long validator.
+func (id Identity) bounded() Identity {
+	if len(id.Validator) > maxValidator {
+		sum := sha256.Sum256([]byte(id.Validator))
+		id.Validator = "digest " + hex.EncodeToString(sum[:])
+	}
+	return id
 }
 
 // name is the name of the directory of an image that is seen for the first time.
@@ -113,38 +129,66 @@ func add[T comparable](list []T, v T, most int) []T {
 }
 
 // readMeta reads the meta file in an entry's directory. The error wraps ErrVersion
-// if only a program of another version can tell what is there.
+// if only a program of another version can tell what is there, and errDamaged if
+// nobody can.
 func readMeta(dir *os.File) (m meta, err error) {
-	f, err := openAt(dir, metaName, unix.O_RDONLY)
-	if err != nil {
-		return m, err
+	text, err := readMetaText(dir)
+	for _, lost := range []error{unix.ENOENT, unix.ELOOP, unix.EACCES, unix.EISDIR} { // others may pass
+		if errors.Is(err, lost) {
+			err = fmt.Errorf("%w: %w", errDamaged, err)
+		}
 	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxMeta))
 	if err != nil {
 		return m, err
 	}
 	// First, as in another version the rest may look different.
 	var v struct{ Version int }
 	if err := json.Unmarshal(text, &v); err != nil {
-		return m, fmt.Errorf("cache entry: %w", err)
+		return m, fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	if v.Version != formatVersion {
 		return m, fmt.Errorf("%w (%d)", ErrVersion, v.Version)
 	}
 	if err := json.Unmarshal(text, &m); err != nil {
-		return m, fmt.Errorf("cache entry: %w", err)
+		return m, fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	if m.Size <= 0 || len(m.Seen) == 0 {
-		return m, errors.New("cache entry: not of an image")
+		return m, fmt.Errorf("%w: not of an image", errDamaged)
 	}
 	return m, nil
+}
+
+func readMetaText(dir *os.File) ([]byte, error) {
+	f, err := openAt(dir, metaName, unix.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxMeta))
+}
+
+// text is the content of the meta file. Of lists that are too long for it the oldest
+// go, but never where the image was seen first: that is the entry's name.
+func (m meta) text() ([]byte, error) {
+	for {
+		text, err := json.MarshalIndent(m, "", "  ")
+		switch {
+		case err != nil || len(text) < maxMeta:
+			return append(text, '\n'), err
+		case len(m.Sources) > 0:
+			m.Sources = m.Sources[1:]
+		case len(m.Seen) > 1:
+			m.Seen = append(m.Seen[:1:1], m.Seen[2:]...)
+		default:
+			return nil, errors.New("too long for the cache")
+		}
+	}
 }
 
 // writeMeta replaces the meta file in an entry's directory.
 func writeMeta(dir *os.File, m meta) error {
 	m.Version = formatVersion
-	text, err := json.MarshalIndent(m, "", "  ")
+	text, err := m.text()
 	if err != nil {
 		return err
 	}
@@ -153,7 +197,7 @@ func writeMeta(dir *os.File, m meta) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(append(text, '\n'))
+	_, err = f.Write(text)
 	if err == nil {
 		err = f.Sync() // else a crash may leave an empty file under the name
 	}

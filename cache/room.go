@@ -276,7 +276,7 @@ func (d *Dir) stays(name string, entries []*Entry) bool {
 	}
 	f, m, err := d.look(name)
 	if err != nil {
-		return true
+		return !d.damaged(name)
 	}
 	f.Close()
 	return m.Kept
