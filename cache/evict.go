@@ -40,7 +40,8 @@ type candidate struct {
 
 // evict throws away about want bytes, what was used longest ago first. keptToo is
 // to touch what is kept as well, once nothing else is left. It returns what has
-// become free.
+// become free. What can't be thrown away is passed over: it is an error if nothing
+// else could be.
 func (d *Dir) evict(want int64, keptToo bool) (freed int64, err error) {
 	unlock, err := d.lock(time.Second)
 	if err != nil {
@@ -71,13 +72,14 @@ func (d *Dir) evict(want int64, keptToo bool) (freed int64, err error) {
 	slices.SortStableFunc(regions, func(a, b region) int {
 		return cmp.Or(compareBool(a.kept, b.kept), compareBool(a.pinned, b.pinned), cmp.Compare(a.minute, b.minute))
 	})
+	var failed error
 	for _, r := range regions {
 		if freed >= want {
 			break
 		}
 		n, err := r.entry.punch(r.off)
-		if err != nil {
-			return freed, err
+		if err != nil && failed == nil {
+			failed = err
 		}
 		freed += n
 	}
@@ -86,7 +88,10 @@ func (d *Dir) evict(want int64, keptToo bool) (freed int64, err error) {
 			_ = d.remove(c.name) // what is left of it is removed later
 		}
 	}
-	return freed, nil
+	if freed > 0 {
+		return freed, nil
+	}
+	return 0, failed
 }
 
 func compareBool(a, b bool) int {
@@ -272,7 +277,7 @@ func (c *candidate) hasChunks(off int64) bool {
 func (c *candidate) punch(off int64) (freed int64, err error) {
 	if !c.began && (c.meta.Complete || c.meta.Kept) {
 		err := updateMeta(c.f, func(m *meta) { m.Complete, m.Kept = false, false })
-		if err != nil {
+		if err != nil && clearMarks(c.f) != nil { // there is no room for another file, say
 			return 0, err
 		}
 	}

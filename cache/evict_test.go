@@ -2,6 +2,7 @@ package cache
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -396,6 +397,71 @@ func TestCompleteIsClearedFirst(t *testing.T) {
 	}
 	if punched < 4 {
 		t.Errorf("%d writes and punches, want some for each region", punched)
+	}
+}
+
+// Where there is no room for another meta file, what is complete and kept can be
+// thrown away all the same.
+func TestEvictWithoutRoomForMeta(t *testing.T) {
+	d := newDir(t, roomy)
+	p := random(2 * mib)
+	id := image("a\n  \"kept\": true", int64(len(p)))
+	e := openEntry(t, d, id)
+	fill(e, p)
+	if err := e.Completed(true, true); err != nil {
+		t.Fatal(err)
+	}
+	inWay := filepath.Join(filepath.Dir(e.Path()), metaName+".new")
+	if err := os.Mkdir(inWay, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if n := evict(t, d, 1, true); n != mib {
+		t.Errorf("%d bytes freed, want a region", n)
+	}
+	m, err := readMeta(e.f)
+	if err != nil || m.Complete || m.Kept || m.Seen[0].Key != id.Key {
+		t.Errorf("%+v, %v; want neither complete nor kept", m, err)
+	}
+	if err := os.Remove(inWay); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Completed(true, true); err != nil {
+		t.Error(err)
+	}
+}
+
+// What can't be thrown away does not keep the rest, and is an error if there is no
+// rest.
+func TestEvictPassesOver(t *testing.T) {
+	d := newDir(t, roomy)
+	p := random(mib)
+	stuck, other := openEntry(t, d, image("a", int64(len(p)))), openEntry(t, d, image("b", int64(len(p))))
+	fill(stuck, p)
+	fill(other, p)
+	if err := stuck.Completed(true, false); err != nil {
+		t.Fatal(err)
+	}
+	stuck.now = func() time.Time { return someTime } // it goes first
+	stuck.touch(blockio.Extent{Len: 1})
+	// In one line, it can't be changed in place.
+	m, err := readMeta(stuck.f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entry := filepath.Dir(stuck.Path())
+	edit(t, entry, text)
+	if err := os.Mkdir(filepath.Join(entry, metaName+".new"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if n := evict(t, d, 2*mib, false); n != mib || holds(t, stuck.Disk, p) != mib {
+		t.Errorf("%d bytes freed, want those of the other", n)
+	}
+	if n, err := d.evict(2*mib, false); n != 0 || err == nil {
+		t.Errorf("%d bytes freed, %v; want an error", n, err)
 	}
 }
 

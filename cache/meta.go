@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -205,7 +206,36 @@ func writeMeta(dir *os.File, m meta) error {
 		err = closeErr
 	}
 	if err != nil {
+		_ = unix.Unlinkat(int(dir.Fd()), temporary, 0) // what there is of it takes room
 		return err
 	}
 	return unix.Renameat(int(dir.Fd()), temporary, int(dir.Fd()), metaName)
+}
+
+// clearMarks takes back in place that the entry is complete and kept: on a full disk
+// there may be no room for another meta file, without which nothing could be thrown
+// away. null is as long as true, and says nothing.
+func clearMarks(dir *os.File) error {
+	text, err := readMetaText(dir)
+	if err != nil {
+		return err
+	}
+	f, err := openAt(dir, metaName, unix.O_WRONLY)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for _, mark := range []string{"kept", "complete"} {
+		// A line's begin is never inside a string: there it is escaped.
+		before := fmt.Sprintf("\n  %q: ", mark)
+		if i := bytes.Index(text, []byte(before+"true")); i >= 0 {
+			if _, err := f.WriteAt([]byte("null"), int64(i+len(before))); err != nil {
+				return err
+			}
+		}
+	}
+	if m, err := readMeta(dir); err != nil || m.Complete || m.Kept {
+		return errors.Join(errors.New("can't be changed in place"), err)
+	}
+	return f.Sync()
 }
