@@ -79,7 +79,7 @@ func OpenDir(path string, opt Options) (*Dir, error) {
 		return nil, err
 	}
 	d := &Dir{f: os.NewFile(uintptr(fd), path), path: path, opt: opt}
-	d.room.dir = d
+	d.room.dir, d.room.start = d, time.Now()
 	if err := checkOwn(d.f); err != nil {
 		d.f.Close()
 		return nil, err
@@ -412,7 +412,8 @@ func (d *Dir) tryOpen(name string) (_ *Entry, gone bool, err error) {
 		e.held, err = openAt(f, inUseName, unix.O_RDONLY)
 	}
 	if err == nil {
-		if unix.Flock(int(e.held.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil {
+		// Another error is of a file system without locks: nothing is removed there.
+		if flock(int(e.held.Fd()), unix.LOCK_SH|unix.LOCK_NB) == unix.EWOULDBLOCK {
 			return nil, true, nil // it is being removed: that does not take long
 		}
 	} else if write {
@@ -500,20 +501,21 @@ func (e *Entry) Completed(whole, keep bool) error {
 // Pin keeps every process from throwing away what is here, and what comes, until
 // Close.
 func (e *Entry) Pin() error {
+	// Who looks at pins locks them for a moment, and holds this lock. Who has looked
+	// before is done then.
+	unlock, err := e.dir.lock(lockPatience)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	f, err := openAt(e.f, pinName, unix.O_RDWR|unix.O_CREAT)
 	if err != nil {
 		return err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
-		f.Close()
-		return errLocked
-	}
-	unlock, err := e.dir.lock(lockPatience) // who has looked before is done then
-	if err != nil {
+	if err := flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
 		f.Close()
 		return err
 	}
-	unlock()
 	e.pin = f
 	return nil
 }
@@ -553,6 +555,9 @@ func updateMeta(f *os.File, change func(*meta)) error {
 	return writeMeta(f, m)
 }
 
+// flock is a variable for the tests' sake.
+var flock = unix.Flock
+
 // lockPatience is how long to wait for another process that holds the lock: it
 // may have been stopped.
 const lockPatience = 5 * time.Second
@@ -567,7 +572,7 @@ func (d *Dir) lock(patience time.Duration) (unlock func(), err error) {
 		return nil, err
 	}
 	for until := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		err := flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			return func() { f.Close() }, nil
 		}

@@ -891,6 +891,19 @@ func TestOpenedWhileRemoved(t *testing.T) {
 	}
 }
 
+// Where the file system has no locks entries are opened and read.
+func TestNoLocks(t *testing.T) {
+	d := newDir(t, roomy)
+	id := image("a", 100_000)
+	p := random(id.Size)
+	fill(openEntry(t, d, id), p)
+	t.Cleanup(func() { flock = unix.Flock })
+	flock = func(int, int) error { return unix.ENOLCK }
+	if e := openEntry(t, d, id); holds(t, e.Disk, p) != id.Size {
+		t.Error("what was stored is not there")
+	}
+}
+
 // age makes what is in a cache directory look old.
 func age(t *testing.T, d *Dir) {
 	t.Helper()

@@ -210,7 +210,7 @@ func (c *candidate) open() (err error) {
 	if err != nil {
 		return err
 	}
-	if unix.Flock(int(held.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+	if flock(int(held.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
 		held.Close()
 		c.inUse = true
 		return nil

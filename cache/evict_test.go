@@ -242,6 +242,67 @@ func TestPinned(t *testing.T) {
 	}
 }
 
+// Pins and the bounds of others limit what fits.
+func TestFitsBesideOthers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "cache")
+	d := openDir(t, path, Options{Size: 16 * mib})
+	fits := func(most int64) {
+		t.Helper()
+		if room, err := d.Fits(); err != nil || room > most || room < most-mib/2 {
+			t.Errorf("room for %d bytes, %v; want about %d", room, err, most)
+		}
+	}
+	e := openEntry(t, d, image("a", 2*mib))
+	fill(e, random(2*mib))
+	fits(16 * mib)
+	if err := e.Pin(); err != nil {
+		t.Fatal(err)
+	}
+	fits(14 * mib)
+	small := openDir(t, path, Options{Size: 8 * mib})
+	if err := small.Enforce(); err != nil {
+		t.Fatal(err)
+	}
+	fits(6 * mib)
+}
+
+// Who looks whether an entry is pinned does not keep others from pinning it.
+func TestPinnedWhileOthersLook(t *testing.T) {
+	d := newDir(t, roomy)
+	e := openEntry(t, d, image("a", 1000))
+	unlock, err := d.lock(time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	look, err := openAt(e.f, pinName, unix.O_RDONLY)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(int(look.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(50*time.Millisecond, func() {
+		look.Close()
+		unlock()
+	})
+	if err := e.Pin(); err != nil {
+		t.Errorf("Pin: %v", err)
+	}
+	if !locked(e.f, pinName) {
+		t.Error("it is not pinned")
+	}
+}
+
+// What is free is counted in fragments where there are any.
+func TestFreeOf(t *testing.T) {
+	for _, c := range []struct{ bsize, frsize, want int64 }{{4096, 4096, 409_600}, {4096, 0, 409_600}, {mib, 512, 51_200}} {
+		st := unix.Statfs_t{Bavail: 100, Bsize: c.bsize, Frsize: c.frsize}
+		if got := freeOf(st); got != c.want {
+			t.Errorf("blocks of %d, fragments of %d: %d bytes free, want %d", c.bsize, c.frsize, got, c.want)
+		}
+	}
+}
+
 // Of several processes' bounds the smallest counts, while its process runs.
 func TestSmallestBoundCounts(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "cache")
@@ -788,7 +849,7 @@ func TestLockedByAnother(t *testing.T) {
 	if n := holds(t, e.Disk, p); n == 0 || n > 4*mib {
 		t.Errorf("%d bytes are there, want what there was room for", n)
 	}
-	if closed := time.Until(time.Unix(0, d.room.closed.Load())); closed < 5*fullTime || warnings.count() != 1 || !strings.Contains(warnings.lines[0], errLocked.Error()) {
+	if closed := time.Duration(d.room.closed.Load()) - time.Since(d.room.start); closed < 5*fullTime || d.room.closed.Load() > int64(time.Hour) || warnings.count() != 1 || !strings.Contains(warnings.lines[0], errLocked.Error()) {
 		t.Errorf("tried again in %v, warnings %q; want that later, and one that says why", closed, warnings.lines)
 	}
 	if _, err := d.Trim(); err != nil && !errors.Is(err, errLocked) {

@@ -81,5 +81,5 @@ func locked(dir *os.File, name string) bool {
 		return false
 	}
 	defer f.Close()
-	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil
+	return flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil
 }

@@ -30,7 +30,8 @@ var errGone = errors.New("it was removed")
 type room struct {
 	dir       *Dir
 	allowance atomic.Int64 // bytes that may be stored before the next look
-	closed    atomic.Int64 // Unix time in nanoseconds until which nothing is stored
+	start     time.Time    // a time of the monotonic clock: the other may be stepped back
+	closed    atomic.Int64 // nanoseconds since start until which nothing is stored
 	warned    atomic.Bool
 
 	mu sync.Mutex // held by who looks
@@ -39,7 +40,7 @@ type room struct {
 // admit says whether n more bytes may be stored in e now. It throws away what it
 // has to.
 func (r *room) admit(e *Entry, n int64) bool {
-	if time.Now().UnixNano() < r.closed.Load() {
+	if int64(time.Since(r.start)) < r.closed.Load() {
 		return false
 	}
 	if r.allowance.Add(-n) >= 0 {
@@ -129,7 +130,7 @@ func (r *room) look(e *Entry, n int64) (left, step int64, err error) {
 // close stores nothing for a while. It says so once.
 func (r *room) close(d time.Duration, what string, err error) {
 	r.allowance.Store(0)
-	r.closed.Store(time.Now().Add(d).UnixNano())
+	r.closed.Store(int64(time.Since(r.start) + d))
 	level := slog.LevelDebug
 	if r.warned.CompareAndSwap(false, true) {
 		level = slog.LevelWarn
@@ -190,7 +191,15 @@ func (d *Dir) free() (int64, error) {
 	if err := unix.Fstatfs(int(d.f.Fd()), &st); err != nil {
 		return 0, err
 	}
-	return int64(st.Bavail) * st.Bsize, nil
+	return freeOf(st), nil
+}
+
+func freeOf(st unix.Statfs_t) int64 {
+	unit := st.Frsize // what the numbers of blocks count; Bsize may be what to read at a time
+	if unit == 0 {
+		unit = st.Bsize
+	}
+	return int64(st.Bavail) * unit
 }
 
 // usage is how many bytes of the disk the directory takes, with all in it.
@@ -240,8 +249,16 @@ func blocksOf(dir int, name string) (int64, error) {
 }
 
 // Fits says how many more bytes could be stored in entries if everything were
-// thrown away but those and what is kept.
+// thrown away but those and what is kept, or pinned by some process.
 func (d *Dir) Fits(entries ...*Entry) (int64, error) {
+	d.room.mu.Lock()
+	size := d.bound()
+	d.room.mu.Unlock()
+	unlock, err := d.lock(lockPatience) // others look at pins, too
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
 	free, err := d.free()
 	if err != nil {
 		return 0, err
@@ -261,7 +278,7 @@ func (d *Dir) Fits(entries ...*Entry) (int64, error) {
 			stay += n
 		}
 	}
-	return min(d.opt.Size-stay, free-d.opt.MinFree+total-stay), nil
+	return min(size-stay, free-d.opt.MinFree+total-stay), nil
 }
 
 // stays says whether what is there under a name will not be thrown away.
@@ -278,6 +295,6 @@ func (d *Dir) stays(name string, entries []*Entry) bool {
 	if err != nil {
 		return !d.damaged(name)
 	}
-	f.Close()
-	return m.Kept
+	defer f.Close()
+	return m.Kept || locked(f, pinName)
 }
