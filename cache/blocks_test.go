@@ -84,3 +84,45 @@ func TestClaimsByClass(t *testing.T) {
 		}
 	}
 }
+
+// What was thrown away is not here, although its sum stays and neighbours that share
+// its first and last page have come back.
+func TestHereBesideRefilledNeighbours(t *testing.T) {
+	d := newDir(t, roomy)
+	p := random(2*mib + 3000)
+	size := int64(len(p))
+	for name, at := range map[string]blockio.Extent{
+		"in one page":           {Off: 5000, Len: 1000},
+		"in two pages":          {Off: 5000, Len: 5000},
+		"in three pages":        {Off: 5000, Len: 8000},
+		"in many pages":         {Off: 5000, Len: 100_000},
+		"at the start":          {Off: 0, Len: 100},
+		"at the end":            {Off: size - 100, Len: 100},
+		"the end's last pages":  {Off: size - 9000, Len: 9000},
+		"a little of a region":  {Off: mib - 20_000, Len: 20_100},
+		"a little of the other": {Off: mib - 100, Len: 20_000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := openEntry(t, d, image(name, size))
+			b := wholeBlocks(t, e, false)
+			blocks := []blockio.Extent{{Len: at.Off}, at, {Off: at.End(), Len: size - at.End()}}
+			put := func(n int) { b.Put(int64(n), blocks[n], p[blocks[n].Off:blocks[n].End()]) }
+			for n := range blocks {
+				put(n)
+			}
+			if !b.Here(1, at) {
+				t.Error("not here after it was stored")
+			}
+			evict(t, d, 4*mib, false)
+			put(0)
+			put(2)
+			if b.Here(1, at) {
+				t.Error("here after it was thrown away")
+			}
+			put(1)
+			if !b.Here(1, at) {
+				t.Error("not here after it was stored again")
+			}
+		})
+	}
+}

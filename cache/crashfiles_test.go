@@ -249,6 +249,19 @@ func (f *memFile) nextData(off int64) (int64, error) {
 	return 0, io.EOF
 }
 
+func (f *memFile) nextHole(off int64) (int64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if off >= f.size {
+		return 0, io.EOF
+	}
+	i := off / pageSize
+	for i < int64(len(f.pages)) && f.pages[i] != nil {
+		i++
+	}
+	return min(max(off, i*pageSize), f.size), nil
+}
+
 // All claims succeed: they are a matter of speed.
 func (*memFile) claim(int64, int64) bool { return true }
 

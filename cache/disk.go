@@ -254,15 +254,27 @@ func (d *Disk) Contradicts(p []byte) bool {
 	return false
 }
 
-// allocatedAt says whether no region has a hole where e begins in it: what is
-// thrown away are regions. There are file systems that store zeros as holes, too.
+// allocatedAt says whether all of e takes room on the disk, in pages that e does not
+// share with others: who refills these says nothing of e. What is thrown away are
+// regions, so one such page in each is enough. There are file systems that store
+// zeros as holes, too.
 func (d *Disk) allocatedAt(e blockio.Extent) bool {
-	for off := e.Off; off < e.End(); off = (off/regionSize + 1) * regionSize {
-		if at, err := d.data.nextData(off); err == io.EOF || err == nil && at > off {
+	for off := e.Off; off < e.End(); {
+		end := min(e.End(), (off/regionSize+1)*regionSize)
+		own := (off + ChunkSize - 1) / ChunkSize * ChunkSize
+		if own >= end || own+ChunkSize > end && end < d.size {
 			return false
 		}
+		off = end
 	}
-	return true
+	return !d.hasHole(e)
+}
+
+// hasHole says whether some of e takes no room on the disk, as far as the file
+// system tells.
+func (d *Disk) hasHole(e blockio.Extent) bool {
+	at, err := d.data.nextHole(e.Off)
+	return err == io.EOF || err == nil && at < e.End()
 }
 
 // HaveBytes says whether the bytes of e, of an image made of parts of the file,
@@ -271,7 +283,7 @@ func (d *Disk) HaveBytes(parts []blockio.Extent, e blockio.Extent) bool {
 	for at := range blockio.Within(parts, e) {
 		for at.Len > 0 {
 			piece := blockio.Extent{Off: at.Off, Len: min(at.Len, regionSize)}
-			if !d.haveCovered(piece) || !d.allocatedAt(piece) && !d.readCovered(make([]byte, piece.Len), piece.Off) {
+			if !d.haveCovered(piece) || !d.allocatedAt(d.cover(piece)) && !d.readCovered(make([]byte, piece.Len), piece.Off) {
 				return false
 			}
 			at.Off, at.Len = piece.End(), at.Len-piece.Len

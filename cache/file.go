@@ -20,6 +20,9 @@ type file interface {
 	// nextData is the offset of the first byte at or behind off that may be
 	// other than zero. The error is io.EOF if there is none.
 	nextData(off int64) (int64, error)
+	// nextHole is the offset of the first byte at or behind off that takes no room:
+	// the file's end if there is no other. The error is io.EOF behind that.
+	nextHole(off int64) (int64, error)
 	// claim tries to lock bytes [off, off+n) against other processes, until
 	// unclaim or the process's end.
 	claim(off, n int64) bool
@@ -78,8 +81,12 @@ func (f osFile) allocated() (int64, error) {
 	return st.Blocks * 512, nil
 }
 
-func (f osFile) nextData(off int64) (int64, error) {
-	at, err := unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
+func (f osFile) nextData(off int64) (int64, error) { return f.seek(off, unix.SEEK_DATA) }
+
+func (f osFile) nextHole(off int64) (int64, error) { return f.seek(off, unix.SEEK_HOLE) }
+
+func (f osFile) seek(off int64, whence int) (int64, error) {
+	at, err := unix.Seek(int(f.Fd()), off, whence)
 	if err == unix.ENXIO {
 		return 0, io.EOF
 	}
