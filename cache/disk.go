@@ -53,6 +53,7 @@ type Disk struct {
 	failed func(error)
 	now    func() time.Time
 
+	quiet  atomic.Bool         // reads are no use
 	recent [1024]atomic.Uint64 // regions touched last: region<<32 | minute
 	count  diskCounter
 
@@ -142,9 +143,12 @@ func (d *Disk) may(n int) bool {
 	return d.write && d.admit((int64(n)+ChunkSize-1)/ChunkSize*ChunkSize+ChunkSize)
 }
 
+// Quiet says that reading from now on is no use of what is here: it gets no younger.
+func (d *Disk) Quiet() { d.quiet.Store(true) }
+
 // touch notes that the bytes of e are of use. Losing that is harmless.
 func (d *Disk) touch(e blockio.Extent) {
-	if !d.write || e.Len == 0 {
+	if !d.write || e.Len == 0 || d.quiet.Load() {
 		return
 	}
 	minute := uint32(d.now().Unix() / 60)

@@ -268,7 +268,7 @@ const regionChunks = regionSize / ChunkSize
 
 // hasChunks says whether some of the region at off is kept as chunks.
 func (c *candidate) hasChunks(off int64) bool {
-	return slices.ContainsFunc(c.disk.chunks.load(off/ChunkSize, regionChunks), func(sum uint64) bool { return sum != 0 })
+	return hasSum(c.disk.chunks.load(off/ChunkSize, regionChunks))
 }
 
 // punch throws away the region at off, and returns what has become free. The
@@ -308,7 +308,7 @@ func (c *candidate) clearChunks(off int64) error {
 		return err
 	}
 	page := first / pageSums * pageSums
-	if slices.ContainsFunc(c.disk.chunks.load(page, pageSums), func(sum uint64) bool { return sum != 0 }) {
+	if hasSum(c.disk.chunks.load(page, pageSums)) {
 		return nil
 	}
 	return c.disk.chunks.punch(page*sumSize, ChunkSize)

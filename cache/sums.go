@@ -3,6 +3,7 @@ package cache
 import (
 	"encoding/binary"
 	"io"
+	"slices"
 
 	"github.com/zeebo/xxh3"
 )
@@ -75,4 +76,9 @@ func (t table) clear(first, n int64) error {
 		off += int64(len(p))
 	}
 	return nil
+}
+
+// hasSum says whether some of the entries are not 0.
+func hasSum(sums []uint64) bool {
+	return slices.ContainsFunc(sums, func(sum uint64) bool { return sum != 0 })
 }

@@ -1,0 +1,78 @@
+package cache
+
+import (
+	"context"
+	"io"
+
+	"github.com/cloopfs/cloopfs/blockio"
+)
+
+// CheckChunks compares all that is kept as chunks with its checksums, and says how
+// many chunks are right and how many were bad. The bad ones are forgotten, and so
+// are those that were thrown away, which are none of both.
+func (d *Disk) CheckChunks(ctx context.Context) (right, bad int64, err error) {
+	buf := make([]byte, regionSize)
+	for off := int64(0); off < d.size; {
+		if err := ctx.Err(); err != nil {
+			return right, bad, err
+		}
+		if off = d.nextChunks(off); off >= d.size {
+			break
+		}
+		r, b := d.checkRegion(blockio.Extent{Off: off, Len: min(regionSize, d.size-off)}, buf)
+		right, bad, off = right+r, bad+b, off+regionSize
+	}
+	return right, bad, nil
+}
+
+// nextChunks is the first region at or behind off that may have chunks: tables are
+// full of holes.
+func (d *Disk) nextChunks(off int64) int64 {
+	entry := off / ChunkSize * sumSize
+	at, err := d.chunks.nextData(entry)
+	switch {
+	case err == io.EOF:
+		return d.size
+	case err != nil:
+		return off // a file system that does not tell
+	}
+	return max(off, at/sumSize*ChunkSize/regionSize*regionSize)
+}
+
+// checkRegion is CheckChunks for the region e. buf has room for it.
+func (d *Disk) checkRegion(e blockio.Extent, buf []byte) (right, bad int64) {
+	first := e.Off / ChunkSize
+	sums := d.chunks.load(first, (e.Len+ChunkSize-1)/ChunkSize)
+	if !hasSum(sums) {
+		return 0, 0
+	}
+	n, _ := d.data.ReadAt(buf[:e.Len], e.Off)
+	for i, sum := range sums {
+		at := blockio.Extent{Off: int64(i) * ChunkSize, Len: min(ChunkSize, e.Len-int64(i)*ChunkSize)}
+		switch {
+		case sum == 0:
+		case at.End() <= int64(n) && matches(buf[at.Off:at.End()], sum):
+			right++
+		default:
+			r, b := d.checkAgain(blockio.Extent{Off: e.Off + at.Off, Len: at.Len}, buf[at.Off:at.End()])
+			right, bad = right+r, bad+b
+		}
+	}
+	return right, bad
+}
+
+// checkAgain looks at one chunk that did not match: other processes may have thrown
+// it away or stored it since its entry was read.
+func (d *Disk) checkAgain(e blockio.Extent, buf []byte) (right, bad int64) {
+	sum := d.chunks.loadOne(e.Off / ChunkSize)
+	switch {
+	case sum == 0:
+		return 0, 0
+	case d.readAt(buf, e.Off) && matches(buf, sum):
+		return 1, 0
+	case !d.hasHole(e):
+		bad = 1
+	}
+	d.forgetChunks(e)
+	return 0, bad
+}
