@@ -159,7 +159,7 @@ func (o *cacheOptions) keep(ctx context.Context, at location, src *httpblock.Sou
 		}
 		// Who sees which file is up to the server: what one user may see is not
 		// another's.
-		id.Validator = "trusted, for " + digest(src.Credentials(), at.URL)
+		id.Validator = "trusted, for " + digest(src.Credentials(), id.Address)
 	}
 	dir, err := o.openDir(log)
 	if err != nil {

@@ -205,6 +205,13 @@ func newCacheRemoveCmd() *cobra.Command {
 none is named. A mount of such an image goes on, without a cache; what it held is
 free when it has ended.`,
 	}, func(cmd *cobra.Command) error {
+		if cmd.Flags().NArg() == 0 && c.Key == "" {
+			if freed, err := c.dir.RemoveDamaged(); err != nil {
+				return fmt.Errorf("remove damaged entries: %w", err)
+			} else if freed > 0 {
+				fmt.Fprintf(cmd.OutOrStdout(), "damaged entries: %s freed\n", formatSize(freed))
+			}
+		}
 		for _, s := range c.list {
 			if err := c.dir.Remove(s.Name); err != nil {
 				return fmt.Errorf("remove %s: %w", s.Path, err)

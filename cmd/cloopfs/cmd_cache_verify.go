@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/cloopfs/cloopfs/cache"
 )
@@ -16,9 +19,9 @@ func newCacheVerifyCmd() *cobra.Command {
 	return c.command(&cobra.Command{
 		Use:   "verify [flags] [SOURCE...]",
 		Short: "Compare what is in the cache with its checksums",
-		Long: `Compare every block in the cache with its checksum, decode it, and throw it away if
-it is bad: it is fetched again when it is read. The exit status is 3 if there are such
-blocks.`,
+		Long: `Compare what is in the cache with its checksums, decode every block, and throw away
+what is bad: it is fetched again when it is read. The exit status is 3 if there was
+any.`,
 	}, func(cmd *cobra.Command) error {
 		bad := int64(0)
 		for _, s := range c.list {
@@ -31,58 +34,71 @@ blocks.`,
 				return fmt.Errorf("verify %s: %w", name, err)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", name, v)
-			bad += v.bad
+			bad += v.bad.Load() + v.badPages
 		}
 		if bad > 0 {
-			return &failure{code: exitImage, err: fmt.Errorf("bad blocks: %d", bad), hint: "they were thrown away: reading fetches them again, and cloopfs prefetch does"}
+			return &failure{code: exitImage, err: fmt.Errorf("bad blocks and pages: %d", bad), hint: "they were thrown away: reading fetches them again, and cloopfs prefetch does"}
 		}
 		return nil
 	})
 }
 
 // verified is what was found in an entry.
-type verified struct{ right, bad, absent int64 }
-
-func (v verified) String() string {
-	return fmt.Sprintf("%d blocks are right, %d were bad, %d are not there", v.right, v.bad, v.absent)
+type verified struct {
+	right, bad, absent   atomic.Int64 // blocks
+	rightPages, badPages int64        // of what is kept in pages: header, index, disks that are not compressed
 }
 
-// verify looks at all that an entry has of its images.
-func (c *cacheCommand) verify(ctx context.Context, s cache.Stat) (verified, error) {
-	var sum verified
-	for _, source := range s.Sources {
-		v, err := c.verifyImage(ctx, s, source)
-		sum = verified{sum.right + v.right, sum.bad + v.bad, sum.absent + v.absent}
-		if err != nil && !errors.Is(err, errOffline) {
-			return sum, err
-		}
-	}
-	return sum, nil
+func (v *verified) String() string {
+	return fmt.Sprintf("%d blocks are right, %d were bad, %d are not there; %d pages are right, %d were bad",
+		v.right.Load(), v.bad.Load(), v.absent.Load(), v.rightPages, v.badPages)
 }
 
-// verifyImage looks at all that an entry has of one of its images. It stops where
-// the image's index is not there.
-func (c *cacheCommand) verifyImage(ctx context.Context, s cache.Stat, source string) (v verified, err error) {
-	at, err := parseSource(source)
-	if err != nil {
-		return v, err
-	}
+// verify looks at all that an entry has.
+func (c *cacheCommand) verify(ctx context.Context, s cache.Stat) (*verified, error) {
 	entry, err := c.dir.OpenNamed(s.Name)
 	if err != nil {
-		return v, err
+		return nil, err
 	}
 	defer entry.Close()
+	entry.Quiet()
+	v := new(verified)
+	if v.rightPages, v.badPages, err = entry.CheckChunks(ctx); err != nil {
+		return nil, err
+	}
+	for _, source := range s.Sources {
+		// Not all that was opened is an image, or has its index here.
+		if err := c.verifyImage(ctx, entry, source, v); err != nil && !errors.Is(err, errOffline) && !imageFault(err) {
+			return nil, err
+		}
+	}
+	if v.bad.Load()+v.badPages > 0 {
+		return v, entry.Incomplete()
+	}
+	return v, nil
+}
+
+// verifyImage looks at the blocks that an entry has of one of its images.
+func (c *cacheCommand) verifyImage(ctx context.Context, entry *cache.Entry, source string, v *verified) error {
+	at, err := parseSource(source)
+	if err != nil {
+		return err
+	}
 	kept := alone(c.dir, entry)
 	l := &line{at: at, file: &file{source: kept, cached: kept}}
 	if err := l.join(ctx, sourceOptions{Format: formatAuto, Connections: 1}, 0); err != nil {
-		return v, err
+		return err
 	}
 	defer l.fetch.Close()
-	err = segments(ctx, l.index, 0, func(error) {}, func(s segment) error { return v.compare(ctx, l, s) })
-	if v.bad > 0 {
-		err = errors.Join(err, entry.Incomplete())
-	}
-	return v, err
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0) + 1)
+	g.Go(func() error {
+		return segments(ctx, l.index, 0, func(error) {}, func(s segment) error {
+			g.Go(func() error { return v.compare(ctx, l, s) })
+			return ctx.Err()
+		})
+	})
+	return g.Wait()
 }
 
 // compare looks at the blocks of a segment.
@@ -100,16 +116,16 @@ func (v *verified) compare(ctx context.Context, l *line, s segment) error {
 			return err
 		}
 		if e.Len > 0 && !l.store.Here(n, e) {
-			v.absent++
+			v.absent.Add(1)
 			continue
 		}
 		buf := make([]byte, e.Len)
 		if (e.Len == 0 || l.store.Get(n, e, buf)) && check(n, buf) == nil {
-			v.right++
+			v.right.Add(1)
 			continue
 		}
 		l.store.Forget(n, e)
-		v.bad++
+		v.bad.Add(1)
 	}
 	return nil
 }
