@@ -2,7 +2,6 @@ package cache
 
 import (
 	"cmp"
-	"context"
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
@@ -13,9 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// noContext is for log lines that belong to nobody's request.
-var noContext = context.Background()
 
 // region is a stretch of an entry that may be thrown away.
 type region struct {

@@ -3,6 +3,7 @@ package cache
 import (
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -109,4 +110,26 @@ func (f osFile) claimed(off, n int64) bool {
 
 func (f osFile) lock(kind int16, off, n int64) error {
 	return unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: kind, Whence: io.SeekStart, Start: off, Len: n})
+}
+
+// modTime is the mtime of a file in an entry's directory; zero if it can't be told.
+func modTime(dir *os.File, name string) time.Time {
+	var st unix.Stat_t
+	if unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return time.Time{}
+	}
+	return time.Unix(st.Mtim.Unix()).UTC()
+}
+
+// flock is a variable for the tests' sake.
+var flock = unix.Flock
+
+// locked says whether some process holds a lock on a file in an entry's directory.
+func locked(dir *os.File, name string) bool {
+	f, err := openAt(dir, name, unix.O_RDONLY)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil
 }

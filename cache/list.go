@@ -2,13 +2,10 @@ package cache
 
 import (
 	"errors"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Stat is what a cache directory has of one image.
@@ -72,14 +69,4 @@ func (d *Dir) stat(name string) (Stat, error) {
 	}
 	s.InUse = locked(f, inUseName)
 	return s, nil
-}
-
-// locked says whether some process holds a lock on a file in an entry's directory.
-func locked(dir *os.File, name string) bool {
-	f, err := openAt(dir, name, unix.O_RDONLY)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	return flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil
 }

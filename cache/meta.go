@@ -239,3 +239,13 @@ func clearMarks(dir *os.File) error {
 	}
 	return f.Sync()
 }
+
+// updateMeta changes the meta in an entry's directory. The caller holds the lock.
+func updateMeta(f *os.File, change func(*meta)) error {
+	m, err := readMeta(f)
+	if err != nil {
+		return err
+	}
+	change(&m)
+	return writeMeta(f, m)
+}

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"strings"
@@ -139,7 +140,7 @@ func (r *room) close(d time.Duration, what string, err error) {
 	if err != nil {
 		args = append(args, "error", err)
 	}
-	r.dir.opt.Logger.Log(noContext, level, what, args...)
+	r.dir.opt.Logger.Log(context.Background(), level, what, args...)
 }
 
 // full stores nothing for a moment, for lack of room.

@@ -20,7 +20,8 @@ type bringing struct {
 	line    *line
 	class   blockio.Class
 	workers int
-	// stored says that it is no use to go on if something can't be stored.
+	// stored says that all has to be stored, or it is no use to go on. What is here
+	// must be pinned.
 	stored bool
 
 	done atomic.Int64 // bytes of the image that are here and right
@@ -42,8 +43,8 @@ const (
 // segment is adjacent blocks.
 type segment struct{ first, count, bytes int64 }
 
-// segments cuts the blocks of an index, from one on, into segments. bad is told of blocks that
-// the index does not locate.
+// segments cuts the blocks of an index, from one on, into segments. bad is told of
+// blocks that the index does not locate.
 func segments(ctx context.Context, ix *cloop.Index, from int64, bad func(error), yield func(segment) error) error {
 	s := segment{first: from}
 	flush := func() error {
@@ -101,11 +102,16 @@ func (l *line) missing(ctx context.Context) (int64, error) {
 	}
 	rest, err := l.rest(ctx)
 	for _, e := range rest {
-		if l.file.cached.entry.HaveBytes(l.parts, e) {
+		if l.hasBytes(e) {
 			missing -= e.Len
 		}
 	}
 	return missing, err
+}
+
+// hasBytes says whether an extent of the image that is no block is in the cache.
+func (l *line) hasBytes(e blockio.Extent) bool {
+	return l.file.cached.entry.HaveBytes(l.parts, e)
 }
 
 // rest is what of the image lies before its first and behind its last block:
@@ -139,7 +145,15 @@ func (b *bringing) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return b.line.read(ctx, rest, func(n int) { b.done.Add(int64(n)) })
+		if err := b.line.read(ctx, rest, func(n int) { b.done.Add(int64(n)) }); err != nil || !b.stored {
+			return err
+		}
+		for _, e := range rest {
+			if !b.line.hasBytes(e) {
+				return b.line.notStored()
+			}
+		}
+		return nil
 	})
 	return g.Wait()
 }
@@ -165,7 +179,7 @@ func (b *bringing) bring(ctx context.Context, s segment) error {
 		b.done.Add(int64(len(stored)))
 		return nil
 	}
-	last := int64(-1) // bad block
+	bad := make(map[int64]bool)
 	for next := s.first; next < end; {
 		err := b.line.fetch.ReadRun(ctx, b.class, next, end-next, deliver)
 		var be *blockio.BlockError
@@ -174,15 +188,17 @@ func (b *bringing) bring(ctx context.Context, s segment) error {
 			next = end
 		case errors.Is(err, cloop.ErrCorrupt) && errors.As(err, &be):
 			b.isBad(err)
-			last = be.Block
-			next = last + 1 // the blocks before it have been delivered
+			bad[be.Block] = true
+			next = be.Block + 1 // the blocks before it have been delivered
 		default:
 			return err
 		}
 	}
 	b.next.Store(end)
-	if b.stored && last != end-1 {
-		return b.line.isStored(ctx, end-1)
+	for n := s.first; b.stored && n < end; n++ {
+		if err := b.line.isStored(ctx, n); err != nil && !bad[n] {
+			return err
+		}
 	}
 	return nil
 }
@@ -194,9 +210,13 @@ var errNotStored = errors.New("what is fetched can't be stored")
 func (l *line) isStored(ctx context.Context, n int64) error {
 	e, err := l.index.Extent(ctx, n)
 	if err == nil && e.Len > 0 && !l.store.Have(n, e) {
-		err = fmt.Errorf("%w in %s", errNotStored, l.file.cached.dir.Path())
+		err = l.notStored()
 	}
 	return err
+}
+
+func (l *line) notStored() error {
+	return fmt.Errorf("%w in %s", errNotStored, l.file.cached.dir.Path())
 }
 
 // restPiece is how much of what is no block is read at a time.

@@ -137,14 +137,7 @@ func prefetch(ctx context.Context, l *line, p *progress) error {
 	case b.bad > 0:
 		return &failure{code: exitImage, err: fail(fmt.Errorf("%d of %d blocks are bad at the source: %w", b.bad, l.index.Blocks(), b.why))}
 	}
-	missing, err := l.missing(ctx)
-	if err == nil && missing > 0 {
-		err = fmt.Errorf("%s could not be stored in %s", formatSize(missing), l.file.cached.dir.Path())
-	}
-	if err == nil {
-		err = l.file.cached.entry.Completed(l.wholeFile(), true)
-	}
-	if err != nil {
+	if err := l.file.cached.entry.Completed(l.wholeFile(), true); err != nil {
 		return fail(err)
 	}
 	return nil

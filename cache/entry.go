@@ -1,0 +1,125 @@
+package cache
+
+import (
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// An Entry is the Disk of an image in a cache directory, held open.
+type Entry struct {
+	*Disk
+	dir  *Dir
+	name string
+	f    *os.File // the entry's directory
+	held *os.File // its lock says that the entry is in use
+	pin  *os.File // its lock says that nothing of it may go; nil if that is not so
+	meta meta     // as it was when it was opened
+	key  string   // under which Open was asked for it
+}
+
+// Close lets go of the entry.
+func (e *Entry) Close() {
+	if e.Disk != nil {
+		e.Disk.closeFiles()
+	}
+	if e.held != nil {
+		e.held.Close()
+	}
+	if e.pin != nil {
+		e.pin.Close()
+	}
+	e.f.Close()
+}
+
+// Path is where the bytes are: the image itself, if all of it is there.
+func (e *Entry) Path() string { return filepath.Join(e.dir.path, e.name, dataName) }
+
+// ModTime is when the file was changed, as the server said it first. It is zero
+// if it did not.
+func (e *Entry) ModTime() time.Time { return e.meta.ModTime }
+
+// Confirm notes that a server has just said that the file is this one: as the
+// mtime of a file that has no other use for it. Without it --offline may find an
+// older version. It is later than that of all other versions, whatever the clock
+// says: clocks tick slowly, and are stepped back.
+func (e *Entry) Confirm() {
+	if unlock, err := e.dir.lock(lockPatience); err == nil {
+		defer unlock()
+	}
+	at := time.Now()
+	_ = e.dir.each(func(_ string, f *os.File, m meta) {
+		if last := modTime(f, inUseName); m.at(e.key) && !at.After(last) {
+			at = last.Add(1)
+		}
+	})
+	t, err := unix.TimeToTimespec(at)
+	if err != nil {
+		return
+	}
+	_ = unix.UtimesNanoAt(int(e.f.Fd()), inUseName, []unix.Timespec{t, t}, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// Saw notes that the image was found at id, too.
+func (e *Entry) Saw(id Identity) error {
+	id = id.bounded()
+	return e.update(func(m *meta) { m.Seen = add(m.Seen, sighting{id.Key, id.Validator}, maxSeen) })
+}
+
+// Completed says that an image is here and right: the whole file, or one inside it.
+// keep says that it has to stay. That one inside is here takes nothing back.
+func (e *Entry) Completed(whole, keep bool) error {
+	return e.update(func(m *meta) {
+		m.Complete = m.Complete || whole
+		m.Kept = m.Kept || keep
+	})
+}
+
+// Pin keeps every process from throwing away what is here, and what comes, until
+// Close.
+func (e *Entry) Pin() error {
+	// Who looks at pins locks them for a moment, and holds this lock. Who has looked
+	// before is done then.
+	unlock, err := e.dir.lock(lockPatience)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	f, err := openAt(e.f, pinName, unix.O_RDWR|unix.O_CREAT)
+	if err != nil {
+		return err
+	}
+	if err := flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
+		f.Close()
+		return err
+	}
+	e.pin = f
+	return nil
+}
+
+// Incomplete notes that something of the image is missing, or was not right.
+func (e *Entry) Incomplete() error {
+	return e.update(func(m *meta) { m.Complete = false })
+}
+
+// Unkeep lets the entry be thrown away.
+func (d *Dir) Unkeep(name string) error {
+	e, err := d.open(name)
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	return e.update(func(m *meta) { m.Kept = false })
+}
+
+// update changes the entry's meta.
+func (e *Entry) update(change func(*meta)) error {
+	unlock, err := e.dir.lock(lockPatience)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return updateMeta(e.f, change)
+}
