@@ -250,3 +250,24 @@ func writeTemp(t *testing.T, content []byte) string {
 	}
 	return name
 }
+
+// A disk that others fill meanwhile ends a prefetch: it says so and why, and does
+// not go on fetching.
+func TestPrefetchOnFullDisk(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(400, 50*kib)...) // 20 MB
+	srv, url := serve(t, s.image)
+	srv.Set(func(c *testserver.Config) { c.Rate = 4 << 20 })
+	disk := makeTmpfs(t, "32m")
+	p := start(t, cloopfs, withCache(filepath.Join(disk, "cache"), "prefetch", url)...)
+	waitFor(t, "something has arrived", func() bool { return srv.Stats().Bytes > 2<<20 })
+	run(t, "sh", "-c", `head -c 32M /dev/zero >"$1/file"`, "sh", disk)
+	r := p.result(t)
+	if r.code != 1 || !strings.Contains(r.stderr, "what is fetched can't be stored") || !strings.Contains(r.stderr, "the cache is full") {
+		t.Errorf("prefetch: %v, want exit status 1 and the reason", r)
+	}
+	if sent := srv.Stats().Bytes; sent > int64(len(s.image))*3/4 {
+		t.Errorf("the server sent %d bytes of %d, though they could not be stored", sent, len(s.image))
+	}
+	must(t, "rm", filepath.Join(disk, "file"))
+	prefetched(t, filepath.Join(disk, "cache"), url)
+}
