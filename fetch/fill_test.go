@@ -59,3 +59,81 @@ func TestFillYields(t *testing.T) {
 		}
 	})
 }
+
+// slowBody sends a block at a time, and says when.
+type slowBody struct {
+	io.Reader
+	block int
+	sent  func(n int)
+}
+
+func (b slowBody) Read(p []byte) (int, error) {
+	time.Sleep(100 * time.Millisecond)
+	n, err := b.Reader.Read(p[:min(len(p), b.block)])
+	b.sent(n)
+	return n, err
+}
+
+// What is on its way for others than readers keeps to the window, by bytes: the
+// next request does not wait for the end of one before. Readers do not count.
+func TestWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const block, window = 1000, 10 * 1000
+		src, ext := newImage(equal(200, block)...)
+		var mu sync.Mutex
+		due, most, flights, mostFlights := 0, 0, 0, 0
+		src.Open = func(_ context.Context, r blockio.Range, body io.Reader) (io.Reader, error) {
+			if r.Class == blockio.Demand {
+				return body, nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			due += int(r.Len)
+			most = max(most, due)
+			flights++
+			mostFlights = max(mostFlights, flights)
+			left := int(r.Len)
+			return slowBody{body, block, func(n int) {
+				mu.Lock()
+				defer mu.Unlock()
+				due -= n
+				if left -= n; left == 0 && n > 0 {
+					flights--
+				}
+			}}, nil
+		}
+		s := fetch.New(src, ext, fetch.Options{MaxRequest: 5 * block, Window: window})
+		defer s.Close()
+		var readers sync.WaitGroup
+		readers.Go(func() {
+			if err := s.ReadRun(t.Context(), blockio.ReadAhead, 0, 100, ignore); err != nil {
+				t.Error(err)
+			}
+		})
+		time.Sleep(time.Second)
+		asked := time.Now()
+		if err := s.ReadRun(t.Context(), blockio.Demand, 150, 5, ignore); err != nil {
+			t.Error(err)
+		}
+		if waited := time.Since(asked); waited != 0 {
+			t.Errorf("a reader waited %v for the window", waited)
+		}
+		readers.Wait()
+		if most != window {
+			t.Errorf("%d bytes were on their way at a time, want %d", most, window)
+		}
+		if mostFlights <= window/(5*block) {
+			t.Errorf("%d requests at a time: the next waited for the end of one before", mostFlights)
+		}
+	})
+}
+
+// A block larger than the window is fetched, too.
+func TestWindowSmallerThanBlock(t *testing.T) {
+	src, ext := newImage(equal(5, 1000)...)
+	s := fetch.New(src, ext, fetch.Options{Window: 10})
+	defer s.Close()
+	if err := s.ReadRun(t.Context(), blockio.ReadAhead, 0, 5, ignore); err != nil {
+		t.Error(err)
+	}
+}

@@ -28,10 +28,11 @@ const maxFill = 2
 // the limit lets it.
 func (s *Scheduler) startLocked() {
 	for class := range blockio.Class(blockio.Classes) {
-		for len(s.queue[class]) > 0 && s.mayStartLocked(class) {
+		for len(s.queue[class]) > 0 && s.mayStartLocked(s.queue[class][0]) {
 			r := s.queue[class][0]
 			s.queue[class] = s.queue[class][1:]
 			r.started = true
+			s.dueLocked(r, r.rng.Len)
 			for _, b := range r.blocks {
 				s.useLocked(b) // by the flight
 			}
@@ -41,17 +42,27 @@ func (s *Scheduler) startLocked() {
 	}
 }
 
-// mayStartLocked says whether another request of class may start. Filling waits
-// until no reader does.
-func (s *Scheduler) mayStartLocked(class blockio.Class) bool {
+// mayStartLocked says whether r may start. Filling waits until no reader does.
+func (s *Scheduler) mayStartLocked(r *request) bool {
 	total := 0
 	for _, n := range s.active {
 		total += n
 	}
-	if class == blockio.Fill && (s.active[blockio.Demand] > 0 || s.active[class] >= maxFill) {
+	class := r.rng.Class
+	switch {
+	case class == blockio.Fill && (s.active[blockio.Demand] > 0 || s.active[class] >= maxFill),
+		class > blockio.Demand && s.due > 0 && s.due+r.rng.Len > s.opt.Window:
 		return false
 	}
 	return total < s.opt.Requests
+}
+
+// dueLocked says that n more bytes of r are on their way, or fewer.
+func (s *Scheduler) dueLocked(r *request, n int64) {
+	if r.rng.Class > blockio.Demand {
+		r.due += n
+		s.due += n
+	}
 }
 
 // fly receives r's blocks, then lets the next request start.
@@ -60,6 +71,7 @@ func (s *Scheduler) fly(r *request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.active[r.rng.Class]--
+	s.dueLocked(r, -r.due)
 	for _, b := range r.blocks {
 		if b.finished() {
 			s.keepLocked(b)
@@ -120,6 +132,8 @@ func (s *Scheduler) stream(r *request, blocks []*block) error {
 		s.mu.Lock()
 		b.fetched = true
 		s.stats.of(rng).Bytes += b.ext.Len
+		s.dueLocked(r, -b.ext.Len)
+		s.startLocked()
 		s.mu.Unlock()
 		close(b.done)
 	}

@@ -28,6 +28,9 @@ type Options struct {
 	// 64 MiB if 0. Three quarters of it are for demand, so that no other
 	// class can make a reader wait for room. A single block may be longer.
 	Buffer int64
+	// Window is how many bytes may be on their way for other classes than demand;
+	// 32 MiB if 0. A single block may be longer.
+	Window int64
 	// Store keeps what was fetched, and is asked first. nil means none.
 	Store blockio.BlockStore
 }
@@ -54,6 +57,7 @@ type Scheduler struct {
 	blocks map[int64]*block // flying, kept or failed
 	queue  [blockio.Classes][]*request
 	active [blockio.Classes]int // requests under way
+	due    int64                // bytes of them that have not come, but for demand
 	kept   []*block             // in the order in which they arrived
 	room   int64                // of Keep, what is left
 	failed []*block             // in the order in which they failed
@@ -98,7 +102,8 @@ type request struct {
 
 	// Guarded by Scheduler.mu.
 	started bool
-	users   int // of its blocks, until it is started
+	users   int   // of its blocks, until it is started
+	due     int64 // bytes that have not come
 }
 
 // New returns a Scheduler for the blocks that ext locates in src.
@@ -114,6 +119,9 @@ func New(src blockio.Ranges, ext blockio.Extents, opt Options) *Scheduler {
 	}
 	if opt.Buffer == 0 {
 		opt.Buffer = 64 << 20
+	}
+	if opt.Window == 0 {
+		opt.Window = 32 << 20
 	}
 	others := max(1, opt.Buffer/4)
 	s := &Scheduler{

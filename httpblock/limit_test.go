@@ -27,8 +27,9 @@ func TestRate(t *testing.T) {
 		readers.Go(func() { readRange(t, s, data, int64(10_000+i*18_000), 18_000) })
 	}
 	readers.Wait()
-	// No bound from above: the machine may be slow, the line may not be fast.
-	if took := time.Since(begin); took < 1600*time.Millisecond {
+	// What each stream reads last is not waited for. No bound from above: the machine
+	// may be slow, the line may not be fast.
+	if took := time.Since(begin); took < 1200*time.Millisecond {
 		t.Errorf("180,000 bytes took %v at 100,000 a second", took)
 	}
 	if requests != 11 {

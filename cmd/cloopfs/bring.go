@@ -37,7 +37,7 @@ const (
 	// segmentBytes and segmentBlocks bound what one worker brings at a time: one
 	// request, and not too many blocks of zeros to decode.
 	segmentBytes  = 1 << 20
-	segmentBlocks = 4096
+	segmentBlocks = 16384
 )
 
 // segment is adjacent blocks.

@@ -47,16 +47,15 @@ compared, not fetched. An image that is complete can be mounted with --offline, 
 	return cmd
 }
 
-// prefetchRequests bounds how much is under way, and lost if the process is
-// killed: seven requests of a megabyte.
-const prefetchRequests = 7
+// prefetchWindow bounds how much is under way, and lost if the process is killed.
+const prefetchWindow = 7 << 20
 
 // openToPrefetch opens images and pins what is kept of them.
 func (o *sourceOptions) openToPrefetch(ctx context.Context, sources []string, stderr io.Writer) (lines []*line, err error) {
 	if err := o.validate(ctx); err != nil {
 		return nil, err
 	}
-	o.Connections = min(o.Connections, prefetchRequests)
+	o.window = prefetchWindow
 	for _, source := range sources {
 		at, err := parseSource(source)
 		if err != nil {
@@ -114,10 +113,10 @@ func prefetchAll(ctx context.Context, lines []*line, stdout, stderr io.Writer, a
 	return first
 }
 
-// prefetchWorkers is how many segments are brought at a time: several for each
-// request, as some are being decoded; fewer if blocks are very large.
+// prefetchWorkers is how many segments are brought at a time: several times what
+// is under way, as some are being decoded; fewer if blocks are very large.
 func prefetchWorkers(blockSize int) int {
-	return min(3*prefetchRequests, max(2, copyMemory/blockSize))
+	return min(3*prefetchWindow/segmentBytes, max(2, copyMemory/blockSize))
 }
 
 // prefetch brings one image into the cache.

@@ -73,7 +73,7 @@ func (l *line) join(ctx context.Context, opt sourceOptions, memory int64) error 
 	if err != nil {
 		return err
 	}
-	options := fetch.Options{Requests: opt.Connections}
+	options := fetch.Options{Requests: opt.Connections, Window: opt.window}
 	if c := l.file.cached; c != nil {
 		// The blocks of a raw file end where chunks do.
 		if l.store, err = c.entry.Blocks(l.parts, l.index.Raw() && l.at.Inside == ""); err != nil {

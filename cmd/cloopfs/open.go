@@ -19,6 +19,8 @@ type sourceOptions struct {
 	Format      string
 	Access      accessOptions
 	Cache       cacheOptions
+
+	window int64 // of fetch.Options
 }
 
 // Values of --format.
