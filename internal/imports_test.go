@@ -34,6 +34,7 @@ var allowed = map[string][]string{
 	"internal/signature":  {"blockio"},
 	"internal/testserver": {},
 	"localfile":           {"blockio"},
+	"overlay":             {"blockio"},
 	"test":                {},
 	"test/demo":           {"internal/testserver"},
 }
