@@ -26,7 +26,7 @@ var allowed = map[string][]string{
 	"httpblock":           {"blockio"},
 	"internal":            {},
 	"internal/control":    {},
-	"internal/errno":      {},
+	"internal/errno":      {"blockio"},
 	"internal/window":     {"blockio"},
 	"internal/iso9660":    {"blockio", "internal/window"},
 	"internal/mounts":     {},
