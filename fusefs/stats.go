@@ -8,14 +8,14 @@ import (
 
 // Stats is the use that was made of a mount.
 type Stats struct {
-	Reads       int64 // answered with data
-	Bytes       int64 // in these answers
-	Writes      int64 // that were done; zeroing is not counted
-	Written     int64 // bytes, by these
-	Flushes     int64 // that were done
-	Waiting     int   // reads and writes that are waiting now
-	Errors      int64 // reads that failed, but for those whose reader gave up
-	WriteErrors int64 // writes, zeroings and flushes that failed, likewise
+	Reads       int64  // answered with data
+	Bytes       int64  // in these answers
+	Writes      int64  // that were done; zeroing is not counted
+	Written     int64  // bytes, by these
+	Flushes     int64  // that were done
+	Waiting     int    // reads and writes that are waiting now
+	Errors      int64  // reads that failed, but for those whose reader gave up
+	WriteErrors int64  // writes, zeroings and flushes that failed, likewise
 	LastError   string // of all these
 	LastErrorAt time.Time
 }
