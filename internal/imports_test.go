@@ -20,7 +20,7 @@ var allowed = map[string][]string{
 	"cache":               {"blockio"},
 	"cloop":               {"blockio"},
 	"cloop/clooptest":     {},
-	"cmd/cloopfs":         {"blockio", "cache", "cloop", "fetch", "fusefs", "httpblock", "internal/control", "internal/iso9660", "internal/mounts", "internal/partition", "internal/signature", "localfile"},
+	"cmd/cloopfs":         {"blockio", "cache", "cloop", "fetch", "fusefs", "httpblock", "internal/control", "internal/iso9660", "internal/mounts", "internal/partition", "internal/signature", "localfile", "overlay"},
 	"fetch":               {"blockio"},
 	"fusefs":              {"blockio", "internal/errno"},
 	"httpblock":           {"blockio"},

@@ -34,7 +34,7 @@ func TestCrash(t *testing.T) {
 }
 
 // crashRuns is how many runs there are, each with some hundred states.
-const crashRuns = 60
+const crashRuns = 25
 
 // The test above finds what it is for.
 func TestCrashMutants(t *testing.T) {

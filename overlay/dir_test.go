@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -298,10 +299,17 @@ func TestBrokenOff(t *testing.T) {
 	whole := filepath.Join(t.TempDir(), "overlay")
 	written(t, whole)
 	for _, left := range [][]string{
-		{}, {stateName},
-		{stateName, newName}, {stateName, newName, mapName}, {stateName, newName, mapName, dataName},
-		{stateName, goneName, mapName, dataName}, {stateName, goneName, mapName}, {stateName, goneName}, {goneName},
-		{stateName, goneName, newName, mapName, dataName}, {"lost+found"},
+		{},
+		{stateName},
+		{stateName, newName},
+		{stateName, newName, mapName},
+		{stateName, newName, mapName, dataName},
+		{stateName, goneName, mapName, dataName},
+		{stateName, goneName, mapName},
+		{stateName, goneName},
+		{goneName},
+		{stateName, goneName, newName, mapName, dataName},
+		{"lost+found"},
 	} {
 		t.Run(strings.Join(left, " "), func(t *testing.T) {
 			path := t.TempDir()
@@ -455,16 +463,24 @@ func TestFlushedByItself(t *testing.T) {
 			}
 			return after.here.has(k)
 		}
-		bits.onSync = func() error { bits.onSync = nil; return unix.ENOSPC }
+		var failed atomic.Bool
+		bits.onSync = func() error {
+			if failed.Swap(true) {
+				return nil
+			}
+			return unix.ENOSPC
+		}
 		for k := range int64(3) {
 			if _, err := disk.WriteAtContext(t.Context(), []byte("x"), k*clusterSize); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(flushTime - time.Millisecond)
+			synctest.Wait()
 			if flushed(k) {
 				t.Errorf("cluster %d was flushed early", k)
 			}
 			time.Sleep(3 * flushTime)
+			synctest.Wait()
 			if !flushed(k) {
 				t.Errorf("cluster %d was not flushed", k)
 			}

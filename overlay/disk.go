@@ -31,6 +31,7 @@ type Disk struct {
 	flushing chan struct{}
 	failed   error // why no flush can succeed any more; guarded by flushing
 
+	modTime time.Time
 	// end lets go of the files, after the last flush.
 	end   func(flushed bool) error
 	timer *time.Timer // of the next flush that nobody asked for; nil if there is none
@@ -55,6 +56,10 @@ func (d *Disk) Size() int64 { return d.size }
 
 // Changed is how many bytes of the disk are in the overlay, in whole clusters.
 func (d *Disk) Changed() int64 { return min(d.here.len()*clusterSize, d.size) }
+
+// ModTime is when the disk had been written to last when it was opened; zero if it
+// never was.
+func (d *Disk) ModTime() time.Time { return d.modTime }
 
 // Differs says whether any of the bytes of e is in the overlay.
 func (d *Disk) Differs(e blockio.Extent) bool {

@@ -50,6 +50,8 @@ func (f *memFile) crash(rnd *rand.Rand) *memFile {
 // durable returns the file after a crash before which nothing was written back that
 // nobody asked for.
 func (f *memFile) durable() *memFile {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	after := newMemFile(f.size)
 	for k, versions := range f.pages {
 		after.pages[k] = versions[:1]

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/blockio/blockiotest"
 )
 
 // ops is how many operations TestModel makes.
@@ -193,4 +194,31 @@ func (m *model) mapped() {
 func (m *model) flush() {
 	m.must(m.disk.Flush(context.Background()))
 	clear(m.unflushed)
+}
+
+func TestConforms(t *testing.T) {
+	const size = 100*clusterSize + 333
+	base := Base{Source: "x", Size: size, Identity: "x"}
+	newDisk := map[string]func() (*Disk, error){
+		"kept": func() (*Disk, error) {
+			d, err := OpenOrMake(filepath.Join(t.TempDir(), "overlay"), base)
+			if err != nil {
+				return nil, err
+			}
+			return d.Disk(baseDisk{size}, base, slog.New(slog.DiscardHandler))
+		},
+		"ephemeral": func() (*Disk, error) { return Ephemeral(t.TempDir(), baseDisk{size}) },
+	}
+	for name, open := range newDisk {
+		t.Run(name, func(t *testing.T) {
+			blockiotest.TestDevice(t, func() blockio.Device {
+				d, err := open()
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { d.Close() })
+				return d
+			})
+		})
+	}
 }

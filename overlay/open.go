@@ -72,6 +72,9 @@ func (d *Dir) view(below blockio.ReaderAt, base Base, flags int) (*Disk, error) 
 		disk.closeFiles()
 		return nil, err
 	}
+	if info, err := data.Stat(); err == nil && disk.Changed() > 0 {
+		disk.modTime = info.ModTime()
+	}
 	return disk, nil
 }
 
@@ -175,7 +178,10 @@ func Look(path string) (Info, error) {
 }
 
 func (d *Dir) look() (info Info, err error) {
-	if err := errors.Join(checkOwn(d.f), d.checkNames()); err != nil {
+	if err := checkOwn(d.f); err != nil {
+		return info, err
+	}
+	if err := d.checkNames(); err != nil {
 		return info, err
 	}
 	if info.Base, err = readMeta(d.f, metaName); errors.Is(err, fs.ErrNotExist) {
