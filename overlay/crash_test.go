@@ -102,15 +102,25 @@ func (b baseDisk) Size() int64 { return b.size }
 
 func (b baseDisk) ReadAtContext(_ context.Context, p []byte, off int64) (int, error) {
 	p, eof := blockio.Clip(p, off, b.size)
-	for i := range p {
-		p[i] = byte((off+int64(i))/clusterSize)%100 + 1
+	for n := 0; n < len(p); {
+		at := off + int64(n)
+		n += copy(p[n:], baseClusters[at/clusterSize%100][at%clusterSize:])
 	}
 	return len(p), eof
 }
 
+// baseClusters are the clusters of a baseDisk: the next hundred are the same.
+var baseClusters = func() (list [100][]byte) {
+	for i := range list {
+		list[i] = bytes.Repeat([]byte{byte(i + 1)}, clusterSize)
+	}
+	return list
+}()
+
 // crasher is a disk over files that crash, and what may be on it after that.
 type crasher struct {
 	rnd   *rand.Rand
+	noise *rand.ChaCha8
 	disk  *Disk
 	data  *memFile
 	bits  *memFile
@@ -124,7 +134,7 @@ type crasher struct {
 // the files.
 func crashRun(seed uint64, mutate func(data, bits *memFile) (file, file)) (int, error) {
 	c := &crasher{
-		rnd:  rand.New(rand.NewPCG(seed, 5)),
+		rnd:  rand.New(rand.NewPCG(seed, 5)), noise: rand.NewChaCha8([32]byte{byte(seed)}),
 		data: newMemFile(crashSize), bits: newMemFile(mapSize(crashSize)),
 		may: make(map[int64][][]byte),
 	}
@@ -218,9 +228,7 @@ func (c *crasher) change() error {
 	}
 	p := make([]byte, e.Len)
 	if c.rnd.IntN(3) > 0 {
-		for i := range p {
-			p[i] = byte(101 + c.rnd.IntN(150))
-		}
+		c.noise.Read(p)
 	}
 	// Before it is done: afterwards it may have been written back already.
 	for k := e.Off / clusterSize; k < clusterEnd(e.End()); k++ {

@@ -32,7 +32,7 @@ func ops(t *testing.T) int {
 func TestModel(t *testing.T) {
 	const size = 300*clusterSize + 777
 	m := &model{
-		t: t, rnd: rand.New(rand.NewPCG(1, 2)), path: filepath.Join(t.TempDir(), "overlay"),
+		t: t, rnd: rand.New(rand.NewPCG(1, 2)), noise: rand.NewChaCha8([32]byte{1}), path: filepath.Join(t.TempDir(), "overlay"),
 		base:  Base{Source: "https://example.org/image", Size: size, Identity: "model"},
 		below: baseDisk{size}, now: make([]byte, size), unflushed: make(map[int64][]byte),
 	}
@@ -77,6 +77,7 @@ func TestModel(t *testing.T) {
 type model struct {
 	t     *testing.T
 	rnd   *rand.Rand
+	noise *rand.ChaCha8
 	path  string
 	base  Base
 	below blockio.ReaderAt
@@ -155,9 +156,7 @@ func (m *model) change(e blockio.Extent) []byte {
 func (m *model) write() {
 	e := m.place()
 	p := m.change(e)
-	for i := range p {
-		p[i] = byte(m.rnd.Uint32())
-	}
+	m.noise.Read(p)
 	_, err := m.disk.WriteAtContext(context.Background(), p, e.Off)
 	m.must(err)
 }
