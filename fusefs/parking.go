@@ -141,11 +141,14 @@ func (w *waiter) Err() error {
 	switch {
 	case w.parked != nil:
 		return w.parked.Err()
-	case !w.deadline.IsZero() && !time.Now().Before(w.deadline):
+	case w.overdue():
 		return context.DeadlineExceeded
 	}
 	return w.parent.Err()
 }
+
+// overdue says whether the time for it is over.
+func (w *waiter) overdue() bool { return !w.deadline.IsZero() && !time.Now().Before(w.deadline) }
 
 func (w *waiter) Value(key any) any { return w.parent.Value(key) }
 

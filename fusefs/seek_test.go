@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"syscall"
 	"testing"
@@ -69,6 +70,62 @@ func TestLseek(t *testing.T) {
 	}
 }
 
+// What can't be known is data, and keeps nobody longer than the timeout.
+func TestLseekWithoutMap(t *testing.T) {
+	const size, off, known = 10_000, 100, 500
+	for _, c := range []struct {
+		name  string
+		at    func(ctx context.Context) (int64, bool, error)
+		after time.Duration
+	}{
+		{"error", func(context.Context) (int64, bool, error) { return 0, true, errors.New("no map") }, 0},
+		{"nothing", func(context.Context) (int64, bool, error) { return 0, true, nil }, 0},
+		{"stuck", func(ctx context.Context) (int64, bool, error) {
+			<-ctx.Done()
+			return 0, true, ctx.Err()
+		}, time.Second + timeoutSlack},
+		{"slow", func(context.Context) (int64, bool, error) {
+			time.Sleep(time.Second + timeoutSlack)
+			return 1, true, nil
+		}, time.Second + timeoutSlack},
+	} {
+		for _, hole := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, hole %v", c.name, hole), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					// As far as it is known there is nothing of what is looked for.
+					d := tree(nil, Options{Timeout: time.Second}).disk
+					d.dev = mapped{make(memory, size), func(ctx context.Context, off int64) (int64, bool, error) {
+						if off < known {
+							return known - off, !hole, nil
+						}
+						return c.at(ctx)
+					}}
+					d.attr.Size = size
+					whence, want := uint32(unix.SEEK_DATA), uint64(known)
+					if hole {
+						whence, want = unix.SEEK_HOLE, size
+					}
+					start := time.Now()
+					got, e := d.Lseek(t.Context(), nil, off, whence)
+					if got != want || e != 0 || time.Since(start) != c.after {
+						t.Errorf("Lseek = %d, %v after %v; want %d after %v", got, e, time.Since(start), want, c.after)
+					}
+				})
+			})
+		}
+	}
+}
+
+// Who is interrupted without having to wait gets his answer.
+func TestInterruptedLseek(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	w := writableTree(blockiotest.NewDevice(holes()), Options{Timeout: time.Second})
+	if got, e := w.Lseek(ctx, nil, 2*pageSize, unix.SEEK_DATA); got != 5*pageSize || e != 0 {
+		t.Errorf("Lseek = %d, %v; want %d", got, e, 5*pageSize)
+	}
+}
+
 // mapped is a disk with a map of its own.
 type mapped struct {
 	memory
@@ -76,39 +133,3 @@ type mapped struct {
 }
 
 func (m mapped) MapAt(ctx context.Context, off int64) (int64, bool, error) { return m.at(ctx, off) }
-
-// A map that can't be had, or has no end, is an error, and keeps nobody longer than the
-// timeout.
-func TestLseekFails(t *testing.T) {
-	for _, c := range []struct {
-		name  string
-		at    func(ctx context.Context, off int64) (int64, bool, error)
-		want  syscall.Errno
-		after time.Duration
-	}{
-		{"error", func(context.Context, int64) (int64, bool, error) { return 0, false, errors.New("no map") }, syscall.EIO, 0},
-		{"nothing", func(context.Context, int64) (int64, bool, error) { return 0, true, nil }, syscall.EIO, 0},
-		{"stuck", func(ctx context.Context, _ int64) (int64, bool, error) {
-			<-ctx.Done()
-			return 0, false, ctx.Err()
-		}, syscall.EIO, time.Second + timeoutSlack},
-		{"slow", func(context.Context, int64) (int64, bool, error) {
-			time.Sleep(timeoutSlack)
-			return 1, true, nil
-		}, syscall.EIO, time.Second + timeoutSlack},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				device := &device{dev: mapped{numbered(), c.at}, timeout: time.Second, log: tree(nil, Options{}).disk.log}
-				d := newDisk(device, tree(nil, Options{}).disk.attr, blockio.Extent{Len: 10_000})
-				start := time.Now()
-				if _, e := d.Lseek(t.Context(), nil, 0, unix.SEEK_DATA); e != c.want || time.Since(start) != c.after {
-					t.Errorf("%v after %v, want %v after %v", e, time.Since(start), c.want, c.after)
-				}
-				if device.count.stats().Errors != 1 {
-					t.Error("not counted")
-				}
-			})
-		})
-	}
-}

@@ -144,21 +144,15 @@ func (d *disk) Read(ctx context.Context, _ fs.FileHandle, dest []byte, off int64
 		d.count.read(n)
 		return fuse.ReadResultData(dest[:n]), 0
 	}
-	return nil, d.readFailed("read failed", wait, err, "offset", off, "length", len(dest))
-}
-
-// readFailed counts and logs that something failed that was to be read, unless who
-// wanted it gave up.
-func (d *disk) readFailed(what string, wait *waiter, err error, args ...any) syscall.Errno {
 	if wait.evicted() {
 		err = errCrowded
 	}
 	e := errno.From(err)
 	if e != syscall.EINTR {
 		d.count.failed(&d.count.errors, err)
-		d.complain(&d.quiet, what, append(args, "error", err)...)
+		d.complain(&d.quiet, "read failed", "offset", off, "length", len(dest), "error", err)
 	}
-	return e
+	return nil, e
 }
 
 // complain logs that something failed.

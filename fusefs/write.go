@@ -73,8 +73,13 @@ func (w *writable) Setattr(_ context.Context, _ fs.FileHandle, in *fuse.SetAttrI
 
 // Open lets the kernel keep what it has read of the file: it changes only by what
 // the kernel itself writes. An O_TRUNC comes as a Setattr.
+//
+// Closing the file does nothing. By default it would write back, and wait for, what
+// others have changed through their mappings, and on older kernels for every
+// other writer as well: a reader would hang with them. A mapping's own end writes back what it
+// has changed.
 func (w *writable) Open(context.Context, uint32) (fs.FileHandle, uint32, syscall.Errno) {
-	return nil, fuse.FOPEN_KEEP_CACHE, 0
+	return nil, fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH, 0
 }
 
 // Write treats the end of the disk as block devices do: of a write across it, what
