@@ -105,15 +105,15 @@ func checkHolds(t *testing.T, file string, dev interface{ Bytes() []byte }, want
 
 // firstDifference is where a and b begin to differ; negative if they don't.
 func firstDifference(a, b []byte) int {
+	if bytes.Equal(a, b) {
+		return -1
+	}
 	for i := range min(len(a), len(b)) {
 		if a[i] != b[i] {
 			return i
 		}
 	}
-	if len(a) != len(b) {
-		return min(len(a), len(b))
-	}
-	return -1
+	return min(len(a), len(b))
 }
 
 // soon waits until cond holds.

@@ -295,12 +295,13 @@ func TestKernelWriteSize(t *testing.T) {
 	}
 	file, _ := mountDevice(t, dev, Options{})
 	for _, flags := range []string{"conv=notrunc", "conv=notrunc oflag=direct"} {
-		largest, count = 0, 0
 		must(t, `head -c 32M /dev/zero | dd of="$1" bs=4M iflag=fullblock status=none `+flags, file)
-		t.Logf("%s: %d writes, the largest %d bytes", flags, count, largest)
+		mu.Lock()
 		if largest != maxRequest || count > 2*size/maxRequest {
 			t.Errorf("%s: %d writes, the largest %d bytes", flags, count, largest)
 		}
+		largest, count = 0, 0
+		mu.Unlock()
 	}
 }
 
