@@ -29,12 +29,17 @@ const limit = time.Minute
 // mountDevice mounts dev until the test's end and returns the path of disk.img.
 func mountDevice(t *testing.T, dev blockio.Device, opt Options) (file string, server *Server) {
 	t.Helper()
+	opt.Source = "test"
+	return mountBy(t, func(dir string) (*Server, error) { return MountWritable(dir, dev, opt) })
+}
+
+func mountBy(t *testing.T, mount func(dir string) (*Server, error)) (file string, server *Server) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "fusefs-test-") // not t.TempDir, which could not be removed from below a mount
 	if err != nil {
 		t.Fatal(err)
 	}
-	opt.Source = "test"
-	server, err = MountWritable(dir, dev, opt)
+	server, err = mount(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -280,6 +280,25 @@ func TestKernelSeek(t *testing.T) {
 	}
 }
 
+// A disk that is a device, too, can't be written to unless that was asked for; its
+// holes are found all the same.
+func TestKernelReadOnly(t *testing.T) {
+	want := make([]byte, 1<<20)
+	fill(want, 65536, 4096)
+	dev := blockiotest.NewDevice(bytes.Clone(want))
+	file, _ := mountBy(t, func(dir string) (*Server, error) { return Mount(dir, dev, Options{Source: "test"}) })
+	for _, script := range []string{
+		`echo x >> "$1"`, `touch "$1"`, `chmod 600 "$1"`, `rm -f "$1"`, `mkdir "$1.d"`, `fallocate --punch-hole --length 4096 "$1"`,
+	} {
+		refused(t, "Read-only file system", script, file)
+	}
+	got := strings.Fields(must(t, `xfs_io -r -c "seek -a -r 0" "$1" && stat -c %a "$1"`, file))
+	if want := strings.Fields(`Whence Result HOLE 0 DATA 65536 HOLE 69632 400`); fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("seek and mode are %q, want %q", got, want)
+	}
+	checkHolds(t, file, dev, want)
+}
+
 // The kernel sends writes in pieces as large as it can.
 func TestKernelWriteSize(t *testing.T) {
 	const size = 32 << 20
