@@ -252,7 +252,9 @@ func TestCommitOfCorruptBase(t *testing.T) {
 
 // Stored blocks are asked for in long runs.
 func TestCommitReadsRuns(t *testing.T) {
-	b := newBase(t, clooptest.Build(mixed(20<<20), 64<<10)) // 320 blocks
+	disk := make([]byte, 20<<20) // 320 blocks
+	copy(disk[10<<20:], mixed(1<<20))
+	b := newBase(t, clooptest.Build(disk, 64<<10))
 	b.change(100)
 	log := &lockedRuns{Runs: b.runs}
 	b.runs = log

@@ -106,6 +106,9 @@ func TestCreate(t *testing.T) {
 	for _, e := range encodings(6) {
 		for name, disk := range disks {
 			for _, e.BlockSize = range []int{512, 4096 + 512, 64 << 10, 1 << 20} {
+				if len(disk) > 1000 && e.BlockSize == 512 && e.Layout == cloop.V4 {
+					continue // as in V2
+				}
 				if slow := e.Method == cloop.XZ || e.Method == cloop.Best; slow && len(disk) > 1000 && (e.BlockSize == 512 || name != "mixed") {
 					continue // xz takes long, most of all with the race detector
 				}
@@ -185,7 +188,10 @@ func TestBestIsShortest(t *testing.T) {
 
 // The number of cores changes nothing.
 func TestCreateIsDeterministic(t *testing.T) {
-	disk := mixed(2_200_000) // three chunks
+	disk := make([]byte, 2_200_000) // three chunks
+	for i := range 3 {
+		copy(disk[i<<20:], mixed(150_000))
+	}
 	for _, e := range []cloop.Encoding{{Layout: cloop.V2, Level: 9}, {Layout: cloop.V4Footer, Method: cloop.Best, Level: 9}} {
 		e.BlockSize = 64 << 10
 		var first []byte
