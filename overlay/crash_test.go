@@ -134,7 +134,7 @@ type crasher struct {
 // the files.
 func crashRun(seed uint64, mutate func(data, bits *memFile) (file, file)) (int, error) {
 	c := &crasher{
-		rnd:  rand.New(rand.NewPCG(seed, 5)), noise: rand.NewChaCha8([32]byte{byte(seed)}),
+		rnd: rand.New(rand.NewPCG(seed, 5)), noise: rand.NewChaCha8([32]byte{byte(seed)}),
 		data: newMemFile(crashSize), bits: newMemFile(mapSize(crashSize)),
 		may: make(map[int64][][]byte),
 	}

@@ -206,12 +206,17 @@ func (o *createOptions) create(cmd *cobra.Command, in *input, output string) err
 		return imageFailure(err)
 	}
 	if sum.Padding > 0 {
-		say(stderr, "the disk has %d bytes: %d zeros behind them make the last block whole", sum.DiskSize-sum.Padding, sum.Padding)
+		sayPadding(stderr, sum)
 	}
 	if isTerminal(stderr) {
 		say(stderr, "%s in %s", formatSize(sum.DiskSize), formatSize(sum.ImageSize))
 	}
 	return nil
+}
+
+// sayPadding says that the disk got longer.
+func sayPadding(w io.Writer, sum cloop.Summary) {
+	say(w, "the disk has %d bytes: %d zeros behind them make the last block whole", sum.DiskSize-sum.Padding, sum.Padding)
 }
 
 // inputError is an error of the disk that is read.

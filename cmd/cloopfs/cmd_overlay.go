@@ -15,7 +15,7 @@ func newOverlayCmd() *cobra.Command {
 		Use:   "overlay",
 		Short: "Look after what was written with mount --overlay",
 	}
-	cmd.AddCommand(newOverlayInfoCmd(), newOverlayDiscardCmd())
+	cmd.AddCommand(newOverlayInfoCmd(), newOverlayDiscardCmd(), newOverlayCommitCmd())
 	return cmd
 }
 
