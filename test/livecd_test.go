@@ -17,11 +17,22 @@ const bootMark = "LIVE-SYSTEM-IS-WELL"
 // machines, and an initial file system that compares the files on the disc with
 // what they were.
 var liveISO = sync.OnceValues(func() (string, error) {
+	return kernelFixture("live.iso", func(out, kernel string) error {
+		return command("sh", "-e", "-c", liveScript, "sh", out, kernel, bootMark)
+	})
+})
+
+// cloudKernel is the path of a directory with Debian's kernel for virtual
+// machines in boot and its modules in lib.
+var cloudKernel = sync.OnceValues(func() (string, error) { return kernelFixture("cloud-kernel", nil) })
+
+// kernelFixture makes, as far as they are not there, the kernel and a file from
+// it. Without a build for that it is the kernel alone.
+func kernelFixture(name string, build func(out, kernel string) error) (string, error) {
 	dir, err := filepath.Abs(fixtures)
 	if err != nil {
 		return "", err
 	}
-	kernel, iso := filepath.Join(dir, "cloud-kernel"), filepath.Join(dir, "live.iso")
 	if err := command("mkdir", "-p", dir); err != nil {
 		return "", err
 	}
@@ -30,11 +41,13 @@ var liveISO = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	defer unlock()
-	return iso, chain(
-		step{kernel, func(out string) error { return command("sh", "-e", "-c", kernelScript, "sh", out) }},
-		step{iso, func(out string) error { return command("sh", "-e", "-c", liveScript, "sh", out, kernel, bootMark) }},
-	)
-})
+	kernel, file := filepath.Join(dir, "cloud-kernel"), filepath.Join(dir, name)
+	steps := []step{{kernel, func(out string) error { return command("sh", "-e", "-c", kernelScript, "sh", out) }}}
+	if build != nil {
+		steps = append(steps, step{file, func(out string) error { return build(out, kernel) }})
+	}
+	return file, chain(steps...)
+}
 
 // kernelScript unpacks the kernel package. To install it would rebuild the
 // machine's own initial file systems.
