@@ -19,7 +19,7 @@ const guestMark = "GUEST-IS-WELL"
 
 // guestTools is a directory with a linux.uml and a qemu-system-x86_64 that are
 // those of this machine, told what every guest of the tests needs: what it shall
-// do, a kernel, and a console that the test can read. A guest runs the shell
+// do, a kernel, and a console that the test can read. With a CD it boots from that. Any other guest runs the shell
 // script in the file $GUEST_SCRIPT in its root file system, which is its first
 // disk, and powers itself off. UML does so in place of init, or if $GUEST_INIT is
 // systemd, when that has booted the system.
@@ -47,11 +47,13 @@ const guestScript = `
 		else
 			set -- "\$@" quiet init=/bin/sh -- -c "\"\$run /dev/ubdb && mount -o remount,ro / && echo $4; mount -t proc proc /proc; echo o >/proc/sysrq-trigger; sleep 100\""
 		fi
-		exec env LD_PRELOAD="$1/uml-ptrace.so" /usr/bin/linux.uml uml_dir="$1/uml" ubd1r="\$GUEST_SCRIPT" "\$@" </dev/null
+		exec env --unset=TMPDIR LD_PRELOAD="$1/uml-ptrace.so" /usr/bin/linux.uml uml_dir="$1/uml" ubd1r="\$GUEST_SCRIPT" "\$@" </dev/null
 	END
 	cat >"$1/qemu-system-x86_64" <<-END
 		#!/bin/sh
-		exec /usr/bin/qemu-system-x86_64 -cpu max -nographic -no-reboot -nic none -kernel "$2"/boot/vmlinuz-* -initrd "$1/initrd.gz" \
+		set -- -cpu max -nographic -no-reboot -nic none "\$@"
+		case " \$* " in *" -cdrom "*) exec /usr/bin/qemu-system-x86_64 "\$@" </dev/null ;; esac
+		exec /usr/bin/qemu-system-x86_64 -kernel "$2"/boot/vmlinuz-* -initrd "$1/initrd.gz" \
 			-append "console=ttyS0 quiet panic=1" "\$@" -drive file="\$GUEST_SCRIPT",format=raw,if=virtio,readonly=on </dev/null
 	END
 	chmod +x "$1/linux.uml" "$1/qemu-system-x86_64"

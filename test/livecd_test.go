@@ -3,11 +3,8 @@
 package test
 
 import (
-	"fmt"
 	"path/filepath"
-	"strings"
 	"sync"
-	"testing"
 )
 
 // bootMark is what the system on the test's live disc prints when all is well.
@@ -105,22 +102,3 @@ const liveScript = `
 	END
 	xorriso -as mkisofs -quiet -r -J -iso-level 3 -b isolinux/isolinux.bin -c isolinux/boot.cat \
 		-no-emul-boot -boot-load-size 4 -boot-info-table -o "$1" "$root"`
-
-// A live system boots from an ISO file on a web server as from one beside it, and
-// reads from it what it should.
-func TestLiveSystemBoots(t *testing.T) {
-	iso, err := liveISO()
-	if err != nil {
-		t.Fatalf("make the test disc: %v", err)
-	}
-	dir := mount(t, nginx.start(t, filepath.Dir(iso))+"/"+filepath.Base(iso))
-	// It ends by itself; one that does not is ended for the sake of what it has said.
-	guest := start(t, "timeout", "100", "qemu-system-x86_64", "-cpu", "max", "-m", "512", "-nographic", "-no-reboot", "-nic", "none",
-		"-drive", fmt.Sprintf("file=%s,format=raw,media=cdrom,readonly=on", diskOf(dir)), "-boot", "d")
-	if r := guest.result(t); r.code != 0 || !strings.Contains(r.stdout, bootMark) {
-		t.Errorf("guest: exit status %d, without the mark %s: %q, %q", r.code, bootMark, r.stdout, r.stderr)
-	}
-	server := statusOf(t, dir).Servers[0]
-	t.Logf("%d bytes in %d requests, of an ISO file of %d", server.Bytes, server.Requests, sizeOf(t, iso))
-	umount(t, dir)
-}
