@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -16,11 +17,15 @@ import (
 // recipes are the tests of docs/guests.md: for each of its sections with
 // commands, a test that executes them.
 var recipes = map[string]func(*testing.T, *recipe){
-	"One read-only mount for many guests": cookManyGuests,
-	"A live ISO":                          cookLiveISO,
-	"dm-snapshot above a loop device":     cookSnapshot,
-	"Another /opt":                        cookOpt,
-	"Copies":                              cookCopies,
+	"One read-only mount for many guests":  cookManyGuests,
+	"UML on a writable mount":              cookWritableUML,
+	"QEMU on a writable mount":             cookWritableQEMU,
+	"A loop device that can be written to": cookWritableLoop,
+	"LVM above a loop device":              cookLVM,
+	"A live ISO":                           cookLiveISO,
+	"dm-snapshot above a loop device":      cookSnapshot,
+	"Another /opt":                         cookOpt,
+	"Copies":                               cookCopies,
 }
 
 // recipe is what a section of docs/guests.md tells people to type.
@@ -164,11 +169,85 @@ func cookManyGuests(t *testing.T, r *recipe) {
 	r.run(t, "", "")
 	r.boot(t, goneScript+writeScript)
 	r.boot(t, goneScript+writeScript)
-	// Each guest has its own disk, and nobody has changed the one below.
+	// Each guest has its own disk.
 	boot(t, fmt.Sprintf("qemu-system-x86_64 -m 1024 -drive file=%s/guest1.qcow2,if=virtio", r.dir), checkScript)
 	must(t, "qemu-img", "compare", "-f", "qcow2", "-F", "raw", filepath.Join(r.dir, "guest2.qcow2"), f.raw)
-	must(t, "cmp", diskOf(dir), f.raw)
 	umount(t, dir)
+}
+
+func cookWritableUML(t *testing.T, r *recipe) {
+	f := need(t, debian64K)
+	r.serveAs(t, "https://example.org/debian.cloop", f.image)
+	dir := r.mountpoint(t, "/media/image")
+	if out := r.run(t, "", goneScript+writeScript); !strings.Contains(out, guestMark) {
+		t.Fatalf("guest: without the mark %s: %q", guestMark, out)
+	}
+	for _, script := range []string{checkScript, goneScript} {
+		mountAt(t, r.own("https://example.org/debian.cloop"), dir, "--overlay", filepath.Join(r.dir, "overlay1"))
+		boot(t, umlCommand(diskOf(dir)), script)
+		umount(t, dir)
+		if script == checkScript {
+			r.run(t, "", "")
+		}
+	}
+}
+
+func cookWritableQEMU(t *testing.T, r *recipe) {
+	f := need(t, debian64K)
+	r.serveAs(t, "https://example.org/debian.cloop", f.image)
+	dir := r.mountpoint(t, "/media/image")
+	if out := r.run(t, "", goneScript+writeScript); !strings.Contains(out, guestMark) {
+		t.Fatalf("guest: without the mark %s: %q", guestMark, out)
+	}
+	mountAt(t, r.own("https://example.org/debian.cloop"), dir, "--overlay", filepath.Join(r.dir, "overlay2"))
+	boot(t, qemuCommand(diskOf(dir)), checkScript)
+	must(t, "e2fsck", "-fn", diskOf(dir))
+	umount(t, dir)
+}
+
+func cookWritableLoop(t *testing.T, r *recipe) {
+	f := need(t, debian64K)
+	r.serveAs(t, "https://example.org/debian.cloop", f.image)
+	dir := r.mountpoint(t, "/media/image")
+	r.directory(t, "/mnt")
+	r.run(t, "", "")
+	mountAt(t, r.own("https://example.org/debian.cloop"), dir, "--overlay", filepath.Join(r.dir, "overlay3"))
+	must(t, "e2fsck", "-fn", diskOf(dir))
+	tree := mountLoop(t, diskOf(dir))
+	if got := must(t, "cat", filepath.Join(tree, "etc/hostname")); got != "changed\n" {
+		t.Errorf("/etc/hostname is %q", got)
+	}
+	must(t, "umount", tree)
+	umount(t, dir)
+}
+
+// The partitions of a writable disk are those of a loop device on it. A guest
+// makes that: the kernel of the machine may know no partition tables.
+func TestGuestPartitions(t *testing.T) {
+	d, f := needDisk(t, gptDisk), need(t, debian64K)
+	url := serveFile(t, d.image)
+	dir, overlay := makeDir(t), filepath.Join(t.TempDir(), "overlay")
+	mountAt(t, url, dir, "--overlay", overlay)
+	boot(t, umlCommand(filepath.Join(t.TempDir(), "cow")+","+f.raw), hostScript(dir)+`
+		device=$(losetup --find --show --partscan `+diskOf(dir)+`)
+		for number in 1 3 4; do
+			mount ${device}p$number /mnt
+			test "$(cat /mnt/name)" = $number
+			echo $number more >/mnt/name
+			umount /mnt
+		done
+		losetup --detach $device
+`)
+	umount(t, dir)
+	for _, p := range d.parts {
+		mountAt(t, url, dir, "--overlay", overlay, "--partition", strconv.Itoa(p.number))
+		tree := mountLoop(t, diskOf(dir))
+		if got, want := must(t, "cat", filepath.Join(tree, "name")), fmt.Sprintf("%d more\n", p.number); got != want {
+			t.Errorf("partition %d: the file in it says %q, want %q", p.number, got, want)
+		}
+		must(t, "umount", tree)
+		umount(t, dir)
+	}
 }
 
 // A live system boots from an ISO file on a web server as from one beside it, and
@@ -188,37 +267,76 @@ func cookLiveISO(t *testing.T, r *recipe) {
 	umount(t, dir)
 }
 
+// hostScript makes a guest of UML one that has device mapper and loop devices,
+// and sees dir at the same place as the host. The commands of the host's LVM run
+// there, too.
+func hostScript(dir string) string {
+	return fmt.Sprintf(`
+		mount -t proc proc /proc
+		mount -t sysfs sysfs /sys
+		mkdir -p /lib/modules /host
+		mount -t hostfs -o /usr/lib/uml/modules modules /lib/modules
+		modprobe loop
+		modprobe dm-snapshot
+		mount -t tmpfs tmpfs /tmp
+		mount -t tmpfs tmpfs /run
+		mount -t hostfs -o / host /host
+		mkdir -p %[1]s
+		mount -t hostfs -o %[1]s dir %[1]s
+		export DM_DISABLE_UDEV=1 # none is running
+		for tool in pvcreate vgcreate lvcreate vgchange; do
+			eval "$tool() { /host/lib64/ld-linux-x86-64.so.2 --library-path /host/lib/x86_64-linux-gnu /host/sbin/lvm $tool --quiet --yes \"\$@\"; }"
+		done
+		cd /tmp
+`, dir)
+}
+
 // The mount is on the host, the rest in a guest that sees it through hostfs.
 func cookSnapshot(t *testing.T, r *recipe) {
 	f := need(t, debian64K)
 	r.serveAs(t, "https://example.org/debian.cloop", f.image)
 	dir := r.mountpoint(t, "/media/image")
 	r.run(t, "", "")
-	boot(t, umlCommand(filepath.Join(t.TempDir(), "cow")+","+diskOf(dir)), `
-		mount -t proc proc /proc
-		mount -t sysfs sysfs /sys
-		mkdir -p /lib/modules
-		mount -t hostfs -o /usr/lib/uml/modules modules /lib/modules
-		modprobe loop
-		modprobe dm-snapshot
-		export DM_DISABLE_UDEV=1 # none is running
-		mount -t tmpfs tmpfs /tmp
-		mkdir -p `+dir+`
-		mount -t hostfs -o `+dir+` image `+dir+`
-		cd /tmp
-		`+r.next(t)+`
+	boot(t, umlCommand(filepath.Join(t.TempDir(), "cow")+","+diskOf(dir)), hostScript(dir)+r.next(t)+`
 		echo changed >/mnt/etc/hostname
 		umount /mnt
 		mount /dev/mapper/guest1 /mnt
 		test "$(cat /mnt/etc/hostname)" = changed
-		dmsetup status guest1
 		umount /mnt
 		dmsetup remove guest1
-		losetup --detach-all
-		cd /
-		umount `+dir+` /lib/modules /tmp /sys /proc
+		losetup --detach "$origin"
+		losetup --detach "$changes"
 `)
-	must(t, "cmp", diskOf(dir), f.raw)
+	umount(t, dir)
+}
+
+// As above; the disk with the volume group is made in a guest as well.
+func cookLVM(t *testing.T, r *recipe) {
+	f := need(t, debian64K)
+	work := t.TempDir()
+	system, raw, image := filepath.Join(work, "cow")+","+f.raw, filepath.Join(work, "lvm.raw"), filepath.Join(work, "lvm.cloop")
+	must(t, "truncate", "--size=64M", raw)
+	boot(t, umlCommand(system)+" ubd2="+raw, hostScript(work)+`
+		pvcreate /dev/ubdc
+		vgcreate vg /dev/ubdc
+		lvcreate --name root --size 40M vg
+		mke2fs -q -t ext4 /dev/vg/root
+		vgchange --activate n vg
+		sync
+`)
+	must(t, "create_compressed_fs", "-q", "-B", "64K", "-L", "1", raw, image)
+
+	r.serveAs(t, "https://example.org/lvm.cloop", image)
+	dir := r.mountpoint(t, "/media/image")
+	r.run(t, "", "")
+	guest := hostScript(dir) + r.next(t)
+	for _, script := range []string{guest + "seq 10000 >/mnt/numbers", guest + "seq 10000 | cmp - /mnt/numbers"} {
+		boot(t, umlCommand(system), script+`
+		umount /mnt
+		vgchange --activate n vg
+		losetup --detach "$device"
+`)
+	}
 	umount(t, dir)
 }
 
