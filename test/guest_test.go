@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cloopfs/cloopfs/internal/testserver"
 )
 
 // guestMark is what a guest prints when its script has succeeded.
@@ -268,30 +270,62 @@ func checkMoreScript(name string) string {
 // its disk at dir, then the guest, when it has synced.
 func dieSynced(t *testing.T, dir, command, script string) {
 	t.Helper()
+	p, _ := bootUntil(t, "SYNCED", command, script)
+	for _, pid := range []int{daemon(t, dir), -p.pid()} {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.result(t)
+}
+
+// bootUntil starts a guest by a shell command and returns when it has printed a
+// word. said is all that it has printed until then, or later.
+func bootUntil(t *testing.T, word, command, script string) (p *process, said func() string) {
+	t.Helper()
 	console, err := os.Create(filepath.Join(t.TempDir(), "console"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer console.Close()
-	cmd := exec.Command("sh", "-c", "exec "+command)
-	cmd.Stdout = console
-	guest := withGuests(t, cmd, script)
-	for deadline := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
-		said, err := os.ReadFile(console.Name())
+	said = func() string {
+		raw, err := os.ReadFile(console.Name())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if strings.Contains(string(said), "SYNCED") {
-			break
-		}
-		if !guest.running() || time.Now().After(deadline) {
-			t.Fatalf("the guest does not get as far as to sync: %s", said)
+		return string(raw)
+	}
+	cmd := exec.Command("sh", "-c", "exec "+command)
+	cmd.Stdout = console
+	p = withGuests(t, cmd, script)
+	for deadline := time.Now().Add(limit); !strings.Contains(said(), word); time.Sleep(10 * time.Millisecond) {
+		if !p.running() || time.Now().After(deadline) {
+			t.Fatalf("the guest does not say %s: %s", word, said())
 		}
 	}
-	for _, pid := range []int{daemon(t, dir), -guest.pid()} {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
+	return p, said
+}
+
+// A guest on a mount without a timeout waits while its server hangs, and goes on.
+func TestGuestWaitsForServer(t *testing.T) {
+	f := need(t, debian64K)
+	srv, url := serve(t, nil)
+	if err := srv.AddFile("disk.cloop", f.image); err != nil {
+		t.Fatal(err)
 	}
-	guest.result(t)
+	dir := mount(t, url, "--timeout", "0")
+	guest, said := bootUntil(t, "READING", umlCommand(filepath.Join(t.TempDir(), "cow")+","+diskOf(dir)), `
+		echo READING
+		cat /usr/bin/* /usr/lib/x86_64-linux-gnu/*.so.* >/dev/null
+`)
+	hang(t, srv, testserver.HangMidBody)
+	waitFor(t, "the guest waits", func() bool { return statusOf(t, dir).Reads.Waiting > 0 })
+	if guest.endsWithin(5 * time.Second) {
+		t.Errorf("the guest has ended while its disk hangs: %s", said())
+	}
+	unhang(srv)
+	if r := guest.result(t); r.code != 0 || !strings.Contains(said(), guestMark) {
+		t.Errorf("guest: exit status %d, without the mark %s: %s", r.code, guestMark, said())
+	}
+	umount(t, dir)
 }
