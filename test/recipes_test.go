@@ -196,9 +196,20 @@ func cookWritableQEMU(t *testing.T, r *recipe) {
 	f := need(t, debian64K)
 	r.serveAs(t, "https://example.org/debian.cloop", f.image)
 	dir := r.mountpoint(t, "/media/image")
-	if out := r.run(t, "", goneScript+writeScript); !strings.Contains(out, guestMark) {
+	script := goneScript + writeScript + `
+		head -c 64M /dev/urandom >/root/noise
+		sync
+		rm /root/noise
+		sync
+		mount -t proc proc /proc
+		mount -t sysfs sysfs /sys
+		fstrim -v /
+		umount /sys /proc
+`
+	if out := r.run(t, "", script); !strings.Contains(out, guestMark) {
 		t.Fatalf("guest: without the mark %s: %q", guestMark, out)
 	}
+	must(t, "sh", "-c", `test $(du --summarize --block-size=1M "$1" | cut -f1) -lt 32`, "sh", filepath.Join(r.dir, "overlay2"))
 	mountAt(t, r.own("https://example.org/debian.cloop"), dir, "--overlay", filepath.Join(r.dir, "overlay2"))
 	boot(t, qemuCommand(diskOf(dir)), checkScript)
 	must(t, "e2fsck", "-fn", diskOf(dir))
