@@ -215,7 +215,8 @@ func TestUMLCowFile(t *testing.T) {
 }
 
 // What a guest writes is kept in the overlay, whether it ends well or cloopfs is
-// killed under it; it is gone once the overlay is discarded.
+// killed under it; it is gone once the overlay is discarded, and in a new image
+// once it is committed.
 func TestGuestWrites(t *testing.T) {
 	f := need(t, debian64K)
 	url := nginx.start(t, filepath.Dir(f.image)) + "/" + filepath.Base(f.image)
@@ -240,7 +241,17 @@ func TestGuestWrites(t *testing.T) {
 	must(t, "e2fsck", "-fn", diskOf(dir))
 	umount(t, dir)
 
+	// An image of it boots elsewhere, without the overlay.
+	changed := filepath.Join(t.TempDir(), "changed.cloop")
+	must(t, cloopfs, "overlay", "commit", overlay, changed)
+	t.Logf("an image of %d bytes has become one of %d", sizeOf(t, f.image), sizeOf(t, changed))
 	must(t, cloopfs, "overlay", "discard", overlay)
+	elsewhere := mount(t, lighttpd.start(t, filepath.Dir(changed))+"/"+filepath.Base(changed), "--timeout", "0", "--ephemeral")
+	boot(t, umlCommand(diskOf(elsewhere)), checkScript+checkMoreScript("uml")+checkMoreScript("qemu"))
+	must(t, "e2fsck", "-fn", diskOf(elsewhere))
+	umount(t, elsewhere)
+
+	// Where it was discarded nothing is left of it.
 	remount()
 	boot(t, umlCommand(diskOf(dir)), goneScript)
 	umount(t, dir)
