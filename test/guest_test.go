@@ -21,21 +21,21 @@ const guestMark = "GUEST-IS-WELL"
 
 // guestTools is a directory with a linux.uml and a qemu-system-x86_64 that are
 // those of this machine, told what every guest of the tests needs: what it shall
-// do, a kernel, and a console that the test can read. With a CD it boots from that. Any other guest runs the shell
-// script in the file $GUEST_SCRIPT in its root file system, which is its first
-// disk, and powers itself off. UML does so in place of init, or if $GUEST_INIT is
-// systemd, when that has booted the system.
+// do, a kernel, and a console that the test can read. With a CD a guest boots from
+// that. Any other runs the shell script in the file $GUEST_SCRIPT in its root file
+// system, which is its first disk, and powers itself off. UML does so in place of
+// init, or if $GUEST_INIT is systemd, when that has booted the system.
 var guestTools = sync.OnceValues(func() (string, error) {
 	kernel, err := cloudKernel()
 	if err != nil {
 		return "", err
 	}
 	dir := filepath.Join(scratch, "guest-tools")
-	return dir, command("sh", "-e", "-c", guestScript, "sh", dir, kernel, cloopfs, guestMark)
+	return dir, command("sh", "-e", "-c", guestScript, "sh", dir, kernel, cloopfs)
 })
 
 // guestScript makes the directory $1 from the kernel in $2; $3 is the program
-// under test, $4 the mark.
+// under test.
 const guestScript = `
 	mkdir -p "$1" "$1/uml" "$1/initrd/bin" "$1/initrd/dev" "$1/initrd/proc" "$1/initrd/root"
 	ln -s "$3" "$1/cloopfs"
@@ -44,10 +44,10 @@ const guestScript = `
 		#!/bin/sh
 		run='exec >/dev/console 2>&1; /bin/sh -ex'
 		if [ "\$GUEST_INIT" = systemd ]; then
-			set -- "\$@" "systemd.run=\"/bin/sh -c '\$run /dev/ubdb && echo $4'\"" \
+			set -- "\$@" "systemd.run=\"/bin/sh -c '\$run /dev/ubdb'\"" \
 				systemd.run_success_action=poweroff-force systemd.run_failure_action=poweroff-force
 		else
-			set -- "\$@" quiet init=/bin/sh -- -c "\"\$run /dev/ubdb && mount -o remount,ro / && echo $4; mount -t proc proc /proc; echo o >/proc/sysrq-trigger; sleep 100\""
+			set -- "\$@" quiet init=/bin/sh -- -c "\"\$run /dev/ubdb; mount -o remount,ro /; mount -t proc proc /proc; echo o >/proc/sysrq-trigger; sleep 100\""
 		fi
 		exec env --unset=TMPDIR LD_PRELOAD="$1/uml-ptrace.so" /usr/bin/linux.uml uml_dir="$1/uml" ubd1r="\$GUEST_SCRIPT" "\$@" </dev/null
 	END
@@ -77,7 +77,9 @@ const guestScript = `
 		for i in \$(seq 100); do test -b /dev/vdb && break; sleep 0.1; done
 		mount -t ext4 /dev/vda /root
 		mount -t devtmpfs dev /root/dev
-		chroot /root /usr/bin/env PATH=/usr/sbin:/usr/bin:/sbin:/bin /bin/sh -ex /dev/vdb && umount /root/dev && umount /root && echo $4
+		chroot /root /usr/bin/env PATH=/usr/sbin:/usr/bin:/sbin:/bin /bin/sh -ex /dev/vdb
+		umount /root/dev
+		umount /root
 		echo o >/proc/sysrq-trigger
 		sleep 100
 	END
@@ -92,7 +94,9 @@ func withGuests(t *testing.T, cmd *exec.Cmd, script string) *process {
 	if err != nil {
 		t.Fatalf("make the guests' tools: %v", err)
 	}
-	// A disk consists of sectors, and this is how many the kernel tries for partitions.
+	// The mark is not on the kernel's command line, which guests print.
+	script += "\ncd /\nsync\necho " + guestMark + "\n"
+	// It is a disk: whole sectors, and as many as the kernel looks at for partitions.
 	script += strings.Repeat("\n", 64*kib-len(script)%(64*kib))
 	file := filepath.Join(t.TempDir(), "script")
 	if err := os.WriteFile(file, []byte(script), 0o644); err != nil {
