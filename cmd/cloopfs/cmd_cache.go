@@ -17,20 +17,8 @@ import (
 )
 
 func newCacheCmd() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "cache",
-		Short: "Look after the on-disk cache",
-		Args:  cobra.ArbitraryArgs,
-		RunE: func(_ *cobra.Command, args []string) error {
-			f := &failure{code: exitUsage, err: errors.New("cache: no command given"), hint: "cloopfs cache --help"}
-			if len(args) > 0 {
-				f.err = fmt.Errorf("cache: unknown command %q", shown(args[0]))
-			}
-			return f
-		},
-	}
-	cmd.AddCommand(newCacheListCmd(), newCacheVerifyCmd(), newCacheTrimCmd(), newCacheRemoveCmd())
-	return cmd
+	return group("cache", "Look after the on-disk cache",
+		newCacheListCmd(), newCacheVerifyCmd(), newCacheTrimCmd(), newCacheRemoveCmd())
 }
 
 // cacheCommand is what the commands have in common.

@@ -11,12 +11,8 @@ import (
 )
 
 func newOverlayCmd() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "overlay",
-		Short: "Look after what was written with mount --overlay",
-	}
-	cmd.AddCommand(newOverlayInfoCmd(), newOverlayDiscardCmd(), newOverlayCommitCmd())
-	return cmd
+	return group("overlay", "Look after what was written with mount --overlay",
+		newOverlayInfoCmd(), newOverlayDiscardCmd(), newOverlayCommitCmd())
 }
 
 func newOverlayInfoCmd() *cobra.Command {
@@ -39,15 +35,15 @@ func printOverlay(w io.Writer, info overlay.Info) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row(t, "base", "%s", info.Source)
 	row(t, "disk", "%s", exactSize(info.Size))
-	row(t, "changed", "%s", exactSize(info.Changed))
-	row(t, "takes", "%s", formatSize(info.Room))
-	state := "clean"
+	state, changed := "clean", exactSize(info.Changed)
 	switch {
 	case info.InUse:
-		state = "in use"
+		state, changed = "in use", changed+" at the last flush"
 	case !info.Clean:
 		state = "not closed: what its last user had not flushed may be missing"
 	}
+	row(t, "changed", "%s", changed)
+	row(t, "takes", "%s", formatSize(info.Room))
 	row(t, "state", "%s", state)
 	return t.Flush()
 }

@@ -92,3 +92,21 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 		return nil
 	}
 }
+
+// group is a command that stands for others.
+func group(name, short string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   name,
+		Short: short,
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(_ *cobra.Command, args []string) error {
+			f := &failure{code: exitUsage, err: fmt.Errorf("%s: no command given", name), hint: fmt.Sprintf("cloopfs %s --help", name)}
+			if len(args) > 0 {
+				f.err = fmt.Errorf("%s: unknown command %q", name, shown(args[0]))
+			}
+			return f
+		},
+	}
+	cmd.AddCommand(commands...)
+	return cmd
+}
