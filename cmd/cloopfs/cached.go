@@ -21,18 +21,19 @@ import (
 	"github.com/cloopfs/cloopfs/httpblock"
 )
 
-// Defaults of the on-disk cache. The size is a variable for the tests' sake: they
-// are linked with another one.
-const rootCacheDir = "/var/cache/cloopfs"
-
-var defaultCacheSize = "10GiB"
+// Defaults of the on-disk cache. They are variables for the tests' sake, which are
+// linked with others.
+var (
+	rootCacheDir     = "/var/cache/cloopfs"
+	defaultCacheSize = "10GiB"
+)
 
 // cacheOptions are the flags about the on-disk cache.
 type cacheOptions struct {
-	Dir       string // absolute after complete
+	Dir       nameValue // absolute after complete
 	Size      sizeValue
 	MinFree   sizeValue
-	Key       string
+	Key       nameValue
 	TrustSize bool
 	Offline   bool
 }
@@ -43,47 +44,77 @@ func (o *cacheOptions) addDirFlags(f *pflag.FlagSet) {
 		panic("cloopfs: internal error: " + err.Error())
 	}
 	o.MinFree = 1 << 30
-	f.StringVar(&o.Dir, "cache-dir", "", "directory of the on-disk cache (default $XDG_CACHE_HOME/cloopfs, for root "+rootCacheDir+")")
+	f.Var(&o.Dir, "cache-dir", "directory of the on-disk cache (default $XDG_CACHE_HOME/cloopfs, for root "+rootCacheDir+")")
 	f.Var(&o.Size, "cache-size", "bound of the whole cache directory; 0 means no on-disk cache")
 	f.Var(&o.MinFree, "min-free", "leave this much free on the cache's disk")
 }
 
 // addSourceFlags adds the flags of one image's place in the cache.
 func (o *cacheOptions) addSourceFlags(f *pflag.FlagSet) {
-	f.StringVar(&o.Key, "cache-key", "", "the image's `NAME` in the cache, in place of its URL")
+	o.addKeyFlag(f)
 	f.BoolVar(&o.TrustSize, "trust-size", false, "use the cache although the server gives no ETag or Last-Modified")
 	f.BoolVar(&o.Offline, "offline", false, "never ask the network: what is not in the cache is an error at once")
 }
+
+// addKeyFlag adds the flag that names an image.
+func (o *cacheOptions) addKeyFlag(f *pflag.FlagSet) {
+	f.Var(&o.Key, "cache-key", "the image's `NAME` in the cache, in place of its URL")
+}
+
+// nameValue is a flag's value that can't be empty: a script that has lost a variable
+// does not mean the default.
+type nameValue string
+
+func (v *nameValue) Set(s string) error {
+	if s == "" {
+		return errors.New("is empty")
+	}
+	*v = nameValue(s)
+	return nil
+}
+
+func (v *nameValue) String() string { return string(*v) }
+func (v *nameValue) Type() string   { return "string" }
 
 // complete finds out where the cache is. Without a home there is none.
 func (o *cacheOptions) complete() error {
 	if o.Offline && o.Size == 0 {
 		return usage(errors.New("--offline without an on-disk cache (--cache-size 0)"))
 	}
-	switch {
-	case o.Dir != "":
-	case os.Geteuid() == 0:
-		o.Dir = rootCacheDir
-	default:
-		home, err := os.UserCacheDir()
-		if err != nil {
-			return nil
+	dir := string(o.Dir)
+	if dir == "" {
+		var err error
+		if dir, err = defaultCacheDir(); err != nil {
+			return nil // openDir says so
 		}
-		o.Dir = filepath.Join(home, "cloopfs")
 	}
-	abs, err := filepath.Abs(o.Dir)
-	o.Dir = abs
+	abs, err := filepath.Abs(dir)
+	o.Dir = nameValue(abs)
 	return err
 }
 
-var errNoHome = errors.New("neither $XDG_CACHE_HOME nor $HOME is set")
+// defaultCacheDir is where the cache is if nobody says.
+func defaultCacheDir() (string, error) {
+	if os.Geteuid() == 0 {
+		return rootCacheDir, nil
+	}
+	home, err := os.UserCacheDir()
+	switch {
+	case err == nil:
+		return filepath.Join(home, "cloopfs"), nil
+	case os.Getenv("XDG_CACHE_HOME") != "":
+		return "", errors.New("$XDG_CACHE_HOME is no absolute path")
+	}
+	return "", errors.New("neither $XDG_CACHE_HOME nor $HOME is set")
+}
 
 // openDir opens the cache directory.
 func (o *cacheOptions) openDir(log *slog.Logger) (*cache.Dir, error) {
 	if o.Dir == "" {
-		return nil, errNoHome
+		_, err := defaultCacheDir()
+		return nil, err
 	}
-	dir, err := cache.OpenDir(o.Dir, cache.Options{Size: int64(o.Size), MinFree: int64(o.MinFree), Logger: log})
+	dir, err := cache.OpenDir(string(o.Dir), cache.Options{Size: int64(o.Size), MinFree: int64(o.MinFree), Logger: log})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", o.Dir, withoutPath(err))
 	}
@@ -93,7 +124,7 @@ func (o *cacheOptions) openDir(log *slog.Logger) (*cache.Dir, error) {
 // key is the name of a file on a web server in the cache.
 func (o *cacheOptions) key(rawURL string) string {
 	if o.Key != "" {
-		return "key " + o.Key
+		return "key " + string(o.Key)
 	}
 	u, err := url.Parse(rawURL)
 	if err != nil {

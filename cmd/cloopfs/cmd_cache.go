@@ -51,7 +51,7 @@ func (c *cacheCommand) command(cmd *cobra.Command, run func(cmd *cobra.Command) 
 		return run(cmd)
 	}
 	c.addDirFlags(cmd.Flags())
-	cmd.Flags().StringVar(&c.Key, "cache-key", "", "the image's `NAME` in the cache, in place of its URL")
+	c.addKeyFlag(cmd.Flags())
 	return cmd
 }
 

@@ -135,7 +135,7 @@ func (o *mountOptions) complete(ctx context.Context, source, mode string) (err e
 	if err := o.notBelow("SOURCE", o.Source.Path); err != nil {
 		return err
 	}
-	return o.notBelow("the cache directory", o.Line.Cache.Dir)
+	return o.notBelow("the cache directory", string(o.Line.Cache.Dir))
 }
 
 // notBelow refuses what lies at or below the mountpoint: it would disappear under
