@@ -37,6 +37,13 @@ func (e *Entry) Close() {
 // Path is where the bytes are: the image itself, if all of it is there.
 func (e *Entry) Path() string { return filepath.Join(e.dir.path, e.name, dataName) }
 
+// Removed says that the entry was thrown away while it is open: what is here can be
+// read until Close, and nothing more comes.
+func (e *Entry) Removed() bool {
+	var st unix.Stat_t
+	return unix.Fstat(int(e.f.Fd()), &st) == nil && st.Nlink == 0
+}
+
 // ModTime is when the file was changed, as the server said it first. It is zero
 // if it did not.
 func (e *Entry) ModTime() time.Time { return e.meta.ModTime }

@@ -209,6 +209,48 @@ func TestBackgroundFill(t *testing.T) {
 	must(t, "cmp", dataFile(t, cache), writeTemp(t, s.image))
 }
 
+// Filling ends when what comes can't be stored any more: the image was removed from
+// the cache, and status says so.
+func TestBackgroundFillOfRemoved(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(400, 50*kib)...) // 20 MB
+	srv, url := serve(t, s.image)
+	srv.Set(func(c *testserver.Config) { c.Rate = 4 << 20 })
+	cache := t.TempDir()
+	flags := cacheFlags(cache, "2GiB") // steps of 16 MiB
+	log := filepath.Join(t.TempDir(), "log")
+	dir := mount(t, url, append(flags, "--background-fill", "--log-file", log)...)
+	waitFor(t, "something has arrived", func() bool { return srv.Stats().Bytes > 2<<20 })
+	must(t, cloopfs, "cache", "remove", "--cache-dir", cache)
+	waitFor(t, "filling ends", func() bool {
+		text, err := os.ReadFile(log)
+		return err == nil && strings.Contains(string(text), "no longer filling in the background") &&
+			strings.Contains(string(text), "the image was removed from there")
+	})
+	if sent := srv.Stats().Bytes; sent > int64(len(s.image))*3/4 {
+		t.Errorf("the server sent %d bytes of %d, though they could not be stored", sent, len(s.image))
+	}
+	if status := must(t, cloopfs, "status", dir); !strings.Contains(status, "removed; ") || strings.Contains(status, cache) {
+		t.Errorf("status of an image that was removed:\n%s", status)
+	}
+	checkBytes(t, "disk", must(t, "cat", diskOf(dir)), s.disk)
+	umount(t, dir)
+}
+
+// Who asks for filling hears why there is none.
+func TestBackgroundFillWithoutValidator(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(4, 4*kib)...)
+	srv, url := serve(t, s.image)
+	srv.Set(func(c *testserver.Config) { c.NoETag, c.NoLastModified = true, true })
+	dir := makeDir(t)
+	r := run(t, cloopfs, append([]string{"mount", "--background-fill"}, append(cacheFlags(t.TempDir(), "1GiB"), url, dir)...)...)
+	const want = "cloopfs: nothing is filled in the background: the server gives neither ETag nor Last-Modified\n" +
+		"cloopfs: hint: --trust-size keeps it nevertheless\n"
+	if r.code != 0 || r.stderr != want {
+		t.Errorf("mount: %v, want success and %q", r, want)
+	}
+	umount(t, dir)
+}
+
 // On a terminal there is a bar with bytes, rate and time; elsewhere there are plain
 // lines, and for programs objects.
 func TestPrefetchProgress(t *testing.T) {

@@ -20,10 +20,6 @@ type bringing struct {
 	line    *line
 	class   blockio.Class
 	workers int
-	// stored says that all has to be stored, or it is no use to go on. What is here
-	// must be pinned.
-	stored bool
-
 	done atomic.Int64 // bytes of the image that are here and right
 	next atomic.Int64 // the block behind the last segment that came, with one worker
 
@@ -129,7 +125,8 @@ func (l *line) rest(ctx context.Context) ([]blockio.Extent, error) {
 }
 
 // run brings everything, and compares what was here already: every block that has
-// a checksum is decoded. An error is one that is not the image's fault.
+// a checksum is decoded. An error is one that is not the image's fault; what can't
+// be stored ends it, as fetching the rest would be no use.
 func (b *bringing) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(b.workers + 1)
@@ -145,7 +142,7 @@ func (b *bringing) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := b.line.read(ctx, rest, func(n int) { b.done.Add(int64(n)) }); err != nil || !b.stored {
+		if err := b.line.read(ctx, rest, func(n int) { b.done.Add(int64(n)) }); err != nil {
 			return err
 		}
 		for _, e := range rest {
@@ -195,7 +192,10 @@ func (b *bringing) bring(ctx context.Context, s segment) error {
 		}
 	}
 	b.next.Store(end)
-	for n := s.first; b.stored && n < end; n++ {
+	if b.line.file.cached.entry.Removed() {
+		return b.line.notStored()
+	}
+	for n := s.first; n < end; n++ {
 		if err := b.line.isStored(ctx, n); err != nil && !bad[n] {
 			return err
 		}
@@ -216,6 +216,9 @@ func (l *line) isStored(ctx context.Context, n int64) error {
 }
 
 func (l *line) notStored() error {
+	if l.file.cached.entry.Removed() {
+		return fmt.Errorf("%w in %s: the image was removed from there", errNotStored, l.file.cached.dir.Path())
+	}
 	return fmt.Errorf("%w in %s", errNotStored, l.file.cached.dir.Path())
 }
 

@@ -179,7 +179,7 @@ func (c *cached) Close() error {
 }
 
 // errNoValidator is why a file is not kept.
-var errNoValidator = errors.New("the server gives neither ETag nor Last-Modified (--trust-size keeps it nevertheless)")
+var errNoValidator = errors.New("the server gives neither ETag nor Last-Modified")
 
 // keep puts the cache before a file on a web server.
 func (o *cacheOptions) keep(ctx context.Context, at location, src *httpblock.Source, log *slog.Logger) (*cached, error) {

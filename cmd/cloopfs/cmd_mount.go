@@ -104,6 +104,9 @@ func (o *mountOptions) complete(ctx context.Context, source, mode string) (err e
 	if o.Fill && o.Line.Cache.Offline {
 		return usage(errors.New("--background-fill and --offline exclude each other"))
 	}
+	if o.Fill && o.Line.Cache.Size == 0 {
+		return usage(errors.New("--background-fill without an on-disk cache (--cache-size 0)"))
+	}
 	o.Mode = 0o400
 	if o.AllowOther {
 		o.Mode = 0o444

@@ -83,8 +83,8 @@ func (l *line) pin() error {
 	if l.store != nil {
 		return l.file.cached.entry.Pin()
 	}
-	if l.file.uncached != nil {
-		return l.file.uncached
+	if err := l.file.uncached; err != nil {
+		return &failure{code: exitFailure, err: err, hint: sourceHint(err)}
 	}
 	return errNoCache
 }
@@ -121,7 +121,7 @@ func prefetchWorkers(blockSize int) int {
 
 // prefetch brings one image into the cache.
 func prefetch(ctx context.Context, l *line, p *progress) error {
-	b := &bringing{line: l, class: blockio.ReadAhead, workers: prefetchWorkers(l.index.BlockSize()), stored: true}
+	b := &bringing{line: l, class: blockio.ReadAhead, workers: prefetchWorkers(l.index.BlockSize())}
 	stop := p.follow(b)
 	err := b.run(ctx)
 	stop()

@@ -147,7 +147,11 @@ func (r *mountReport) print(w io.Writer, why bool) {
 		}
 	}
 	if c := r.Cache; c != nil {
-		row(w, "cache", "%s of %s in %s", formatSize(c.Bytes), formatSize(c.FileSize), c.Path)
+		if c.Removed {
+			row(w, "cache", "removed; %s of %s until the unmount", formatSize(c.Bytes), formatSize(c.FileSize))
+		} else {
+			row(w, "cache", "%s of %s in %s", formatSize(c.Bytes), formatSize(c.FileSize), c.Path)
+		}
 		row(w, "", "%s found there in %d reads, %s stored, %d mismatches", formatSize(c.HitBytes), c.Hits, formatSize(c.Stored), c.Mismatches)
 	}
 	row(w, "memory", "%d blocks, %s; %d found there, %d loaded", r.Memory.Blocks, formatSize(r.Memory.Bytes), r.Memory.Hits, r.Memory.Loads)

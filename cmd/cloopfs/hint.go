@@ -23,6 +23,8 @@ func sourceHint(err error) string {
 	switch {
 	case errors.Is(err, errOffline):
 		return "cloopfs prefetch, while there is a network"
+	case errors.Is(err, errNoValidator):
+		return "--trust-size keeps it nevertheless"
 	case errors.Is(err, cache.ErrAmbiguous):
 		return "give each image a name of its own, with the network and without: --cache-key NAME"
 	case errors.Is(err, httpblock.ErrNoRanges):

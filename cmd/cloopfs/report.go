@@ -58,7 +58,8 @@ type causeReport struct {
 type cacheReport struct {
 	Path     string `json:"path"`
 	FileSize int64  `json:"file_size"`
-	Bytes    int64  `json:"bytes"` // of the file, in whole pages
+	Bytes    int64  `json:"bytes"`   // of the file, in whole pages
+	Removed  bool   `json:"removed"` // from the cache: nothing more is kept, and the rest goes with the mount
 	Hits     int64  `json:"hits"`  // reads served from it since the mount, as what follows
 	HitBytes int64  `json:"hit_bytes"`
 	Stored   int64  `json:"stored"`
@@ -151,7 +152,7 @@ func (l *line) kept() *cacheReport {
 	e := l.file.cached.entry
 	s := e.Stats()
 	return &cacheReport{
-		Path: e.Path(), FileSize: e.Size(), Bytes: e.Allocated(),
+		Path: e.Path(), FileSize: e.Size(), Bytes: e.Allocated(), Removed: e.Removed(),
 		Hits: s.Hits, HitBytes: s.HitBytes, Stored: s.Stored, Mismatches: s.Mismatches,
 	}
 }
