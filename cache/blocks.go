@@ -66,7 +66,7 @@ func (b *Blocks) Get(n int64, e blockio.Extent, p []byte) bool {
 				b.hit(e)
 				return true
 			}
-			b.disk.count.mismatches.Add(1)
+			b.disk.mismatch()
 			b.forgetSum(n)
 		}
 	}
@@ -100,6 +100,7 @@ func (b *Blocks) Forget(n int64, e blockio.Extent) {
 	if !b.disk.write {
 		return
 	}
+	b.disk.spoilt()
 	if b.sums.file != nil {
 		b.forgetSum(n)
 	}

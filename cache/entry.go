@@ -111,6 +111,15 @@ func (e *Entry) Incomplete() error {
 	return e.update(func(m *meta) { m.Complete = false })
 }
 
+// notWhole takes back that all of the image is here, if that was said: before
+// something is dropped, and when something was found damaged, or gone.
+func (e *Entry) notWhole() {
+	if m, err := readMeta(e.f); err == nil && m.Complete {
+		// Who can't, leaves it to who can. It is one more reason for a checksum.
+		_ = e.Incomplete()
+	}
+}
+
 // Unkeep lets the entry be thrown away.
 func (d *Dir) Unkeep(name string) error {
 	e, err := d.open(name)
