@@ -43,11 +43,14 @@ func (d *Disk) Blocks(parts []blockio.Extent, whole bool) (*Blocks, error) {
 
 // Have says whether block n, at e, seems to be here.
 func (b *Blocks) Have(n int64, e blockio.Extent) bool {
-	if b.sums.file != nil && b.sums.loadOne(n) != 0 {
+	if b.Listed(n) {
 		return true
 	}
 	return b.each(e, func(_ int64, at blockio.Extent) bool { return b.disk.haveCovered(at) })
 }
+
+// Listed says whether block n has a checksum of its own, wherever it lies.
+func (b *Blocks) Listed(n int64) bool { return b.sums.file != nil && b.sums.loadOne(n) != 0 }
 
 // Here is Have, but for what was thrown away. It reads no more than it has to.
 func (b *Blocks) Here(n int64, e blockio.Extent) bool {

@@ -20,8 +20,8 @@ type bringing struct {
 	line    *line
 	class   blockio.Class
 	workers int
-	done atomic.Int64 // bytes of the image that are here and right
-	next atomic.Int64 // the block behind the last segment that came, with one worker
+	done    atomic.Int64 // bytes of the image that are here and right
+	next    atomic.Int64 // the block behind the last segment that came, with one worker
 
 	// mu guards the fields below.
 	mu  sync.Mutex
@@ -40,8 +40,8 @@ const (
 type segment struct{ first, count, bytes int64 }
 
 // segments cuts the blocks of an index, from one on, into segments. bad is told of
-// blocks that the index does not locate.
-func segments(ctx context.Context, ix *cloop.Index, from int64, bad func(error), yield func(segment) error) error {
+// blocks that the index does not locate; an error from it is the end.
+func segments(ctx context.Context, ix *cloop.Index, from int64, bad func(*blockio.BlockError) error, yield func(segment) error) error {
 	s := segment{first: from}
 	flush := func() error {
 		if s.count == 0 {
@@ -51,9 +51,6 @@ func segments(ctx context.Context, ix *cloop.Index, from int64, bad func(error),
 	}
 	for n := from; n < ix.Blocks(); n++ {
 		e, err := ix.Extent(ctx, n)
-		if err != nil && !errors.Is(err, cloop.ErrCorrupt) {
-			return err
-		}
 		if err != nil || s.bytes+e.Len > segmentBytes || s.count == segmentBlocks {
 			if err := flush(); err != nil {
 				return err
@@ -61,7 +58,9 @@ func segments(ctx context.Context, ix *cloop.Index, from int64, bad func(error),
 			s = segment{first: n}
 		}
 		if err != nil {
-			bad(&blockio.BlockError{Block: n, Err: err})
+			if err := bad(&blockio.BlockError{Block: n, Err: err}); err != nil {
+				return err
+			}
 			s.first = n + 1
 			continue
 		}
@@ -71,6 +70,14 @@ func segments(ctx context.Context, ix *cloop.Index, from int64, bad func(error),
 	return flush()
 }
 
+// onlyCorrupt lets blocks pass that a corrupt index does not locate.
+func onlyCorrupt(err *blockio.BlockError) error {
+	if errors.Is(err, cloop.ErrCorrupt) {
+		return nil
+	}
+	return err.Err
+}
+
 // missing is how many bytes of the image are not in the cache, as it seems.
 func (l *line) missing(ctx context.Context) (int64, error) {
 	missing := l.source.Size()
@@ -78,7 +85,7 @@ func (l *line) missing(ctx context.Context) (int64, error) {
 	if err := l.read(ctx, []blockio.Extent{l.index.Table()}, func(int) {}); err != nil {
 		return 0, err
 	}
-	err := segments(ctx, l.index, 0, func(error) {}, func(s segment) error {
+	err := segments(ctx, l.index, 0, onlyCorrupt, func(s segment) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -131,7 +138,7 @@ func (b *bringing) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(b.workers + 1)
 	g.Go(func() error {
-		err := segments(ctx, b.line.index, b.next.Load(), b.isBad, func(s segment) error {
+		err := segments(ctx, b.line.index, b.next.Load(), b.notLocated, func(s segment) error {
 			g.Go(func() error { return b.bring(ctx, s) })
 			return ctx.Err()
 		})
@@ -153,6 +160,15 @@ func (b *bringing) run(ctx context.Context) error {
 		return nil
 	})
 	return g.Wait()
+}
+
+// notLocated notes a block that the index does not locate.
+func (b *bringing) notLocated(err *blockio.BlockError) error {
+	if err := onlyCorrupt(err); err != nil {
+		return err
+	}
+	b.isBad(err)
+	return nil
 }
 
 func (b *bringing) isBad(err error) {

@@ -60,7 +60,7 @@ type cacheReport struct {
 	FileSize int64  `json:"file_size"`
 	Bytes    int64  `json:"bytes"`   // of the file, in whole pages
 	Removed  bool   `json:"removed"` // from the cache: nothing more is kept, and the rest goes with the mount
-	Hits     int64  `json:"hits"`  // reads served from it since the mount, as what follows
+	Hits     int64  `json:"hits"`    // reads served from it since the mount, as what follows
 	HitBytes int64  `json:"hit_bytes"`
 	Stored   int64  `json:"stored"`
 	// Mismatches counts what was stored and not there any more, or damaged.
