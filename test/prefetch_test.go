@@ -258,7 +258,7 @@ func TestPrefetchProgress(t *testing.T) {
 	srv, url := serve(t, s.image)
 	srv.Set(func(c *testserver.Config) { c.Rate = 3 << 20 })
 	r := startCmd(t, onTerminal(exec.Command(cloopfs, withCache(t.TempDir(), "prefetch", url)...))).result(t)
-	for _, want := range []string{"%", "MiB/s", "]"} {
+	for _, want := range []string{"disk.cloop: ", "MiB of 7.", "% |", "MiB/s, ", "s left"} {
 		if r.code != 0 || !strings.Contains(r.stdout+r.stderr, want) {
 			t.Errorf("on a terminal: %v, want success and a bar with %q", r, want)
 		}
@@ -268,12 +268,16 @@ func TestPrefetchProgress(t *testing.T) {
 	for i, line := range lines {
 		var p struct {
 			Size, Done      int64
+			Rate            int64
 			Complete, Ended bool
 		}
 		if err := json.Unmarshal([]byte(line), &p); err != nil {
 			t.Fatalf("%v: %q", err, line)
 		}
 		last := i == len(lines)-1
+		if p.Rate > 6*mib || p.Ended && p.Rate == 0 { // it is 3 MiB/s at most
+			t.Errorf("report %d of %d: %d bytes in a second", i+1, len(lines), p.Rate)
+		}
 		if p.Ended != last || p.Complete != last || p.Size != int64(len(s.image)) || last != (p.Done == p.Size) {
 			t.Errorf("report %d of %d is %q", i+1, len(lines), line)
 		}
