@@ -78,6 +78,9 @@ func (e *Entry) Saw(id Identity) error {
 // Completed says that an image is here and right: the whole file, or one inside it.
 // keep says that it has to stay. That one inside is here takes nothing back.
 func (e *Entry) Completed(whole, keep bool) error {
+	if m, err := readMeta(e.f); err == nil && (m.Complete || !whole) && (m.Kept || !keep) {
+		return nil // nothing to be written, where there may be no room
+	}
 	return e.update(func(m *meta) {
 		m.Complete = m.Complete || whole
 		m.Kept = m.Kept || keep

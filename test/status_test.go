@@ -37,6 +37,7 @@ type mountStatus struct {
 	}
 	Cache *struct { // nil without one
 		Path               string
+		Removed            bool
 		FileSize           int64 `json:"file_size"`
 		Bytes, Hits        int64
 		HitBytes           int64 `json:"hit_bytes"`

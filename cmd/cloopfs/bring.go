@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -257,9 +258,23 @@ func (l *line) read(ctx context.Context, list []blockio.Extent, tell func(n int)
 	return nil
 }
 
+// lineError is what is wrong with one of several images.
+type lineError struct {
+	line *line
+	err  error
+}
+
+func (e *lineError) Error() string { return fmt.Sprintf("%s: %v", e.line.at, e.err) }
+
+func (e *lineError) Unwrap() error { return e.err }
+
 // fit says whether images fit into the cache that they share. The error is a
-// *roomError if they do not.
+// *roomError if they do not, and a *lineError if it is about one of them.
 func fit(ctx context.Context, lines []*line) error {
+	lines = slices.DeleteFunc(slices.Clone(lines), func(l *line) bool { return l.file.http == nil }) // nothing can come
+	if len(lines) == 0 {
+		return nil
+	}
 	err := fits(lines, sum(lines, func(l *line) int64 { return l.source.Size() }))
 	if err == nil {
 		return nil // even if nothing of them were here: nobody needs to look
@@ -267,10 +282,14 @@ func fit(ctx context.Context, lines []*line) error {
 	missing := make(map[*line]int64)
 	for _, l := range lines {
 		if missing[l], err = l.missing(ctx); err != nil {
-			return fmt.Errorf("%s: %w", l.at, err)
+			return &lineError{l, err}
 		}
 	}
-	return fits(lines, sum(lines, func(l *line) int64 { return missing[l] }))
+	total := sum(lines, func(l *line) int64 { return missing[l] })
+	if total == 0 {
+		return nil // then no bound matters
+	}
+	return fits(lines, total)
 }
 
 // sum adds up what images take. Several in one file take no more than the file.

@@ -23,7 +23,8 @@ const (
 
 // progress tells how far an image has been brought.
 type progress struct {
-	line *line
+	line *line // nil for an image that can't be had
+	at   location
 	out  io.Writer // for the result
 	err  io.Writer // for people, meanwhile
 	json *json.Encoder
@@ -86,19 +87,23 @@ type prefetchReport struct {
 	Complete bool   `json:"complete"`
 	Ended    bool   `json:"ended"`
 	Error    string `json:"error,omitempty"`
-	Path     string `json:"path"` // of the file's bytes
+	Path     string `json:"path"` // of the file's bytes; empty if the image can't be opened
 }
 
-func newProgress(l *line, stdout, stderr io.Writer, asJSON bool) *progress {
-	p := &progress{line: l, out: stdout, err: stderr}
+func newProgress(w *wanted, stdout, stderr io.Writer, asJSON bool) *progress {
+	p := &progress{line: w.line, at: w.at, out: stdout, err: stderr}
+	if asJSON {
+		p.json = json.NewEncoder(stdout)
+	}
+	l := w.line
+	if w.err != nil {
+		return p
+	}
 	p.size, p.missing, p.begin = l.source.Size(), l.source.Size(), time.Now()
 	if l.wholeFile() {
 		p.missing -= l.file.cached.entry.Allocated()
 	}
-	switch {
-	case asJSON:
-		p.json = json.NewEncoder(stdout)
-	case isTerminal(stderr):
+	if !asJSON && isTerminal(stderr) {
 		// The bar's own rate and time would count what is found here.
 		p.bar = progressbar.NewOptions64(p.size,
 			progressbar.OptionSetWriter(stderr), progressbar.OptionSetPredictTime(false), progressbar.OptionSetElapsedTime(false),
@@ -148,10 +153,10 @@ func (p *progress) report() {
 	case p.json != nil:
 		_ = p.json.Encode(p.state())
 	case p.bar != nil:
-		p.bar.Describe(p.line.at.short() + ": " + p.meter.String())
+		p.bar.Describe(p.at.short() + ": " + p.meter.String())
 		_ = p.bar.Set64(p.done)
 	default:
-		say(p.err, "%s: %s", p.line.at, p.meter.String())
+		say(p.err, "%s: %s", p.at, p.meter.String())
 	}
 }
 
@@ -178,14 +183,19 @@ func (l *line) fetchedBlocks() int64 {
 }
 
 func (p *progress) state() prefetchReport {
-	r := prefetchReport{
-		Source: p.line.at.String(), Size: p.size, Rate: p.rate, Left: int64(p.left / time.Second),
-		Path: p.line.file.cached.entry.Path(),
-	}
+	r := prefetchReport{Source: p.at.String(), Size: p.size, Rate: p.rate, Left: int64(p.left / time.Second)}
 	if p.b != nil {
 		r.Done = p.b.done.Load()
 	}
-	if h := p.line.file.http; h != nil {
+	l := p.line
+	if l == nil {
+		return r
+	}
+	r.Size = l.source.Size()
+	if c := l.file.cached; c != nil {
+		r.Path = c.entry.Path()
+	}
+	if h := l.file.http; h != nil {
 		r.Fetched = h.Stats().Bytes
 	}
 	return r
@@ -208,6 +218,6 @@ func (p *progress) end(err error) {
 	case p.json != nil:
 		_ = p.json.Encode(r)
 	case err == nil:
-		fmt.Fprintf(p.out, "%s: %s, all here and right, %s of it fetched now\n", p.line.at, formatSize(r.Size), formatSize(r.Fetched))
+		fmt.Fprintf(p.out, "%s: %s, all here and right, %s of it fetched now\n", p.at, formatSize(r.Size), formatSize(r.Fetched))
 	}
 }

@@ -1,6 +1,10 @@
 package main
 
 import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
 	"testing"
 	"time"
 )
@@ -47,5 +51,15 @@ func TestShortSource(t *testing.T) {
 		if got := at.short(); got != want {
 			t.Errorf("%s: %q, want %q", source, got, want)
 		}
+	}
+}
+
+// Programs are told that it was interrupted, and not in Go's words.
+func TestInterruptedReport(t *testing.T) {
+	var out strings.Builder
+	err := fmt.Errorf("prefetch: %w", context.Canceled)
+	newProgress(&wanted{at: location{URL: "http://example.org/x"}, err: err}, &out, io.Discard, true).end(err)
+	if want := `"complete":false,"ended":true,"error":"interrupted"`; !strings.Contains(out.String(), want) {
+		t.Errorf("%s, want %s in it", out.String(), want)
 	}
 }
