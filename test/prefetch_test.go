@@ -135,8 +135,11 @@ func TestOffline(t *testing.T) {
 	srv.Close()
 	dir := mount(t, url, append(cacheFlags(cache, "1GiB"), "--offline")...)
 	checkBytes(t, "disk", must(t, "cat", diskOf(dir)), s.disk)
-	if got := statusOf(t, dir).Fetched.Requests; got != 0 {
-		t.Errorf("%d requests while offline", got)
+	if st := statusOf(t, dir); st.Fetched.Requests != 0 || !st.Offline {
+		t.Errorf("while offline: %+v", st)
+	}
+	if status := must(t, cloopfs, "status", dir); !strings.Contains(status, "none is asked (offline)") {
+		t.Errorf("status while offline:\n%s", status)
 	}
 	umount(t, dir)
 }
@@ -205,6 +208,11 @@ func TestBackgroundFill(t *testing.T) {
 	}
 	srv.Close()
 	checkBytes(t, "disk", must(t, "cat", diskOf(dir)), s.disk)
+	for _, c := range statusOf(t, dir).Causes { // those who read got it from the cache
+		if c.Used != c.Bytes {
+			t.Errorf("after all was read: %+v, want all of it used", c)
+		}
+	}
 	umount(t, dir)
 	must(t, "cmp", dataFile(t, cache), writeTemp(t, s.image))
 }

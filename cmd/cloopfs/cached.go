@@ -18,7 +18,6 @@ import (
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cache"
-	"github.com/cloopfs/cloopfs/httpblock"
 )
 
 // Defaults of the on-disk cache. They are variables for the tests' sake, which are
@@ -165,7 +164,7 @@ func (c *cached) ModTime() time.Time {
 }
 
 func (c *cached) Close() error {
-	if src, ok := c.file.(*httpblock.Source); ok {
+	if src, ok := c.file.(*counting); ok {
 		for _, v := range src.Adopted() {
 			// Who may not write it down fetches again what it sees under that.
 			if c.entry.Saw(cache.Identity{Key: c.key, Validator: v, Size: src.Size()}) != nil {
@@ -182,7 +181,7 @@ func (c *cached) Close() error {
 var errNoValidator = errors.New("the server gives neither ETag nor Last-Modified")
 
 // keep puts the cache before a file on a web server.
-func (o *cacheOptions) keep(ctx context.Context, at location, src *httpblock.Source, log *slog.Logger) (*cached, error) {
+func (o *cacheOptions) keep(ctx context.Context, at location, src *counting, log *slog.Logger) (*cached, error) {
 	id := cache.Identity{Key: o.key(at.URL), Validator: src.Validator(), Size: src.Size(), Address: o.address(at.URL)}
 	if id.Validator == "" {
 		if !o.TrustSize {
@@ -210,7 +209,7 @@ const headSize = 8 << 10
 
 // find opens the file's entry. Two files with one validator exist: they are told
 // apart by their first bytes, which are here already.
-func (o *cacheOptions) find(ctx context.Context, dir *cache.Dir, id cache.Identity, at location, src *httpblock.Source) (*cache.Entry, error) {
+func (o *cacheOptions) find(ctx context.Context, dir *cache.Dir, id cache.Identity, at location, src *counting) (*cache.Entry, error) {
 	entry, err := dir.Open(id, at.String(), src.ModTime())
 	if err != nil {
 		return nil, err

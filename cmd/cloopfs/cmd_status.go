@@ -22,7 +22,8 @@ func newStatusCmd() *cobra.Command {
 		Short: "Say how mounts are: what was read, fetched and failed",
 		Long: `Say how the mount at MOUNTPOINT is, or each of the user's mounts; of everybody's for
 root. The answers come from the processes that serve the mounts: a server that does
-not answer does not delay them.`,
+not answer does not delay them. All counts are since the mount: with --why, used is
+what a reader of the mount has had since of what was fetched.`,
 		Example: `  cloopfs status
   cloopfs status --json /media/image`,
 		Args:              args(cobra.MaximumNArgs(1)),
@@ -139,6 +140,9 @@ func (r *mountReport) print(w io.Writer, why bool) {
 		if s.LastErrorAt != nil {
 			row(w, "", "last error %s: %s", s.LastErrorAt.Local().Format(time.DateTime), s.LastError)
 		}
+	}
+	if r.Offline {
+		row(w, "server", "none is asked (offline)")
 	}
 	row(w, "fetched", "%s in %d requests", formatSize(r.Fetched.Bytes), r.Fetched.Requests)
 	if why {

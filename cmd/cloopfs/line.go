@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
@@ -162,8 +163,8 @@ func (e *notInsideError) Unwrap() error { return e.err }
 // inside.
 type file struct {
 	source
-	http   *httpblock.Source // nil for a local file, and for one that is not asked
-	cached *cached           // nil if nothing of it is kept on disk
+	http   *counting // nil for a local file, and for one that is not asked
+	cached *cached   // nil if nothing of it is kept on disk
 	// uncached is why, if something should be.
 	uncached error
 }
@@ -201,8 +202,24 @@ func openFile(ctx context.Context, at location, opt sourceOptions, log *slog.Log
 	return f, nil
 }
 
+// counting is a file on a web server, and counts what is read of it but for streams:
+// header, index, directories.
+type counting struct {
+	*httpblock.Source
+	requests, bytes atomic.Int64
+}
+
+func (c *counting) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
+	n, err := c.Source.ReadAtContext(ctx, p, off)
+	if n > 0 && off+int64(len(p)) > headSize { // the rest came when it was opened
+		c.requests.Add(1)
+		c.bytes.Add(int64(n))
+	}
+	return n, err
+}
+
 // openURL opens a file on a web server.
-func openURL(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (*httpblock.Source, error) {
+func openURL(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (*counting, error) {
 	options := httpblock.Options{
 		Timeout:     time.Duration(opt.Timeout),
 		Connections: opt.Connections,
@@ -212,7 +229,15 @@ func openURL(ctx context.Context, at location, opt sourceOptions, log *slog.Logg
 	if err := opt.Access.apply(&options); err != nil {
 		return nil, err
 	}
-	return httpblock.Open(ctx, at.URL, options)
+	src, err := httpblock.Open(ctx, at.URL, options)
+	if err != nil {
+		return nil, err
+	}
+	c := &counting{Source: src}
+	s := src.Stats()
+	c.requests.Store(s.Requests - s.Failed)
+	c.bytes.Store(s.Bytes)
+	return c, nil
 }
 
 // notDiskError says what an image is instead of a disk.

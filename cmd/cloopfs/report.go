@@ -19,6 +19,7 @@ type mountReport struct {
 	DiskSize   int64     `json:"disk_size"`
 	// Servers is empty for a local image.
 	Servers []serverReport `json:"servers"`
+	Offline bool           `json:"offline"` // no server is asked
 	Fetched fetchReport    `json:"fetched"`
 	Causes  []causeReport  `json:"causes"`
 	// Cache is nil if nothing is kept on disk.
@@ -50,7 +51,7 @@ type causeReport struct {
 	Cause    string `json:"cause"`
 	Requests int64  `json:"requests"`
 	Bytes    int64  `json:"bytes"`
-	Used     int64  `json:"used"` // of Bytes, those that a reader has had
+	Used     int64  `json:"used"` // of Bytes, those that a reader has had since the mount
 }
 
 // cacheReport is what is kept on disk of the file at the source: of an ISO image
@@ -96,10 +97,13 @@ var causes = [blockio.Classes]string{
 func reporter(o mountOptions, l *line, disk blockio.ReaderAt, server *fusefs.Server) func() []byte {
 	since := time.Now()
 	return func() []byte {
+		causes := l.causes() // first: what arrives meanwhile must not be more than all
 		r := mountReport{
 			Mountpoint: o.Mountpoint, Source: o.Source.String(), PID: os.Getpid(),
 			Since: since, DiskSize: disk.Size(),
 			Servers: l.servers(),
+			Causes:  causes,
+			Offline: l.file.cached != nil && l.file.http == nil,
 			Cache:   l.kept(),
 			Memory:  memoryReport(l.memory.Stats()),
 			Reads:   readsOf(server.Stats()),
@@ -108,7 +112,6 @@ func reporter(o mountOptions, l *line, disk blockio.ReaderAt, server *fusefs.Ser
 			r.Fetched.Requests += s.Requests
 			r.Fetched.Bytes += s.Bytes
 		}
-		r.Causes = l.causes(r.Fetched)
 		answer, err := json.Marshal(r)
 		if err != nil {
 			panic("cloopfs: internal error: " + err.Error()) // nothing in it can fail
@@ -157,22 +160,17 @@ func (l *line) kept() *cacheReport {
 	}
 }
 
-// causes divides what was fetched from servers by the reason. What was neither
-// for blocks nor in vain was for opening: header, index, directories.
-func (l *line) causes(all fetchReport) []causeReport {
-	opening := causeReport{Cause: "index", Requests: all.Requests, Bytes: all.Bytes}
+// causes divides what was fetched from servers by the reason. Requests that are under
+// way have none yet.
+func (l *line) causes() []causeReport {
 	stats := l.fetch.Stats()
 	again := stats.Refetched
 	retry := causeReport{"retry", again.Requests, again.Bytes, again.Used}
 	for _, s := range l.servers() {
 		retry.Requests += s.Failed
 	}
-	opening.Requests -= retry.Requests
-	opening.Bytes -= retry.Bytes
 	list := []causeReport{} // an empty list in JSON too
 	for class, s := range stats.Class {
-		opening.Requests -= s.Requests
-		opening.Bytes -= s.Bytes
 		if s.Requests > 0 {
 			list = append(list, causeReport{causes[class], s.Requests, s.Bytes, s.Used})
 		}
@@ -180,10 +178,10 @@ func (l *line) causes(all fetchReport) []causeReport {
 	if l.file.http == nil {
 		return list
 	}
-	opening.Requests, opening.Bytes = max(0, opening.Requests), max(0, opening.Bytes)
-	opening.Used = opening.Bytes
+	index := causeReport{Cause: "index", Requests: l.file.http.requests.Load(), Bytes: l.file.http.bytes.Load()}
+	index.Used = index.Bytes
 	if retry.Requests > 0 {
 		list = append(list, retry)
 	}
-	return append([]causeReport{opening}, list...)
+	return append([]causeReport{index}, list...)
 }
