@@ -107,7 +107,21 @@ func (b *Blocks) Forget(n int64, e blockio.Extent) {
 	if b.sums.file != nil {
 		b.forgetSum(n)
 	}
-	b.each(e, func(_ int64, at blockio.Extent) bool { b.disk.forgetChunks(at); return true })
+	b.each(e, func(_ int64, at blockio.Extent) bool {
+		if own := b.disk.own(at); own.Len > 0 {
+			at = own // enough: what lies beside the block may be right, and be here as chunks alone
+		}
+		b.disk.forgetChunks(at)
+		return true
+	})
+}
+
+// Drop is Forget for what will not soon be stored again: it gives back the room, too.
+func (b *Blocks) Drop(n int64, e blockio.Extent) {
+	b.Forget(n, e)
+	if b.disk.write {
+		b.each(e, func(_ int64, at blockio.Extent) bool { b.disk.free(at); return true })
+	}
 }
 
 // forgetSum clears the entry of block n. Chunks have their own: they stay.

@@ -972,8 +972,8 @@ func TestList(t *testing.T) {
 	}
 	a, b := "http://example.org/a", "http://example.org/b"
 	want := map[string]Stat{
-		a: {Keys: []string{a}, Sources: []string{a}, Size: 100_000, Allocated: 40_000 / ChunkSize * ChunkSize, Complete: true},
-		b: {Keys: []string{b}, Sources: []string{b}, Size: 100_000, Allocated: 80_000 / ChunkSize * ChunkSize, Kept: true, InUse: true},
+		a: {Keys: []string{a}, Sources: []string{a}, Validators: []string{`"1"`}, ModTime: someTime, Size: 100_000, Allocated: 40_000 / ChunkSize * ChunkSize, Complete: true},
+		b: {Keys: []string{b}, Sources: []string{b}, Validators: []string{`"1"`}, ModTime: someTime, Size: 100_000, Allocated: 80_000 / ChunkSize * ChunkSize, Kept: true, InUse: true},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("List (-want +got):\n%s", diff)

@@ -226,6 +226,23 @@ func (d *Disk) forgetChunks(e blockio.Extent) {
 	d.wrote(d.chunks.clear(c.Off/ChunkSize, (c.Len+ChunkSize-1)/ChunkSize))
 }
 
+// own is the chunks that e shares with nothing else; empty if there are none.
+func (d *Disk) own(e blockio.Extent) blockio.Extent {
+	from, to := (e.Off+ChunkSize-1)/ChunkSize*ChunkSize, e.End()/ChunkSize*ChunkSize
+	if e.End() == d.size {
+		to = d.size
+	}
+	return blockio.Extent{Off: from, Len: max(0, to-from)}
+}
+
+// free gives back the room of e, of which nothing is of use, but for pages that e
+// shares with others. Without that it would count as being here.
+func (d *Disk) free(e blockio.Extent) {
+	if own := d.own(e); own.Len > 0 {
+		_ = d.data.punch(own.Off, (own.Len+ChunkSize-1)/ChunkSize*ChunkSize) // not all file systems can
+	}
+}
+
 // readCovered fills p at off from chunks, if all of them are here.
 func (d *Disk) readCovered(p []byte, off int64) bool {
 	e := blockio.Extent{Off: off, Len: int64(len(p))}

@@ -193,7 +193,7 @@ func (b *bringing) bring(ctx context.Context, s segment) error {
 		b.done.Add(int64(len(stored)))
 		return nil
 	}
-	bad := make(map[int64]bool)
+	bad := false
 	for next := s.first; next < end; {
 		err := b.line.fetch.ReadRun(ctx, b.class, next, end-next, deliver)
 		var be *blockio.BlockError
@@ -202,7 +202,10 @@ func (b *bringing) bring(ctx context.Context, s segment) error {
 			next = end
 		case errors.Is(err, cloop.ErrCorrupt) && errors.As(err, &be):
 			b.isBad(err)
-			bad[be.Block] = true
+			bad = true
+			if e, err := b.line.index.Extent(ctx, be.Block); err == nil {
+				b.line.store.Drop(be.Block, e)
+			}
 			next = be.Block + 1 // the blocks before it have been delivered
 		default:
 			return err
@@ -213,7 +216,8 @@ func (b *bringing) bring(ctx context.Context, s segment) error {
 		return b.line.notStored()
 	}
 	for n := s.first; n < end; n++ {
-		if err := b.line.isStored(ctx, n); err != nil && !bad[n] {
+		// With a bad block a small one beside it may be forgotten.
+		if err := b.line.isStored(ctx, n); err != nil && !bad {
 			return err
 		}
 	}

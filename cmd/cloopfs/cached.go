@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"os"
@@ -107,13 +108,14 @@ func defaultCacheDir() (string, error) {
 	return "", errors.New("neither $XDG_CACHE_HOME nor $HOME is set")
 }
 
-// openDir opens the cache directory.
-func (o *cacheOptions) openDir(log *slog.Logger) (*cache.Dir, error) {
+// openDir opens the cache directory. existing is for who only looks: see
+// cache.Options.
+func (o *cacheOptions) openDir(log *slog.Logger, existing bool) (*cache.Dir, error) {
 	if o.Dir == "" {
 		_, err := defaultCacheDir()
 		return nil, err
 	}
-	dir, err := cache.OpenDir(string(o.Dir), cache.Options{Size: int64(o.Size), MinFree: int64(o.MinFree), Logger: log})
+	dir, err := cache.OpenDir(string(o.Dir), cache.Options{Size: int64(o.Size), MinFree: int64(o.MinFree), Existing: existing, Logger: log})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", o.Dir, withoutPath(err))
 	}
@@ -189,9 +191,9 @@ func (o *cacheOptions) keep(ctx context.Context, at location, src *counting, log
 		}
 		// Who sees which file is up to the server: what one user may see is not
 		// another's.
-		id.Validator = "trusted, for " + digest(src.Credentials(), id.Address)
+		id.Validator = cache.Trusted + digest(src.Credentials(), id.Address)
 	}
-	dir, err := o.openDir(log)
+	dir, err := o.openDir(log, false)
 	if err != nil {
 		return nil, err
 	}
@@ -253,7 +255,10 @@ var errOffline = errors.New("not cached (offline)")
 
 // offline opens what is kept of a file on a web server, without a word to that.
 func (o *cacheOptions) offline(at location, log *slog.Logger) (*cached, error) {
-	dir, err := o.openDir(log)
+	dir, err := o.openDir(log, true)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, cache.ErrNoCache) {
+		return nil, errOffline
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -165,7 +165,7 @@ func (v *verified) compare(ctx context.Context, l *line, s segment) error {
 			v.right.Add(1)
 			continue
 		}
-		l.store.Forget(n, e)
+		l.store.Drop(n, e)
 		v.bad.Add(1)
 	}
 	return nil
