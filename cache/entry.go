@@ -48,6 +48,9 @@ func (e *Entry) Removed() bool {
 // if it did not.
 func (e *Entry) ModTime() time.Time { return e.meta.ModTime }
 
+// Complete says that all of the file was here, and right, when the entry was opened.
+func (e *Entry) Complete() bool { return e.meta.Complete }
+
 // Confirm notes that a server has just said that the file is this one: as the
 // mtime of a file that has no other use for it. Without it --offline may find an
 // older version. It is later than that of all other versions, whatever the clock

@@ -273,6 +273,25 @@ func (o *cacheOptions) offline(at location, log *slog.Logger) (*cached, error) {
 	return alone(dir, entry), nil
 }
 
+// hasAll says whether all of a file on a web server is in the cache, as it was when
+// a server was asked last.
+func (o *cacheOptions) hasAll(at location) bool {
+	if at.URL == "" || o.Offline || o.Size == 0 {
+		return false
+	}
+	dir, err := o.openDir(slog.New(slog.DiscardHandler), true)
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	entry, err := dir.Find(o.key(at.URL), o.address(at.URL))
+	if err != nil {
+		return false
+	}
+	defer entry.Close()
+	return entry.Complete()
+}
+
 // alone is what is kept of a file, and no more of it.
 func alone(dir *cache.Dir, entry *cache.Entry) *cached {
 	none := absent{size: entry.Size()}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/cache"
 	"github.com/cloopfs/cloopfs/httpblock"
+	"github.com/cloopfs/cloopfs/internal/iso9660"
 	"github.com/cloopfs/cloopfs/localfile"
 )
 
@@ -41,6 +42,21 @@ func sourceHint(err error) string {
 		return certificateHint(cert)
 	}
 	return connectionHint(err)
+}
+
+// unreachable says that err is about a server that can't be asked, and not about what
+// it has said.
+func unreachable(err error) bool {
+	var status *httpblock.StatusError
+	if errors.As(err, &status) {
+		return status.Code >= http.StatusInternalServerError
+	}
+	for _, said := range []error{httpblock.ErrNoRanges, httpblock.ErrChanged, httpblock.ErrEncoded, httpblock.ErrRedirect, iso9660.ErrNotFound} {
+		if errors.Is(err, said) {
+			return false
+		}
+	}
+	return !errors.As(err, new(*tls.CertificateVerificationError))
 }
 
 func statusHint(status *httpblock.StatusError) string {

@@ -51,7 +51,11 @@ func openLine(ctx context.Context, at location, opt sourceOptions, memory int64,
 		defer cancel()
 	}
 	fail := func(err error) (*line, error) {
-		return nil, sourceFailure(fmt.Errorf("open %s: %w", at, err))
+		err = sourceFailure(fmt.Errorf("open %s: %w", at, err))
+		if exitCode(err) == exitSource && unreachable(err) && opt.Cache.hasAll(at) {
+			err = &failure{code: exitSource, err: err, hint: "all of it is in the cache: --offline asks no server"}
+		}
+		return nil, err
 	}
 	f, err := openFile(ctx, at, opt, log)
 	if err != nil {
