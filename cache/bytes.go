@@ -51,7 +51,11 @@ func (b *Bytes) ReadAtContext(ctx context.Context, p []byte, off int64) (int, er
 	}
 	if gap.Len > 0 {
 		missing := buf[gap.Off:gap.End()]
-		n, err := b.Source.ReadAtContext(ctx, missing, c.Off+gap.Off)
+		read := b.Source.ReadAtContext
+		if doubted {
+			read = b.readAgain
+		}
+		n, err := read(ctx, missing, c.Off+gap.Off)
 		if err != nil && (err != io.EOF || n < len(missing)) {
 			return 0, err
 		}
@@ -67,6 +71,16 @@ func (b *Bytes) ReadAtContext(ctx context.Context, p []byte, off int64) (int, er
 		b.remember(e)
 	}
 	return copy(p, buf[off-c.Off:]), eof
+}
+
+// readAgain is ReadAtContext of the source, past what that keeps.
+func (b *Bytes) readAgain(ctx context.Context, p []byte, off int64) (int, error) {
+	body, err := b.OpenRange(ctx, blockio.Range{Extent: blockio.Extent{Off: off, Len: int64(len(p))}, Refetch: true})
+	if err != nil {
+		return 0, err
+	}
+	defer body.Close()
+	return io.ReadFull(body, p)
 }
 
 func (b *Bytes) remember(e blockio.Extent) {
