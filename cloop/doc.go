@@ -1,4 +1,4 @@
-// Package cloop reads the cloop container: a disk cut into blocks of equal
+// Package cloop reads and writes the cloop container: a disk cut into blocks of equal
 // size, each compressed on its own, with an index that locates them.
 //
 // Open reads the header through a [blockio.ReaderAt] of the image's bytes and
@@ -7,7 +7,10 @@
 // disk itself, an [Image]. Both are safe for concurrent use. The package knows
 // nothing of where bytes come from.
 //
-// It reads versions 2.0 and 4.0. All integers are big-endian, offsets are from
+// Create writes the image of a disk, CreateStream that of a stream, and Commit that
+// of a disk that differs in some blocks from an image.
+//
+// It knows versions 2.0 and 4.0. All integers are big-endian, offsets are from
 // the first byte of the image. The header:
 //
 //	offset  size  what

@@ -18,21 +18,25 @@ import (
 type Options struct {
 	// Source is what /proc/mounts shows as the source; it must hold no secrets.
 	Source string
-	// ModTime is the mtime of disk.img; 1 January 1980 if zero.
+	// ModTime is the mtime of disk.img, until it is written to; 1 January 1980 if zero.
 	ModTime time.Time
-	// Timeout is how long a read may wait before it fails with EIO; 0 means for ever.
+	// Timeout is how long a read or write may wait before it fails with EIO; 0 means
+	// for ever.
 	Timeout time.Duration
 	// AllowOther lets other users in, as far as Mode does.
 	AllowOther bool
 	// UID and GID own the files.
 	UID, GID uint32
-	// Mode is the mode of disk.img, the directory's with x for each r; 0400 if 0.
+	// Mode is the mode of disk.img, the directory's with x for each r; if it is 0,
+	// 0400, and 0600 for a disk that can be written to.
 	Mode uint32
 	// Partitions reads the disk's partition table, when somebody asks for a
 	// partition or lists the directory; nil means that it has none. A failure
-	// is not remembered.
+	// is not remembered. Not used for a disk that can be written to: each partition's
+	// file would be a second page cache of the same bytes.
 	Partitions func(ctx context.Context) ([]Partition, error)
-	// Logger gets a line for failed reads, at most one a second. nil means none.
+	// Logger gets a line for failed reads, at most one a second, and likewise for
+	// failed writes. nil means none.
 	Logger *slog.Logger
 }
 
@@ -42,8 +46,9 @@ const (
 	// of 12, so many blocks that do not come freeze the whole mount. Each has
 	// a buffer of 128 KiB here.
 	maxBackground = 1024
-	// maxRead is the largest read the kernel sends, for O_DIRECT.
-	maxRead = 1 << 20
+	// maxRequest is the most bytes that the kernel reads or writes at once: reads of
+	// that size are O_DIRECT, writes any.
+	maxRequest = 1 << 20
 	// forever is how long the kernel may believe names and attributes.
 	forever = 365 * 24 * time.Hour
 )
@@ -54,8 +59,21 @@ type Server struct {
 	device *device
 }
 
-// Mount shows disk at dir and serves it until it is unmounted by whomever.
+// Mount shows disk at dir, read-only, and serves it until it is unmounted by whomever.
 func Mount(dir string, disk blockio.ReaderAt, opt Options) (*Server, error) {
+	opt.setDefaults(0o400)
+	return mount(dir, newRoot(disk, opt), opt, true)
+}
+
+// MountWritable does the same with a disk that can be written to. A write is passed
+// to disk before it returns (there is no writeback cache: it would report a failed
+// write once, and then forget it); fsync(2) is disk's Flush.
+func MountWritable(dir string, disk blockio.Device, opt Options) (*Server, error) {
+	opt.setDefaults(0o600)
+	return mount(dir, newWritableRoot(disk, opt), opt, false)
+}
+
+func (opt *Options) setDefaults(mode uint32) {
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -63,10 +81,12 @@ func Mount(dir string, disk blockio.ReaderAt, opt Options) (*Server, error) {
 		opt.ModTime = time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)
 	}
 	if opt.Mode == 0 {
-		opt.Mode = 0o400
+		opt.Mode = mode
 	}
+}
+
+func mount(dir string, root *root, opt Options, readOnly bool) (*Server, error) {
 	timeout := forever
-	root := newRoot(disk, opt)
 	raw := fs.NewNodeFS(root, &fs.Options{
 		EntryTimeout: &timeout,
 		AttrTimeout:  &timeout,
@@ -81,18 +101,23 @@ func Mount(dir string, disk blockio.ReaderAt, opt Options) (*Server, error) {
 		Options:                  []string{"default_permissions"},
 		MaxBackground:            maxBackground,
 		CongestionThreshold:      maxBackground,
-		MaxWrite:                 maxRead,
+		MaxWrite:                 maxRequest,
 		DisableXAttrs:            true,
 		ExplicitDataCacheControl: true,
 		DirectMountStrict:        true,
-		DirectMountFlags:         syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_RDONLY,
+		DirectMountFlags:         syscall.MS_NOSUID | syscall.MS_NODEV,
 		Logger:                   slog.NewLogLogger(opt.Logger.Handler(), slog.LevelDebug),
+	}
+	if readOnly {
+		mountOptions.DirectMountFlags |= syscall.MS_RDONLY
 	}
 	server, err := fuse.NewServer(raw, dir, &mountOptions)
 	if errors.Is(err, syscall.EPERM) {
 		// Not the superuser: the set-uid helper mounts.
 		mountOptions.DirectMountStrict = false
-		mountOptions.Options = append(mountOptions.Options, "ro")
+		if readOnly {
+			mountOptions.Options = append(mountOptions.Options, "ro")
+		}
 		server, err = fuse.NewServer(raw, dir, &mountOptions)
 	}
 	if err != nil {
@@ -103,5 +128,5 @@ func Mount(dir string, disk blockio.ReaderAt, opt Options) (*Server, error) {
 }
 
 // Wait returns when the disk has been unmounted, everybody who used it has let
-// go, and every read has been answered.
+// go, and every read and write has been answered.
 func (s *Server) Wait() { s.fuse.Wait() }

@@ -35,9 +35,9 @@ const (
 	maxLate = 64
 )
 
-var errCrowded = errors.New("too many reads are waiting")
+var errCrowded = errors.New("too many reads and writes are waiting")
 
-// parking is the reads that wait. A reader that was killed may leave its reads
+// parking is the reads and writes that wait. A reader that was killed may leave its reads
 // behind (the kernel tells only of O_DIRECT reads), so when there are too many
 // those that have waited longest fail. The zero value is ready.
 type parking struct {
@@ -59,11 +59,22 @@ func (p *parking) enter(ctx context.Context, timeout time.Duration, off int64, n
 	w := &waiter{parent: ctx, parking: p, off: off, end: off + int64(n)}
 	if timeout > 0 {
 		now := time.Now()
-		w.second = p.isLate(now, w.off, w.end)
-		if w.second {
+		w.forgotten = p.isLate(now, w.off, w.end)
+		if w.forgotten {
 			timeout = min(timeout, latePatience)
 		}
 		w.deadline = now.Add(timeout + timeoutSlack)
+	}
+	return w
+}
+
+// enterOnce returns the context of a write, or of anything else that the kernel does
+// not repeat if it fails: it has all of timeout, whatever has timed out before, and
+// makes nobody impatient. The caller must leave.
+func (p *parking) enterOnce(ctx context.Context, timeout time.Duration) *waiter {
+	w := &waiter{parent: ctx, parking: p, forgotten: true}
+	if timeout > 0 {
+		w.deadline = time.Now().Add(timeout + timeoutSlack)
 	}
 	return w
 }
@@ -88,14 +99,16 @@ func (p *parking) addLate(w *waiter) {
 	}
 }
 
-// waiter is the context of one read. Only a read that asks for Done is waiting:
+// waiter is the context of one read or write. Only one that asks for Done is waiting:
 // until then it costs no timer, no goroutine and no place in the parking.
 type waiter struct {
 	parent   context.Context
 	parking  *parking
 	off, end int64     // what is read
-	second   bool      // it follows one that has timed out lately
 	deadline time.Time // zero means none
+	// forgotten says that its timeout is not remembered: it is no read, or follows
+	// one that has timed out lately.
+	forgotten bool
 
 	// mu guards the fields below.
 	mu      sync.Mutex
@@ -128,11 +141,14 @@ func (w *waiter) Err() error {
 	switch {
 	case w.parked != nil:
 		return w.parked.Err()
-	case !w.deadline.IsZero() && !time.Now().Before(w.deadline):
+	case w.overdue():
 		return context.DeadlineExceeded
 	}
 	return w.parent.Err()
 }
+
+// overdue says whether the time for it is over.
+func (w *waiter) overdue() bool { return !w.deadline.IsZero() && !time.Now().Before(w.deadline) }
 
 func (w *waiter) Value(key any) any { return w.parent.Value(key) }
 
@@ -153,14 +169,14 @@ func (p *parking) park(w *waiter) {
 	}
 }
 
-// len is the number of reads that wait.
+// len is the number of reads and writes that wait.
 func (p *parking) len() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.queue.Len()
 }
 
-// leave ends the read.
+// leave ends the read or write.
 func (w *waiter) leave() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -169,7 +185,7 @@ func (w *waiter) leave() {
 	}
 	// A second question is not remembered: else whoever asks again and again
 	// would never be given time.
-	if !w.second && errors.Is(w.parked.Err(), context.DeadlineExceeded) {
+	if !w.forgotten && errors.Is(w.parked.Err(), context.DeadlineExceeded) {
 		w.parking.addLate(w)
 	}
 	w.cancel()

@@ -84,8 +84,8 @@ func (r *root) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs
 	if child == nil {
 		return nil, syscall.ENOENT
 	}
-	if file, ok := child.Operations().(*disk); ok {
-		out.Attr = file.attr
+	if file, ok := child.Operations().(interface{ attributes() fuse.Attr }); ok {
+		out.Attr = file.attributes()
 	}
 	return child, 0
 }
@@ -112,7 +112,7 @@ func (r *root) Readdir(ctx context.Context) (fs.DirStream, syscall.Errno) {
 func (r *root) tableFailed(err error) syscall.Errno {
 	e := errno.From(err)
 	if e != syscall.EINTR {
-		r.disk.complain("partition table not read", "error", err)
+		r.disk.complain(&r.disk.quiet, "partition table not read", "error", err)
 	}
 	return e
 }

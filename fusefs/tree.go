@@ -34,9 +34,11 @@ type root struct {
 	fs.Inode
 	attr       fuse.Attr
 	disk       *disk
+	file       fs.InodeEmbedder // the disk as it is shown
 	partitions *partitions
 }
 
+// newRoot returns the directory of a disk that can only be read.
 func newRoot(dev blockio.ReaderAt, opt Options) *root {
 	t := uint64(opt.ModTime.Unix())
 	file := fuse.Attr{
@@ -46,11 +48,8 @@ func newRoot(dev blockio.ReaderAt, opt Options) *root {
 	dir := file
 	dir.Mode, dir.Nlink = opt.Mode|opt.Mode>>2&0o111, 2
 	device := &device{dev: dev, timeout: opt.Timeout, log: opt.Logger}
-	return &root{
-		attr:       dir,
-		disk:       newDisk(device, file, blockio.Extent{Len: dev.Size()}),
-		partitions: newPartitions(opt.Partitions),
-	}
+	disk := newDisk(device, file, blockio.Extent{Len: dev.Size()})
+	return &root{attr: dir, disk: disk, file: disk, partitions: newPartitions(opt.Partitions)}
 }
 
 // blocksOf is the number of blocks of the given size that size bytes take.
@@ -66,7 +65,7 @@ var (
 
 // OnAdd hangs disk.img into the directory.
 func (r *root) OnAdd(ctx context.Context) {
-	child := r.NewPersistentInode(ctx, r.disk, fs.StableAttr{Mode: syscall.S_IFREG, Ino: diskIno})
+	child := r.NewPersistentInode(ctx, r.file, fs.StableAttr{Mode: syscall.S_IFREG, Ino: diskIno})
 	r.AddChild(DiskName, child, false)
 }
 
@@ -113,7 +112,11 @@ var (
 	_ = fs.NodeOpener((*disk)(nil))
 	_ = fs.NodeReader((*disk)(nil))
 	_ = fs.NodeFsyncer((*disk)(nil))
+	_ = fs.NodeLseeker((*disk)(nil))
 )
+
+// attributes are what stat(2) shows, but for the inode number.
+func (d *disk) attributes() fuse.Attr { return d.attr }
 
 func (d *disk) Getattr(_ context.Context, _ fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
 	out.Attr = d.attr
@@ -146,15 +149,15 @@ func (d *disk) Read(ctx context.Context, _ fs.FileHandle, dest []byte, off int64
 	}
 	e := errno.From(err)
 	if e != syscall.EINTR {
-		d.count.failed(err)
-		d.complain("read failed", "offset", off, "length", len(dest), "error", err)
+		d.count.failed(&d.count.errors, err)
+		d.complain(&d.quiet, "read failed", "offset", off, "length", len(dest), "error", err)
 	}
 	return nil, e
 }
 
-// complain logs that a read failed.
-func (d *device) complain(what string, args ...any) {
-	if more, ok := d.quiet.allow(); ok {
+// complain logs that something failed.
+func (d *device) complain(quiet *limiter, what string, args ...any) {
+	if more, ok := quiet.allow(); ok {
 		d.log.Error(what, append(args, "more", more)...)
 	}
 }

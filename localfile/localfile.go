@@ -10,14 +10,16 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/cloopfs/cloopfs/blockio"
 )
 
 // ErrChanged says that the file is no longer as it was opened.
 var ErrChanged = errors.New("image file was changed")
 
-// File is an open file. It implements [blockio.Ranges] and [blockio.ReaderAt],
-// and is safe for concurrent use. Reads of a local file can't be interrupted: a
+// File is an open file. It implements [blockio.Ranges], [blockio.ReaderAt] and
+// [blockio.Mapper], and is safe for concurrent use. Reads of a local file can't be interrupted: a
 // context that ends is noticed between them.
 type File struct {
 	f       *os.File
@@ -82,6 +84,27 @@ func (f *File) OpenRange(ctx context.Context, r blockio.Range) (io.ReadCloser, e
 // ReadAtContext reads bytes of the file.
 func (f *File) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
 	return blockio.ReadRange(ctx, f, p, off)
+}
+
+// MapAt tells the holes of the file, where its file system knows them.
+func (f *File) MapAt(_ context.Context, off int64) (n int64, zeros bool, err error) {
+	if err := f.unchanged(); err != nil {
+		return 0, false, err
+	}
+	data, err := f.f.Seek(off, unix.SEEK_DATA)
+	switch {
+	case errors.Is(err, unix.ENXIO): // there is none any more
+		return f.size - off, true, nil
+	case err != nil: // a device
+		return f.size - off, false, nil
+	case data > off:
+		return min(data, f.size) - off, true, nil
+	}
+	hole, err := f.f.Seek(off, unix.SEEK_HOLE)
+	if err != nil || hole <= off {
+		return f.size - off, false, nil
+	}
+	return min(hole, f.size) - off, false, nil
 }
 
 // stream reads a range until its context ends.

@@ -1,6 +1,7 @@
 package localfile_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -108,5 +109,42 @@ func TestEndedContext(t *testing.T) {
 	cancel()
 	if _, err := io.ReadAll(body); !errors.Is(err, context.Canceled) {
 		t.Errorf("read: %v, want the context's error", err)
+	}
+}
+
+// Holes are told as such; where they are is the file system's matter.
+func TestMapAt(t *testing.T) {
+	path, _ := newFile(t, 100_000)
+	if err := os.Truncate(path, 3<<20); err != nil {
+		t.Fatal(err)
+	}
+	f, err := localfile.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	zeros := int64(0)
+	for off := int64(0); off < f.Size(); {
+		n, zero, err := f.MapAt(t.Context(), off)
+		if err != nil || n <= 0 || off+n > f.Size() {
+			t.Fatalf("%d bytes at %d: %v", n, off, err)
+		}
+		if zero {
+			zeros += n
+			p := make([]byte, n)
+			if _, err := f.ReadAtContext(t.Context(), p, off); err != nil && err != io.EOF || len(bytes.Trim(p, "\x00")) > 0 {
+				t.Errorf("%d bytes at %d are not zeros: %v", n, off, err)
+			}
+		}
+		off += n
+	}
+	if zeros == 0 {
+		t.Skip("the file system has no holes")
+	}
+	if err := os.Truncate(path, 1000); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := f.MapAt(t.Context(), 0); !errors.Is(err, localfile.ErrChanged) {
+		t.Errorf("of a file that was cut off: %v", err)
 	}
 }

@@ -3,11 +3,8 @@
 package test
 
 import (
-	"fmt"
 	"path/filepath"
-	"strings"
 	"sync"
-	"testing"
 )
 
 // bootMark is what the system on the test's live disc prints when all is well.
@@ -17,11 +14,22 @@ const bootMark = "LIVE-SYSTEM-IS-WELL"
 // machines, and an initial file system that compares the files on the disc with
 // what they were.
 var liveISO = sync.OnceValues(func() (string, error) {
+	return kernelFixture("live.iso", func(out, kernel string) error {
+		return command("sh", "-e", "-c", liveScript, "sh", out, kernel, bootMark)
+	})
+})
+
+// cloudKernel is the path of a directory with Debian's kernel for virtual
+// machines in boot and its modules in lib.
+var cloudKernel = sync.OnceValues(func() (string, error) { return kernelFixture("cloud-kernel", nil) })
+
+// kernelFixture makes, as far as they are not there, the kernel and a file from
+// it. Without a build for that it is the kernel alone.
+func kernelFixture(name string, build func(out, kernel string) error) (string, error) {
 	dir, err := filepath.Abs(fixtures)
 	if err != nil {
 		return "", err
 	}
-	kernel, iso := filepath.Join(dir, "cloud-kernel"), filepath.Join(dir, "live.iso")
 	if err := command("mkdir", "-p", dir); err != nil {
 		return "", err
 	}
@@ -30,11 +38,13 @@ var liveISO = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	defer unlock()
-	return iso, chain(
-		step{kernel, func(out string) error { return command("sh", "-e", "-c", kernelScript, "sh", out) }},
-		step{iso, func(out string) error { return command("sh", "-e", "-c", liveScript, "sh", out, kernel, bootMark) }},
-	)
-})
+	kernel, file := filepath.Join(dir, "cloud-kernel"), filepath.Join(dir, name)
+	steps := []step{{kernel, func(out string) error { return command("sh", "-e", "-c", kernelScript, "sh", out) }}}
+	if build != nil {
+		steps = append(steps, step{file, func(out string) error { return build(out, kernel) }})
+	}
+	return file, chain(steps...)
+}
 
 // kernelScript unpacks the kernel package. To install it would rebuild the
 // machine's own initial file systems.
@@ -92,22 +102,3 @@ const liveScript = `
 	END
 	xorriso -as mkisofs -quiet -r -J -iso-level 3 -b isolinux/isolinux.bin -c isolinux/boot.cat \
 		-no-emul-boot -boot-load-size 4 -boot-info-table -o "$1" "$root"`
-
-// A live system boots from an ISO file on a web server as from one beside it, and
-// reads from it what it should.
-func TestLiveSystemBoots(t *testing.T) {
-	iso, err := liveISO()
-	if err != nil {
-		t.Fatalf("make the test disc: %v", err)
-	}
-	dir := mount(t, nginx.start(t, filepath.Dir(iso))+"/"+filepath.Base(iso))
-	// It ends by itself; one that does not is ended for the sake of what it has said.
-	guest := start(t, "timeout", "100", "qemu-system-x86_64", "-cpu", "max", "-m", "512", "-nographic", "-no-reboot", "-nic", "none",
-		"-drive", fmt.Sprintf("file=%s,format=raw,media=cdrom,readonly=on", diskOf(dir)), "-boot", "d")
-	if r := guest.result(t); r.code != 0 || !strings.Contains(r.stdout, bootMark) {
-		t.Errorf("guest: exit status %d, without the mark %s: %q, %q", r.code, bootMark, r.stdout, r.stderr)
-	}
-	server := statusOf(t, dir).Servers[0]
-	t.Logf("%d bytes in %d requests, of an ISO file of %d", server.Bytes, server.Requests, sizeOf(t, iso))
-	umount(t, dir)
-}

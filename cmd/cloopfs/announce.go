@@ -74,19 +74,26 @@ func announce(w io.Writer, o mountOptions, r readiness) {
 // nextStep is the command that shows the files on the disk; empty if there is
 // none.
 func (o *mountOptions) nextStep(disk contents) string {
-	file := filepath.Join(o.Mountpoint, fusefs.DiskName)
-	switch {
+	file, options := filepath.Join(o.Mountpoint, fusefs.DiskName), "loop,ro"
+	if o.Write.writable() {
+		options = "loop"
+	}
+	command := "mount -o " + options + " %s /mnt"
+	switch tabled := disk.tabled() && len(disk.Partitions) > 0; {
 	case disk.mountable():
-	case disk.tabled() && len(disk.Partitions) > 0:
+	case tabled && o.Write.writable():
+		command = "losetup --find --show --partscan %s"
+	case tabled:
 		file += fmt.Sprintf(".p%d", largest(disk))
 	default:
 		return ""
 	}
+	command = fmt.Sprintf(command, quote(file))
 	switch {
 	case os.Geteuid() == 0:
-		return fmt.Sprintf("mount -o loop,ro %s /mnt", quote(file))
+		return command
 	case o.AllowOther:
-		return fmt.Sprintf("sudo mount -o loop,ro %s /mnt", quote(file))
+		return "sudo " + command
 	}
 	return "root can't loop-mount it without --allow-other"
 }

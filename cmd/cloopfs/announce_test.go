@@ -83,6 +83,23 @@ func TestAnnounceInside(t *testing.T) {
 	}
 }
 
+// A disk that can be written to is mounted so, and has no files of partitions.
+func TestAnnounceWritable(t *testing.T) {
+	o := mountOptions{Mountpoint: "/m", AllowOther: true, Write: writeOptions{Ephemeral: true}}
+	for _, c := range []struct {
+		disk contents
+		want string
+	}{
+		{contents{Size: 512, Kind: diskKind("ext4")}, "mount -o loop /m/disk.img /mnt"},
+		{contents{Size: 512, Kind: diskKind(signature.MBR), Partitions: make([]partition.Partition, 1)}, "losetup --find --show --partscan /m/disk.img"},
+		{contents{Size: 512, Kind: diskKind(signature.MBR)}, ""},
+	} {
+		if got := strings.TrimPrefix(o.nextStep(c.disk), "sudo "); got != c.want {
+			t.Errorf("%v: %q, want %q", c.disk, got, c.want)
+		}
+	}
+}
+
 // A script hears of nothing but what is wrong.
 func TestAnnounceToScript(t *testing.T) {
 	for size, want := range map[int64]string{

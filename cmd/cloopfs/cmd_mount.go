@@ -28,6 +28,7 @@ type mountOptions struct {
 	Describe   bool   // somebody reads what the disk is
 	Memory     sizeValue
 	Fill       bool // in the background
+	Write      writeOptions
 	AllowOther bool
 	UID, GID   uint32
 	Mode       uint32
@@ -39,6 +40,7 @@ func newMountCmd() *cobra.Command {
 	o := mountOptions{Memory: 64 << 20}
 	var foreground bool
 	var mode string
+	options := new(optionsValue)
 	cmd := &cobra.Command{
 		Use:   "mount [flags] SOURCE MOUNTPOINT",
 		Short: "Present the disk in an image as MOUNTPOINT/disk.img",
@@ -46,7 +48,8 @@ func newMountCmd() *cobra.Command {
 The command returns when the disk can be read, and serves on in the background.
 SOURCE is the http or https URL, or the path, of a cloop image or of a disk as it
 is (an ISO file, say); URL#PATH is a file inside an ISO 9660 image. If the disk has
-a partition table there are also disk.img.p1, disk.img.p2 and so on.`,
+a partition table there are also disk.img.p1, disk.img.p2 and so on.
+With --overlay or --ephemeral the disk can be written to; then it is disk.img alone.`,
 		Example: `  cloopfs mount https://example.org/KNOPPIX /media/image
   mount -o loop,ro /media/image/disk.img /mnt
   cloopfs mount 'https://example.org/knoppix.iso#KNOPPIX/KNOPPIX' /media/inner
@@ -55,6 +58,9 @@ a partition table there are also disk.img.p1, disk.img.p2 and so on.`,
 		ValidArgsFunction: completeArgs(completeFile, completeDir),
 		PreRunE: func(cmd *cobra.Command, args []string) error {
 			o.Mountpoint = args[1]
+			if options.readOnly && o.Write.writable() {
+				return usage(errors.New("ro and a disk that can be written to (--overlay, --ephemeral) exclude each other"))
+			}
 			return o.complete(cmd.Context(), args[0], mode)
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -76,14 +82,17 @@ a partition table there are also disk.img.p1, disk.img.p2 and so on.`,
 	f.BoolVarP(&foreground, "foreground", "f", false, "stay in the foreground and log to stderr")
 	f.IntVar(&o.Partition, "partition", 0, "present partition `N` alone, as disk.img")
 	f.Var(&o.Memory, "memory", "decoded blocks kept in memory")
+	f.BoolVar(&o.Write.Ephemeral, "ephemeral", false, "let the disk be written to; unmounted, what was written is gone")
+	f.StringVar(&o.Write.Overlay, "overlay", "", "let the disk be written to, and keep what was written in `DIR`")
 	f.BoolVar(&o.Fill, "background-fill", false, "bring all of the image into the cache while no reader waits")
 	f.BoolVar(&o.AllowOther, "allow-other", false, "let other users, root included, use the mount")
 	f.Uint32Var(&o.UID, "uid", uint32(os.Getuid()), "owner of the files")
 	f.Uint32Var(&o.GID, "gid", uint32(os.Getgid()), "group of the files")
-	f.StringVar(&mode, "mode", "", "permissions of disk.img, octal (default 0400, with --allow-other 0444)")
+	f.StringVar(&mode, "mode", "", "permissions of disk.img, octal (default 0400, with --allow-other 0444; 0600 and 0644 if it can be written to)")
 	o.Line.addFlags(f)
 	o.Log.addFlags(f)
-	f.VarP(&optionsValue{flags: f}, optionsFlag, "o", "flags as mount(8) writes them: allow_other,memory=1G")
+	options.flags = f
+	f.VarP(options, optionsFlag, "o", "flags as mount(8) writes them: allow_other,memory=1G")
 	return cmd
 }
 
@@ -107,9 +116,15 @@ func (o *mountOptions) complete(ctx context.Context, source, mode string) (err e
 	if o.Fill && o.Line.Cache.Size == 0 {
 		return usage(errors.New("--background-fill without an on-disk cache (--cache-size 0)"))
 	}
+	if o.Write.Ephemeral && o.Write.Overlay != "" {
+		return usage(errors.New("--ephemeral and --overlay exclude each other"))
+	}
 	o.Mode = 0o400
 	if o.AllowOther {
 		o.Mode = 0o444
+	}
+	if o.Write.writable() {
+		o.Mode |= 0o200
 	}
 	if mode != "" {
 		m, err := strconv.ParseUint(mode, 8, 32)
@@ -137,6 +152,14 @@ func (o *mountOptions) complete(ctx context.Context, source, mode string) (err e
 	}
 	if err := o.notBelow("SOURCE", o.Source.Path); err != nil {
 		return err
+	}
+	if o.Write.Overlay != "" {
+		if o.Write.Overlay, err = filepath.Abs(o.Write.Overlay); err != nil {
+			return err
+		}
+		if err := o.notBelow("the overlay", o.Write.Overlay); err != nil {
+			return err
+		}
 	}
 	return o.notBelow("the cache directory", string(o.Line.Cache.Dir))
 }

@@ -160,6 +160,14 @@ func (r *mountReport) print(w io.Writer, why bool) {
 	}
 	row(w, "memory", "%d blocks, %s; %d found there, %d loaded", r.Memory.Blocks, formatSize(r.Memory.Bytes), r.Memory.Hits, r.Memory.Loads)
 	row(w, "reads", "%d, %s; %d waiting, %d failed", r.Reads.Count, formatSize(r.Reads.Bytes), r.Reads.Waiting, r.Reads.Errors)
+	if o, wr := r.Overlay, r.Writes; o != nil && wr != nil {
+		row(w, "writes", "%d, %s; %d flushes, %d failed", wr.Count, formatSize(wr.Bytes), wr.Flushes, wr.Errors)
+		where := "not to be kept"
+		if o.Path != "" {
+			where = "in " + o.Path
+		}
+		row(w, "overlay", "%s changed, %s", formatSize(o.Changed), where)
+	}
 	if r.Reads.LastErrorAt != nil {
 		row(w, "", "last error %s: %s", r.Reads.LastErrorAt.Local().Format(time.DateTime), r.Reads.LastError)
 	}

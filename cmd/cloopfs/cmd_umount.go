@@ -79,16 +79,31 @@ func umount(cmd *cobra.Command, path string, lazy, force bool) error {
 	if dialErr != nil {
 		return nil // a daemon that is dead
 	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), endTime)
-	defer cancel()
-	err = daemon.AwaitEnd(ctx)
-	if errors.Is(err, context.DeadlineExceeded) {
-		return fail(errors.New("unmounted here, but still in use: by another mount namespace or a bind mount"), "")
-	}
-	if err != nil {
+	if err := awaitDaemon(cmd.Context(), daemon, m); err != nil {
 		return fail(err, "")
 	}
 	return nil
+}
+
+// awaitDaemon waits until the daemon of a mount that is no more has ended, for as
+// long as that may take.
+func awaitDaemon(ctx context.Context, daemon *control.Conn, m mounts.Mount) error {
+	for {
+		short, cancel := context.WithTimeout(ctx, endTime)
+		err := daemon.AwaitEnd(short)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+		// A last flush takes as long as the disk takes.
+		if r, err := askOne(m); err != nil || r.Overlay == nil || !r.Overlay.Closing {
+			return errors.New("unmounted here, but still in use: by another mount namespace or a bind mount")
+		}
+		if daemon, err = control.Dial(m.Device, m.Owner); err != nil {
+			return nil // it has ended just now
+		}
+		defer daemon.Close()
+	}
 }
 
 // busy says who uses the mount.

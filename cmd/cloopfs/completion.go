@@ -45,6 +45,8 @@ func addCompletion(root *cobra.Command) {
 	for _, cmd := range root.Commands() {
 		completeFlag(cmd, "log-level", "debug", "info", "warn", "error")
 		completeFlag(cmd, "format", formatAuto, formatCloop, formatRaw)
+		completeFlag(cmd, "codec", codecs...)
+		completeFlag(cmd, "layout", layouts...)
 	}
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {

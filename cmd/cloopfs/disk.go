@@ -33,21 +33,25 @@ func partitionFiles(disk blockio.ReaderAt) func(context.Context) ([]fusefs.Parti
 	}
 }
 
-// onePartition is the disk that --partition asks for.
-func (o *mountOptions) onePartition(ctx context.Context, l *line) (blockio.ReaderAt, error) {
+// onePartition is the part of the line's disk, with what was written to it, that
+// --partition asks for. It can be written to if disk can.
+func (o *mountOptions) onePartition(ctx context.Context, l *line, disk blockio.ReaderAt) (blockio.ReaderAt, error) {
 	if o.Line.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(o.Line.Timeout)+time.Second) // as in openLine
 		defer cancel()
 	}
-	table, err := partition.Read(ctx, l.disk)
+	table, err := partition.Read(ctx, disk)
 	if err != nil {
 		return nil, sourceFailure(fmt.Errorf("open %s: %w", l.at, err))
 	}
 	var numbers []string
 	for _, p := range table {
 		if p.Number == o.Partition {
-			return blockio.Part(l.disk, p.Off, p.Len), nil
+			if device, ok := disk.(blockio.Device); ok {
+				return blockio.PartDevice(device, p.Off, p.Len), nil
+			}
+			return blockio.Part(disk, p.Off, p.Len), nil
 		}
 		numbers = append(numbers, strconv.Itoa(p.Number))
 	}

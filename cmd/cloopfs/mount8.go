@@ -78,7 +78,8 @@ func (o *mount8Options) run(cmd *cobra.Command, args []string) error {
 	mount.SetContext(cmd.Context())
 	mount.SetErr(cmd.ErrOrStderr())
 	flags := mount.Flags()
-	options := &optionsValue{flags: flags, sloppy: o.sloppy}
+	options := flags.Lookup(optionsFlag).Value.(*optionsValue)
+	options.sloppy = o.sloppy
 	for _, list := range o.options {
 		if err := options.Set(list); err != nil {
 			return err

@@ -15,8 +15,9 @@ const optionsFlag = "options"
 // optionsValue is the value of -o: setting it sets the flags it names, so of -o
 // and a flag the later one wins.
 type optionsValue struct {
-	flags  *pflag.FlagSet
-	sloppy bool // what is unknown is ignored
+	flags    *pflag.FlagSet
+	sloppy   bool // what is unknown is ignored
+	readOnly bool // "ro" was among them, and no "rw" after it
 }
 
 func (v *optionsValue) String() string { return "" }
@@ -47,13 +48,13 @@ func (v *optionsValue) setOption(o mountOption) error {
 	if why, ok := refusedOptions[name]; ok {
 		return errors.New(why)
 	}
+	if o.name == "ro" || o.name == "rw" { // mount(8) always says one of them
+		v.readOnly = o.name == "ro"
+	}
 	if isIgnored(o.name) {
 		return nil
 	}
 	f := v.flags.Lookup(name)
-	if why, ok := laterOptions[name]; ok && f == nil {
-		return errors.New(why)
-	}
 	switch {
 	case f == nil && v.sloppy:
 		return nil
@@ -79,13 +80,6 @@ var refusedOptions = map[string]string{
 	"foreground": "mount(8) waits for its helper to end",
 	"help":       "not an option of a mount",
 	optionsFlag:  "not an option of a mount",
-}
-
-// laterOptions ask for a writable disk: without a flag of that name it is not
-// for -s to mount it read-only.
-var laterOptions = map[string]string{
-	"overlay":   "disks are read-only",
-	"ephemeral": "disks are read-only",
 }
 
 var optionHints = map[string]string{

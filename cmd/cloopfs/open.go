@@ -58,6 +58,11 @@ func (o *sourceOptions) validate(ctx context.Context) error {
 // open opens the image at source for a command that reads it once and keeps no
 // log: whole blocks, so no memory is set aside for parts of them.
 func (o *sourceOptions) open(ctx context.Context, stderr io.Writer, source string) (*line, error) {
+	return o.openWith(ctx, stderr, source, 0)
+}
+
+// openWith is open, but keeps so many bytes of decoded blocks in memory.
+func (o *sourceOptions) openWith(ctx context.Context, stderr io.Writer, source string, memory int64) (*line, error) {
 	at, err := parseSource(source)
 	if err != nil {
 		return nil, err
@@ -65,7 +70,7 @@ func (o *sourceOptions) open(ctx context.Context, stderr io.Writer, source strin
 	if err := o.validate(ctx); err != nil {
 		return nil, err
 	}
-	l, err := openLine(ctx, at, *o, 0, warnings(stderr))
+	l, err := openLine(ctx, at, *o, memory, warnings(stderr))
 	if err != nil {
 		return nil, err
 	}

@@ -112,6 +112,24 @@ func newProgress(w *wanted, stdout, stderr io.Writer, asJSON bool) *progress {
 	return p
 }
 
+// newBar shows on a terminal how much of size bytes is done; -1: of what nobody knows.
+func newBar(stderr io.Writer, size int64) *progressbar.ProgressBar {
+	return progressbar.NewOptions64(size,
+		progressbar.OptionSetWriter(stderr), progressbar.OptionShowBytes(true), progressbar.OptionUseIECUnits(true),
+		progressbar.OptionShowTotalBytes(true), progressbar.OptionSetPredictTime(true), progressbar.OptionFullWidth(),
+		progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(barPause/2))
+}
+
+// watchBytes returns a function that is told how many of size bytes are done, for
+// whoever watches at a terminal, and one to call in the end.
+func watchBytes(stderr io.Writer, size int64) (done func(int64), end func()) {
+	if !isTerminal(stderr) {
+		return nil, func() {}
+	}
+	bar := newBar(stderr, size)
+	return func(n int64) { _ = bar.Set64(n) }, func() { _ = bar.Clear() }
+}
+
 // follow reports now and then how far b is, until stop is called.
 func (p *progress) follow(b *bringing) (stop func()) {
 	p.b = b

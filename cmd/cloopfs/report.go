@@ -26,6 +26,9 @@ type mountReport struct {
 	Cache  *cacheReport `json:"cache,omitempty"`
 	Memory memoryReport `json:"memory"`
 	Reads  readReport   `json:"reads"`
+	// Writes and Overlay are nil for a read-only disk.
+	Writes  *writeReport   `json:"writes,omitempty"`
+	Overlay *overlayReport `json:"overlay,omitempty"`
 }
 
 // serverReport is a server's health.
@@ -76,6 +79,14 @@ type memoryReport struct {
 	Loads  int64 `json:"loads"`
 }
 
+// writeReport is what users of the mount have written.
+type writeReport struct {
+	Count   int64 `json:"count"`
+	Bytes   int64 `json:"bytes"`
+	Flushes int64 `json:"flushes"`
+	Errors  int64 `json:"errors"` // of writes and flushes; the last error is among those of reads
+}
+
 // readReport is what users of the mount have read.
 type readReport struct {
 	Count       int64      `json:"count"`
@@ -94,10 +105,11 @@ var causes = [blockio.Classes]string{
 
 // reporter returns the function that answers for a mount. It only reads
 // counters.
-func reporter(o mountOptions, l *line, disk blockio.ReaderAt, server *fusefs.Server) func() []byte {
+func reporter(o mountOptions, l *line, disk blockio.ReaderAt, written *writes, server *fusefs.Server) func() []byte {
 	since := time.Now()
 	return func() []byte {
 		causes := l.causes() // first: what arrives meanwhile must not be more than all
+		stats := server.Stats()
 		r := mountReport{
 			Mountpoint: o.Mountpoint, Source: o.Source.String(), PID: os.Getpid(),
 			Since: since, DiskSize: disk.Size(),
@@ -106,7 +118,11 @@ func reporter(o mountOptions, l *line, disk blockio.ReaderAt, server *fusefs.Ser
 			Offline: l.file.cached != nil && l.file.http == nil,
 			Cache:   l.kept(),
 			Memory:  memoryReport(l.memory.Stats()),
-			Reads:   readsOf(server.Stats()),
+			Reads:   readsOf(stats),
+			Overlay: written.report(),
+		}
+		if r.Overlay != nil {
+			r.Writes = &writeReport{stats.Writes, stats.Written, stats.Flushes, stats.WriteErrors}
 		}
 		for _, s := range r.Servers {
 			r.Fetched.Requests += s.Requests

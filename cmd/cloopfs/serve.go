@@ -45,29 +45,23 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	if ctx.Err() != nil {
 		return ctx.Err() // the signal came before somebody was here to hear it
 	}
-	disk, partitions := blockio.ReaderAt(l.disk), partitionFiles(l.disk)
+	written, err := o.Write.open(ctx, l, log)
+	if err != nil {
+		return err
+	}
+	defer written.Close() // for errors: else it is closed by then
+	disk := written.over(l.disk)
 	if o.Partition > 0 {
-		if disk, err = o.onePartition(ctx, l); err != nil {
+		if disk, err = o.onePartition(ctx, l, disk); err != nil {
 			return err
 		}
-		partitions = nil
 	}
 	if _, err := o.checkMountpoint(); err != nil {
 		return err // again: somebody else may have been faster
 	}
-	server, err := fusefs.Mount(o.Mountpoint, disk, fusefs.Options{
-		Source:     o.Source.mounted(),
-		ModTime:    l.file.ModTime(),
-		Timeout:    time.Duration(o.Line.Timeout),
-		AllowOther: o.AllowOther,
-		UID:        o.UID,
-		GID:        o.GID,
-		Mode:       o.Mode,
-		Partitions: partitions,
-		Logger:     log,
-	})
+	server, err := o.show(l, disk, written, log)
 	if err != nil {
-		return mountFailure(err)
+		return err
 	}
 	m, found, err := mounts.At(o.Mountpoint)
 	if err == nil && !found {
@@ -75,7 +69,7 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	}
 	var socket *control.Listener
 	if err == nil {
-		socket, err = control.Listen(m.Device, reporter(o, l, disk, server))
+		socket, err = control.Listen(m.Device, reporter(o, l, disk, written, server))
 	}
 	if err != nil {
 		log.Warn("umount will not be able to wait for this process", "error", err)
@@ -111,7 +105,45 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 		server.Wait()
 		close(ended)
 	}()
-	return awaitEnd(ended, signals, m, log)
+	err = awaitEnd(ended, signals, m, written.flush, log)
+	if closeErr := written.Close(); closeErr != nil {
+		if socket != nil {
+			socket.Last(closeErr.Error())
+		}
+		return closeErr
+	}
+	return err
+}
+
+// show mounts the disk, which is written or a partition of it, or l's own.
+func (o *mountOptions) show(l *line, disk blockio.ReaderAt, written *writes, log *slog.Logger) (*fusefs.Server, error) {
+	options := fusefs.Options{
+		Source:     o.Source.mounted(),
+		ModTime:    l.file.ModTime(),
+		Timeout:    time.Duration(o.Line.Timeout),
+		AllowOther: o.AllowOther,
+		UID:        o.UID,
+		GID:        o.GID,
+		Mode:       o.Mode,
+		Logger:     log,
+	}
+	if o.Partition == 0 {
+		options.Partitions = partitionFiles(disk)
+	}
+	var server *fusefs.Server
+	var err error
+	if device, ok := disk.(blockio.Device); ok {
+		if t := written.modTime(); !t.IsZero() {
+			options.ModTime = t
+		}
+		server, err = fusefs.MountWritable(o.Mountpoint, device, options)
+	} else {
+		server, err = fusefs.Mount(o.Mountpoint, disk, options)
+	}
+	if err != nil {
+		return nil, mountFailure(err)
+	}
+	return server, nil
 }
 
 // inBackgroundOf runs f beside the caller, until stop is called.
@@ -127,12 +159,13 @@ func inBackgroundOf(ctx context.Context, f func(context.Context)) (stop func()) 
 
 // awaitEnd returns when the mount has ended. The first signal unmounts, lazily
 // if the mount is in use; the second aborts what is still going on.
-func awaitEnd(ended <-chan struct{}, signals <-chan os.Signal, m mounts.Mount, log *slog.Logger) error {
+func awaitEnd(ended <-chan struct{}, signals <-chan os.Signal, m mounts.Mount, flush func(), log *slog.Logger) error {
 	select {
 	case <-ended:
 		return nil
 	case <-signals:
 	}
+	flush() // whoever ends the machine may not wait for the end of this process
 	err := m.Unmount(false)
 	if errors.Is(err, mounts.ErrBusy) {
 		log.Warn("in use: detached, serving on until the last user lets go", "mountpoint", m.Point)

@@ -174,3 +174,44 @@ func waitFor(t *testing.T, what string, c <-chan struct{}) {
 		t.Fatalf("gave up waiting: %s", what)
 	}
 }
+
+// A disk that is a stream may hang in the middle.
+func TestSignalWhileCreating(t *testing.T) {
+	for _, output := range []string{"out", "-"} {
+		t.Run(output, func(t *testing.T) {
+			t.Parallel()
+			cmd := exec.CommandContext(t.Context(), "cloopfs", "create", "-", output)
+			cmd.Dir = t.TempDir()
+			cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			stdin, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer cmd.Process.Kill()
+			if _, err := stdin.Write(testDisk(3_000_000)); err != nil { // more than a pipe holds: it is being read
+				t.Fatal(err)
+			}
+			if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan struct{})
+			go func() {
+				cmd.Wait()
+				close(ended)
+			}()
+			waitFor(t, "end of the program", ended)
+			if got := cmd.ProcessState.ExitCode(); got != exitInterrupted {
+				t.Errorf("got exit status %d, want %d", got, exitInterrupted)
+			}
+			left, err := os.ReadDir(cmd.Dir)
+			if err != nil || len(left) > 0 || stderr.Len() > 0 {
+				t.Errorf("got the files %v, error %v, stderr %q, want none", left, err, stderr.Bytes())
+			}
+		})
+	}
+}

@@ -15,6 +15,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -44,6 +46,9 @@ type Listener struct {
 	file   fs.FileInfo // of path, when it was made
 	socket *net.UnixListener
 	status func() []byte
+
+	mu    sync.Mutex
+	conns map[net.Conn]bool // those that are being served
 }
 
 // maxConns bounds how many connections a daemon serves at a time.
@@ -81,7 +86,7 @@ func listen(dir string, device int, status func() []byte) (*Listener, error) {
 	if err := errors.Join(err, os.Chmod(path, 0o600)); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	l := &Listener{path: path, file: file, socket: s, status: status}
+	l := &Listener{path: path, file: file, socket: s, status: status, conns: make(map[net.Conn]bool)}
 	go l.accept() // as long as the process lives
 	return l, nil
 }
@@ -115,6 +120,8 @@ func (l *Listener) accept() {
 			defer func() { <-free }()
 			defer conn.Close()
 			if uid, err := peer(conn); err == nil && (uid == os.Geteuid() || uid == 0) {
+				l.hold(conn, true)
+				defer l.hold(conn, false)
 				l.serve(conn)
 			}
 		}()
@@ -133,6 +140,27 @@ func (l *Listener) serve(conn net.Conn) {
 		if _, err := conn.Write(append(l.status(), '\n')); err != nil {
 			return
 		}
+	}
+}
+
+// hold says that conn is being served, or is not any more.
+func (l *Listener) hold(conn net.Conn, served bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if served {
+		l.conns[conn] = true
+	} else {
+		delete(l.conns, conn)
+	}
+}
+
+// Last tells all who wait for the daemon's end why that is no good one, in one line.
+func (l *Listener) Last(word string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for conn := range l.conns {
+		conn.SetWriteDeadline(time.Now().Add(time.Second))
+		_, _ = io.WriteString(conn, word+"\n") // who does not listen any more need not know
 	}
 }
 
@@ -219,16 +247,19 @@ func (c *Conn) Status() ([]byte, error) {
 	return answer, c.conn.SetDeadline(time.Time{})
 }
 
-// AwaitEnd returns when the daemon has ended, or ctx has.
+// AwaitEnd returns when the daemon has ended, or ctx has. The error is the daemon's
+// last word, if it had one.
 func (c *Conn) AwaitEnd(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { c.conn.Close() })
 	defer stop()
-	_, err := io.Copy(io.Discard, c.conn)
+	word, err := io.ReadAll(io.LimitReader(c.conn, maxAnswer))
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, syscall.ECONNRESET): // it ended before it accepted
 		return nil
+	case err == nil && len(word) > 0:
+		return errors.New(strings.TrimSpace(string(word)))
 	}
 	return err
 }

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/cloop"
+	"github.com/cloopfs/cloopfs/overlay"
+)
+
+// commitOptions are the flags of overlay commit.
+type commitOptions struct {
+	line   sourceOptions
+	source string
+	force  bool
+}
+
+func newOverlayCommitCmd() *cobra.Command {
+	var o commitOptions
+	cmd := &cobra.Command{
+		Use:   "commit [flags] DIR OUTPUT",
+		Short: "Make a new image of the base and what was written",
+		Long: `Make a new cloop image of the overlay's base and what was written over it. Blocks
+without a change are copied as they are compressed; the others are compressed with
+zlib. The new image has version 2.0, or 4.0 if its base has other codecs. It needs
+neither the overlay, which stays as it is, nor the base. It is refused while a mount uses
+the overlay. OUTPUT gets its name when it is complete; what is there is replaced with
+--force only.
+
+The base is read where it was when the overlay was made, unless --source says where it
+is now. Passwords and query values are not kept in the overlay.`,
+		Example: `  cloopfs overlay commit ~/changes new.cloop
+  cloopfs overlay commit --source ./KNOPPIX ~/changes new.cloop`,
+		Args:              args(cobra.ExactArgs(2)),
+		ValidArgsFunction: completeArgs(completeDir, completeFile),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return o.run(cmd, args[0], args[1])
+		},
+	}
+	o.line.addFlags(cmd.Flags())
+	cmd.Flags().StringVar(&o.source, "source", "", "where the overlay's base is now (`SOURCE`)")
+	cmd.Flags().BoolVar(&o.force, "force", false, "replace OUTPUT")
+	return cmd
+}
+
+// commitMemory is how much is kept of blocks that are changed in several places.
+const commitMemory = 64 << 20
+
+func (o *commitOptions) run(cmd *cobra.Command, path, output string) error {
+	ctx, stderr := cmd.Context(), cmd.ErrOrStderr()
+	dir, err := overlay.Open(path)
+	if err != nil {
+		return overlayFailure(err)
+	}
+	defer dir.Close()
+	if !dir.Clean() {
+		say(stderr, "the overlay was not closed: what its last user had not flushed may be missing")
+	}
+	source := o.source
+	if source == "" {
+		source = dir.Base().Source
+	}
+	l, err := o.line.openWith(ctx, stderr, source, commitMemory)
+	if err != nil {
+		return o.hinted(err)
+	}
+	defer l.Close()
+	base, err := l.base(ctx)
+	if err != nil {
+		return err
+	}
+	disk, err := dir.View(l.disk, base)
+	if err != nil {
+		return overlayFailure(err)
+	}
+	defer disk.Close()
+
+	var sum cloop.Summary
+	err = newFile(output, o.force, func(f *os.File) (err error) {
+		done, end := watchBytes(stderr, disk.Size())
+		defer end()
+		sum, err = cloop.Commit(ctx, taggedOutput{f}, l.changes(disk), cloop.Zlib, 9, done)
+		return commitFailure(ctx, err)
+	})
+	var known *failure
+	switch {
+	case errors.As(err, &known), errors.Is(err, context.Canceled):
+		return err
+	case err != nil:
+		return imageFailure(err)
+	}
+	if sum.Padding > 0 {
+		sayPadding(stderr, sum)
+	}
+	if isTerminal(stderr) {
+		say(stderr, "%s in %s; %d of %d blocks as they were", formatSize(sum.DiskSize), formatSize(sum.ImageSize), sum.Copied, sum.Blocks)
+	}
+	return nil
+}
+
+// hinted adds to err, the failure to open the base, what may help.
+func (o *commitOptions) hinted(err error) error {
+	var f *failure
+	if o.source == "" && errors.As(err, &f) && f.hint == "" {
+		f.hint = "--source says where the overlay's base is now"
+	}
+	return err
+}
+
+// changes is what an overlay over the line's disk has changed.
+func (l *line) changes(disk *overlay.Disk) cloop.Changes {
+	size := int64(l.index.BlockSize())
+	return cloop.Changes{
+		Base: l.index, Runs: l.fetch, Disk: disk,
+		Changed: func(n int64) bool {
+			return disk.Differs(blockio.Extent{Off: n * size, Len: min(size, disk.Size()-n*size)})
+		},
+	}
+}
+
+// commitFailure tells errors of the output from those of the base and the overlay.
+func commitFailure(ctx context.Context, err error) error {
+	var out *outputError
+	switch {
+	case err == nil, errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		return err
+	case errors.As(err, &out):
+		return out.err
+	}
+	return sourceFailure(fmt.Errorf("read the disk: %w", err))
+}

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/overlay"
+)
+
+// writeOptions say where writes to a disk go. Without any the disk is read-only.
+type writeOptions struct {
+	Overlay   string // absolute after complete
+	Ephemeral bool
+}
+
+func (o *writeOptions) writable() bool { return o.Overlay != "" || o.Ephemeral }
+
+// writes is where the writes to a mount's disk go. It does nothing for a read-only
+// disk.
+type writes struct {
+	disk    *overlay.Disk // nil for a read-only disk
+	path    string        // empty if what is written is not to be kept
+	closing atomic.Bool
+	log     *slog.Logger
+}
+
+// open opens the overlay over the line's disk.
+func (o *writeOptions) open(ctx context.Context, l *line, log *slog.Logger) (*writes, error) {
+	w := &writes{path: o.Overlay, log: log}
+	if o.Ephemeral {
+		var err error
+		w.disk, err = overlay.Ephemeral(ephemeralDir(), l.disk)
+		return w, overlayFailure(err)
+	}
+	if o.Overlay == "" {
+		return w, nil
+	}
+	base, err := l.base(ctx)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := overlay.OpenOrMake(o.Overlay, base)
+	if err != nil {
+		return nil, overlayFailure(err)
+	}
+	if !dir.Clean() {
+		log.Warn("the overlay was not closed: what its last user had not flushed may be missing", "overlay", dir.Path())
+	}
+	if w.disk, err = dir.Disk(l.disk, base, log); err != nil {
+		dir.Close()
+		return nil, overlayFailure(err)
+	}
+	return w, nil
+}
+
+// over is the disk with what was written to it.
+func (w *writes) over(disk blockio.ReaderAt) blockio.ReaderAt {
+	if w.disk == nil {
+		return disk
+	}
+	return w.disk
+}
+
+// modTime is when the disk was written to last; zero if it never was.
+func (w *writes) modTime() time.Time {
+	if w.disk == nil {
+		return time.Time{}
+	}
+	return w.disk.ModTime()
+}
+
+// flush makes durable what was written so far. A failure is said by who closes.
+func (w *writes) flush() {
+	if w.disk != nil {
+		_ = w.disk.Flush(context.Background())
+	}
+}
+
+// Close flushes, and lets go of the overlay.
+func (w *writes) Close() error {
+	if w.disk == nil || w.closing.Swap(true) {
+		return nil
+	}
+	err := w.disk.Close()
+	if err != nil {
+		w.log.Error("what was written may not be on the disk", "error", err)
+	}
+	return overlayFailure(err)
+}
+
+// overlayReport is what was written to the disk, in this session and before.
+type overlayReport struct {
+	Path string `json:"path,omitempty"` // none if it is not to be kept
+	// Changed is bytes of the disk, in whole clusters of 4 KiB.
+	Changed int64 `json:"changed"`
+	// Closing says that the disk is unmounted, and the last flush under way.
+	Closing bool `json:"closing"`
+}
+
+// report says what was written; nil for a read-only disk.
+func (w *writes) report() *overlayReport {
+	if w.disk == nil {
+		return nil
+	}
+	return &overlayReport{Path: w.path, Changed: w.disk.Changed(), Closing: w.closing.Load()}
+}
+
+// ephemeralDir is where writes go that are not to be kept.
+func ephemeralDir() string {
+	if dir := os.Getenv("TMPDIR"); dir != "" {
+		return dir
+	}
+	return "/var/tmp"
+}
+
+// identityBlocks is how many of the last blocks' places are a part of an image's
+// identity: their offsets are the sum of all lengths before them.
+const identityBlocks = 64
+
+// base is what an overlay has to know of the line's disk. Wherever an image is, it is
+// the same if its size, first bytes, last blocks' places and date are; without a date
+// what the server says of its version counts.
+func (l *line) base(ctx context.Context) (overlay.Base, error) {
+	fail := func(err error) (overlay.Base, error) {
+		return overlay.Base{}, sourceFailure(fmt.Errorf("open %s: %w", l.at, err))
+	}
+	head := make([]byte, min(headSize, l.source.Size()))
+	if _, err := l.source.ReadAtContext(ctx, head, 0); err != nil {
+		return fail(err)
+	}
+	list := []string{"cloopfs base", strconv.FormatInt(l.source.Size(), 10), strconv.FormatInt(l.disk.Size(), 10), string(head), l.version()}
+	for n := max(0, l.index.Blocks()-identityBlocks); n < l.index.Blocks(); n++ {
+		e, err := l.index.Extent(ctx, n)
+		if err != nil {
+			return fail(err)
+		}
+		list = append(list, fmt.Sprint(e))
+	}
+	return overlay.Base{Source: l.at.String(), Size: l.disk.Size(), Identity: digest(list...)}, nil
+}
+
+// version tells versions of the file apart that look the same.
+func (l *line) version() string {
+	if t := l.file.ModTime(); !t.IsZero() {
+		return strconv.FormatInt(t.Unix(), 10)
+	}
+	if l.file.http != nil {
+		return l.file.http.Validator()
+	}
+	return ""
+}
+
+// overlayFailure says that an overlay can't be used; nil stays nil.
+func overlayFailure(err error) error {
+	if err == nil {
+		return nil
+	}
+	f := &failure{code: exitFailure, err: err}
+	var path string
+	var p *os.PathError
+	if errors.As(err, &p) {
+		path = quote(p.Path)
+	}
+	switch {
+	case errors.Is(err, overlay.ErrInUse):
+		f.hint = "cloopfs status tells by which mount; one image can have any number of overlays"
+	case errors.Is(err, overlay.ErrBaseMismatch):
+		f.hint = "mount the image that it was made for (a copy must have its date, too), or begin anew: cloopfs overlay discard " + path
+	case errors.Is(err, overlay.ErrUnsafe):
+		f.hint = "an overlay belongs to its user alone: chown, chmod 700 " + path
+	case errors.Is(err, overlay.ErrNoHoles):
+		f.hint = "keep it on ext4, xfs, btrfs, f2fs or tmpfs"
+	}
+	return f
+}

@@ -1,0 +1,492 @@
+package overlay
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cloopfs/cloopfs/blockio"
+)
+
+func TestMain(m *testing.M) {
+	unix.Umask(0o022)
+	os.Exit(m.Run())
+}
+
+// testBase is a base of a few clusters.
+var testBase = Base{Source: "https://example.org/KNOPPIX", Size: 10*clusterSize + 100, Identity: "version 1"}
+
+// opened opens the overlay at path, which is made if need be.
+func opened(t *testing.T, path string) *Disk {
+	t.Helper()
+	d, err := OpenOrMake(path, testBase)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk, err := d.Disk(baseDisk{testBase.Size}, testBase, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return disk
+}
+
+// written opens the overlay at path, writes something, and closes it.
+func written(t *testing.T, path string) {
+	t.Helper()
+	disk := opened(t, path)
+	if _, err := disk.WriteAtContext(t.Context(), []byte("hello"), clusterSize+7); err != nil {
+		t.Fatal(err)
+	}
+	if err := disk.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestKept(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "overlay")
+	written(t, path)
+	disk := opened(t, path)
+	got, err := cluster(disk, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := cluster(&Disk{below: baseDisk{testBase.Size}, size: testBase.Size, here: newClusters()}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(want[7:], "hello")
+	if !bytes.Equal(got, want) {
+		t.Error("what was written is not there")
+	}
+	if disk.Changed() != clusterSize {
+		t.Errorf("%d bytes are changed, want %d", disk.Changed(), clusterSize)
+	}
+	if err := disk.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := disk.Close(); err != nil {
+		t.Errorf("closed once more: %v", err)
+	}
+	for name, want := range map[string]os.FileMode{".": fs.ModeDir | 0o700, metaName: 0o600, dataName: 0o600, mapName: 0o600, stateName: 0o600} {
+		info, err := os.Stat(filepath.Join(path, name))
+		if err != nil || info.Mode() != want {
+			t.Errorf("%s: mode %v, %v; want %v", name, info.Mode(), err, want)
+		}
+	}
+}
+
+func TestLook(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "overlay")
+	written(t, path)
+	look := func(want Info) {
+		t.Helper()
+		got, err := Look(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Room < clusterSize || got.Room > 10*clusterSize {
+			t.Errorf("it takes %d bytes", got.Room)
+		}
+		got.Room = 0
+		if got != want {
+			t.Errorf("Look = %+v, want %+v", got, want)
+		}
+	}
+	look(Info{Base: testBase, Changed: clusterSize, Clean: true})
+	disk := opened(t, path)
+	look(Info{Base: testBase, Changed: clusterSize, InUse: true})
+	if err := disk.ZeroContext(t.Context(), blockio.Extent{Len: testBase.Size}); err != nil {
+		t.Fatal(err)
+	}
+	look(Info{Base: testBase, Changed: clusterSize, InUse: true})
+	if err := disk.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	look(Info{Base: testBase, Changed: testBase.Size, InUse: true})
+	// As if the process had died.
+	disk.timer.Stop()
+	if err := disk.end(false); err != nil {
+		t.Fatal(err)
+	}
+	look(Info{Base: testBase, Changed: testBase.Size})
+	disk = opened(t, path)
+	if err := disk.Close(); err != nil {
+		t.Fatal(err)
+	}
+	look(Info{Base: testBase, Changed: testBase.Size, Clean: true})
+}
+
+func TestInUse(t *testing.T) {
+	defer func(was time.Duration) { lockPatience = was }(lockPatience)
+	path := filepath.Join(t.TempDir(), "overlay")
+	disk := opened(t, path)
+	lockPatience = 20 * time.Millisecond
+	if _, err := OpenOrMake(path, testBase); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), path) {
+		t.Errorf("opened twice: %v", err)
+	}
+	if _, err := Open(path); !errors.Is(err, ErrInUse) {
+		t.Errorf("opened twice: %v", err)
+	}
+	// Who comes while the last one closes waits for that.
+	lockPatience = time.Minute
+	time.AfterFunc(50*time.Millisecond, func() { disk.Close() })
+	next := opened(t, path)
+	// Who waits while it is thrown away finds nothing.
+	time.AfterFunc(50*time.Millisecond, func() {
+		if err := next.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	d, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed := make(chan error)
+	go func() {
+		_, err := Open(path)
+		failed <- err
+	}()
+	time.Sleep(50 * time.Millisecond)
+	if err := d.Discard(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-failed; !errors.Is(err, ErrNotOverlay) {
+		t.Errorf("opened while it was thrown away: %v", err)
+	}
+}
+
+func TestMismatch(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "overlay")
+	written(t, path)
+	larger, other := testBase, testBase
+	larger.Size++
+	other.Identity = "version 2"
+	for _, base := range []Base{larger, other} {
+		d, err := OpenOrMake(path, base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = d.Disk(baseDisk{base.Size}, base, nil)
+		if !errors.Is(err, ErrBaseMismatch) || !strings.Contains(err.Error(), testBase.Source) {
+			t.Errorf("opened for another base: %v", err)
+		}
+		if _, err = d.View(baseDisk{base.Size}, base); !errors.Is(err, ErrBaseMismatch) {
+			t.Errorf("viewed over another base: %v", err)
+		}
+		d.Close()
+	}
+	// Another place of the same image is no other base.
+	moved := testBase
+	moved.Source = "/home/user/KNOPPIX"
+	d, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk, err := d.View(baseDisk{moved.Size}, moved)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := disk.WriteAtContext(t.Context(), []byte("x"), 0); err == nil {
+		t.Error("a view was written to")
+	}
+	if err := disk.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := Look(path); err != nil || !info.Clean {
+		t.Errorf("a view has changed the overlay's state: %+v, %v", info, err)
+	}
+}
+
+// Each of these directories is refused, and left as it is.
+func TestRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil func(path string) error
+		want  error
+		text  string
+	}{
+		"other files": {func(path string) error {
+			return errors.Join(os.RemoveAll(path), os.Mkdir(path, 0o700), os.WriteFile(filepath.Join(path, "letter"), nil, 0o600))
+		}, ErrNotOverlay, "letter"},
+		"meta is lost":       {func(path string) error { return os.Remove(filepath.Join(path, metaName)) }, ErrNotOverlay, "no meta"},
+		"writable by others": {func(path string) error { return os.Chmod(path, 0o770) }, ErrUnsafe, "0770"},
+		"another's": {func(path string) error {
+			if os.Geteuid() != 0 {
+				return os.Chmod(path, 0o777)
+			}
+			return os.Chown(path, 65534, 65534)
+		}, ErrUnsafe, ""},
+		"data is a link": {func(path string) error {
+			return errors.Join(os.Rename(filepath.Join(path, dataName), path+".data"), os.Symlink(path+".data", filepath.Join(path, dataName)))
+		}, nil, "links are not followed"},
+		"meta is a pipe": {func(path string) error {
+			return errors.Join(os.Remove(filepath.Join(path, metaName)), unix.Mkfifo(filepath.Join(path, metaName), 0o600))
+		}, nil, "not a file"},
+		"data is cut off":  {func(path string) error { return os.Truncate(filepath.Join(path, dataName), 5*clusterSize) }, ErrDamaged, "data"},
+		"data is missing":  {func(path string) error { return os.Remove(filepath.Join(path, dataName)) }, ErrDamaged, "data"},
+		"map is too large": {func(path string) error { return os.Truncate(filepath.Join(path, mapName), 2*pageSize) }, ErrDamaged, "map"},
+		"map has other bits": {func(path string) error {
+			return os.WriteFile(filepath.Join(path, mapName), append([]byte{0, 8}, make([]byte, pageSize-2)...), 0o600)
+		}, ErrDamaged, "behind the end"},
+		"meta is empty":     {func(path string) error { return os.Truncate(filepath.Join(path, metaName), 0) }, ErrDamaged, "meta"},
+		"meta is something": {func(path string) error { return os.WriteFile(filepath.Join(path, metaName), []byte("[1]"), 0o600) }, ErrDamaged, "meta"},
+		"size 0": {func(path string) error {
+			return os.WriteFile(filepath.Join(path, metaName), []byte(`{"version":1}`), 0o600)
+		}, ErrDamaged, "0 bytes"},
+		"another version": {func(path string) error {
+			return os.WriteFile(filepath.Join(path, metaName), []byte(`{"version":2}`), 0o600)
+		}, ErrVersion, "2"},
+		"a file": {func(path string) error {
+			return errors.Join(os.RemoveAll(path), os.WriteFile(path, nil, 0o600))
+		}, unix.ENOTDIR, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "overlay")
+			written(t, path)
+			if err := c.spoil(path); err != nil {
+				t.Fatal(err)
+			}
+			before, _ := os.ReadDir(path)
+			d, err := OpenOrMake(path, testBase)
+			if err == nil {
+				_, err = d.Disk(baseDisk{testBase.Size}, testBase, nil)
+				d.Close()
+			}
+			if err == nil || c.want != nil && !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.text) || !strings.Contains(err.Error(), path) {
+				t.Errorf("the error is %v, want %v and %q", err, c.want, c.text)
+			}
+			if _, err := Look(path); err == nil {
+				t.Error("Look found nothing wrong")
+			}
+			if after, _ := os.ReadDir(path); len(after) != len(before) {
+				t.Errorf("there were %v, there are %v", before, after)
+			}
+		})
+	}
+}
+
+func TestNotOverlay(t *testing.T) {
+	empty, missing := t.TempDir(), filepath.Join(t.TempDir(), "missing")
+	for path, want := range map[string]error{empty: ErrNotOverlay, missing: fs.ErrNotExist} {
+		if _, err := Open(path); !errors.Is(err, want) || !strings.Contains(err.Error(), path) {
+			t.Errorf("Open: %v, want %v", err, want)
+		}
+		if _, err := Look(path); !errors.Is(err, want) || !strings.Contains(err.Error(), path) {
+			t.Errorf("Look: %v, want %v", err, want)
+		}
+	}
+	if names, err := os.ReadDir(empty); err != nil || len(names) > 0 {
+		t.Errorf("looking has left %v, %v", names, err)
+	}
+	if _, err := os.Stat(missing); err == nil {
+		t.Error("looking has made a directory")
+	}
+}
+
+// Making and throwing away may be broken off at any time: what is left is an overlay,
+// or can become a new one, with nothing of the old.
+func TestBrokenOff(t *testing.T) {
+	whole := filepath.Join(t.TempDir(), "overlay")
+	written(t, whole)
+	for _, left := range [][]string{
+		{},
+		{stateName},
+		{stateName, newName},
+		{stateName, newName, mapName},
+		{stateName, newName, mapName, dataName},
+		{stateName, goneName, mapName, dataName},
+		{stateName, goneName, mapName},
+		{stateName, goneName},
+		{goneName},
+		{stateName, goneName, newName, mapName, dataName},
+		{"lost+found"},
+	} {
+		t.Run(strings.Join(left, " "), func(t *testing.T) {
+			path := t.TempDir()
+			for _, name := range left {
+				from := name
+				if name == newName || name == goneName {
+					from = metaName
+				}
+				text, err := os.ReadFile(filepath.Join(whole, from))
+				if name == "lost+found" {
+					text, err = nil, nil
+				}
+				if err := errors.Join(err, os.WriteFile(filepath.Join(path, name), text, 0o600)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := Open(path); !errors.Is(err, ErrNotOverlay) {
+				t.Errorf("Open: %v", err)
+			}
+			disk := opened(t, path)
+			if disk.Changed() != 0 {
+				t.Error("something of the old overlay is there")
+			}
+			if err := disk.Close(); err != nil {
+				t.Error(err)
+			}
+			for _, name := range []string{newName, goneName} {
+				if _, err := os.Stat(filepath.Join(path, name)); err == nil {
+					t.Errorf("%s is left", name)
+				}
+			}
+		})
+	}
+}
+
+func TestDiscard(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "overlay")
+	written(t, path)
+	d, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Discard(); err != nil {
+		t.Fatal(err)
+	}
+	if names, err := os.ReadDir(path); err != nil || len(names) > 0 {
+		t.Errorf("it has left %v, %v", names, err)
+	}
+	disk := opened(t, path)
+	if disk.Changed() != 0 {
+		t.Error("what was written is there again")
+	}
+	if err := disk.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEphemeral(t *testing.T) {
+	dir := t.TempDir()
+	disk, err := Ephemeral(dir, baseDisk{testBase.Size})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := disk.WriteAtContext(t.Context(), []byte("hello"), 5); err != nil {
+		t.Fatal(err)
+	}
+	if is, err := cluster(disk, 0); err != nil || string(is[5:10]) != "hello" || is[0] != 1 {
+		t.Errorf("it reads %q, %v", is[:10], err)
+	}
+	if err := disk.Flush(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if names, err := os.ReadDir(dir); err != nil || len(names) > 0 {
+		t.Errorf("there is %v, %v", names, err)
+	}
+	if err := disk.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := Ephemeral(filepath.Join(dir, "missing"), baseDisk{testBase.Size}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("in a directory that is not there: %v", err)
+	}
+}
+
+// A disk that can't be flushed never says later that it was.
+func TestFailedFlush(t *testing.T) {
+	ctx := context.Background()
+	data, bits := newMemFile(crashSize), newMemFile(mapSize(crashSize))
+	disk, err := reopened(data, bits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(k int64) {
+		t.Helper()
+		if _, err := disk.WriteAtContext(ctx, bytes.Repeat([]byte{200}, clusterSize), k*clusterSize); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(0)
+	if err := disk.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	// The map can be written again: it is in memory.
+	write(1)
+	bits.onSync = func() error { return unix.ENOSPC }
+	if err := disk.Flush(ctx); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("Flush: %v", err)
+	}
+	bits.onSync = nil
+	if err := disk.Flush(ctx); err != nil {
+		t.Errorf("Flush: %v", err)
+	}
+	write(2)
+	data.onSync = func() error { return unix.EIO }
+	if err := disk.Flush(ctx); !errors.Is(err, unix.EIO) {
+		t.Errorf("Flush: %v", err)
+	}
+	data.onSync = nil
+	write(3)
+	for range 2 {
+		if err := disk.Flush(ctx); !errors.Is(err, unix.EIO) {
+			t.Errorf("Flush after one that failed: %v", err)
+		}
+	}
+	after, err := reopened(data, bits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, want := range []bool{true, true, false, false} {
+		if got := after.here.has(int64(k)); got != want {
+			t.Errorf("cluster %d is in the map: %v, want %v", k, got, want)
+		}
+	}
+	if err := disk.Close(); !errors.Is(err, unix.EIO) {
+		t.Errorf("Close: %v", err)
+	}
+}
+
+// What was written is flushed by itself, and once more if that failed.
+func TestFlushedByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		data, bits := newMemFile(crashSize), newMemFile(mapSize(crashSize))
+		disk, err := reopened(data, bits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		disk.timer = time.AfterFunc(time.Hour, disk.flushNow)
+		flushed := func(k int64) bool {
+			after, err := reopened(data.durable(), bits.durable())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return after.here.has(k)
+		}
+		var failed atomic.Bool
+		bits.onSync = func() error {
+			if failed.Swap(true) {
+				return nil
+			}
+			return unix.ENOSPC
+		}
+		for k := range int64(3) {
+			if _, err := disk.WriteAtContext(t.Context(), []byte("x"), k*clusterSize); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(flushTime - time.Millisecond)
+			synctest.Wait()
+			if flushed(k) {
+				t.Errorf("cluster %d was flushed early", k)
+			}
+			time.Sleep(3 * flushTime)
+			synctest.Wait()
+			if !flushed(k) {
+				t.Errorf("cluster %d was not flushed", k)
+			}
+		}
+		if err := disk.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -1,0 +1,134 @@
+//go:build integration
+
+package test
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A new image has what was written and all the rest, whatever the base is, and the
+// overlay stays as it was.
+func TestCommit(t *testing.T) {
+	docs, err := filepath.Abs("../testdata/cloop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := nginx.start(t, docs)
+	images, err := filepath.Glob(filepath.Join(docs, "*.cloop"))
+	if err != nil || len(images) < 8 {
+		t.Fatal(images, err)
+	}
+	raw := need(t, small).raw
+	for _, image := range append(images, raw) {
+		name := filepath.Base(image)
+		t.Run(name, func(t *testing.T) {
+			source := server + "/" + name
+			if image == raw {
+				source = raw
+			}
+			work := makeDir(t)
+			overlay, output := filepath.Join(work, "overlay"), filepath.Join(work, "new.cloop")
+			dir := mount(t, source, "--overlay", overlay)
+			disk := diskOf(dir)
+			must(t, "dd", "if=/dev/urandom", "of="+disk, "bs=5000", "count=5", "seek=3", "conv=notrunc,fsync", "status=none")
+			must(t, "fallocate", "--punch-hole", "--offset", "100000", "--length", "70000", disk)
+			info, err := os.Stat(disk)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, _, _ := strings.Cut(must(t, "sha256sum", disk), " ")
+			if image == raw { // it waits for the mount to end
+				checkFailure(t, run(t, cloopfs, "overlay", "commit", overlay, output), 1, "the overlay is in use")
+			}
+			umount(t, dir)
+			before := must(t, cloopfs, "overlay", "info", overlay)
+
+			must(t, cloopfs, "overlay", "commit", overlay, output)
+			checkFailure(t, run(t, cloopfs, "overlay", "commit", overlay, output), 1, "file already exists")
+			if after := must(t, cloopfs, "overlay", "info", overlay); after != before {
+				t.Errorf("the overlay was\n%sand is\n%s", before, after)
+			}
+			checkVersion(t, image, output, info.Size())
+			extracted := filepath.Join(work, "disk")
+			must(t, cloopfs, "extract", output, extracted)
+			equalSum(t, "the new image", must(t, "sha256sum", extracted), want)
+		})
+	}
+}
+
+// checkVersion checks that the image at output has version 2.0 if that can be, and that
+// the format's own tools read it then.
+func checkVersion(t *testing.T, base, output string, size int64) {
+	t.Helper()
+	version := func(path string) string {
+		var info struct{ Format string }
+		if err := json.Unmarshal([]byte(must(t, cloopfs, "info", "--json", path)), &info); err != nil {
+			t.Fatal(err)
+		}
+		return info.Format
+	}
+	name := filepath.Base(base)
+	v2 := !strings.HasPrefix(name, "v4-") || name == "v4-zlib.cloop"
+	if got := version(output); strings.Contains(got, "2.0") != v2 {
+		t.Errorf("the new image of %s is %q", name, got)
+	}
+	if !v2 {
+		return
+	}
+	must(t, cloopfs, "extract", output, output+".ours")
+	must(t, "qemu-img", "convert", "-f", "cloop", "-O", "raw", output, output+".qemu")
+	must(t, "cmp", output+".qemu", output+".ours")
+	if size < 10*128<<10 {
+		return // Debian's tool divides by a tenth of the number of blocks
+	}
+	must(t, "extract_compressed_fs", output, output+".debian")
+	must(t, "cmp", output+".debian", output+".ours")
+}
+
+// Whatever ends it, there is a whole image or none, and the overlay is as it was.
+func TestCommitKilled(t *testing.T) {
+	f := need(t, debian64K)
+	work := makeDir(t)
+	overlay, output := filepath.Join(work, "overlay"), filepath.Join(work, "new.cloop")
+	dir := mount(t, f.image, "--overlay", overlay)
+	must(t, "dd", "if=/dev/urandom", "of="+diskOf(dir), "bs=1M", "count=40", "seek=500", "conv=notrunc,fsync", "status=none")
+	umount(t, dir)
+	before := must(t, cloopfs, "overlay", "info", overlay)
+	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGINT, syscall.SIGKILL} {
+		p := start(t, cloopfs, "overlay", "commit", overlay, output)
+		waitFor(t, "the new image to begin", func() bool {
+			list, _ := filepath.Glob(filepath.Join(work, ".new.cloop.*"))
+			return len(list) > 0
+		})
+		time.Sleep(100 * time.Millisecond)
+		if err := p.cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		if r := p.result(t); signal == syscall.SIGINT && r.code != 130 || r.code == 0 {
+			t.Errorf("after %v: %v", signal, r)
+		}
+		if _, err := os.Stat(output); err == nil {
+			t.Fatalf("after %v there is an image", signal)
+		}
+		left, _ := filepath.Glob(filepath.Join(work, ".new.cloop.*"))
+		if signal == syscall.SIGINT && len(left) > 0 {
+			t.Errorf("after %v there is %v", signal, left)
+		}
+		for _, path := range left {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if after := must(t, cloopfs, "overlay", "info", overlay); after != before {
+		t.Errorf("the overlay was\n%sand is\n%s", before, after)
+	}
+	must(t, cloopfs, "overlay", "commit", overlay, output)
+	must(t, cloopfs, "verify", output)
+}
