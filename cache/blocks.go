@@ -43,11 +43,14 @@ func (d *Disk) Blocks(parts []blockio.Extent, whole bool) (*Blocks, error) {
 
 // Have says whether block n, at e, seems to be here.
 func (b *Blocks) Have(n int64, e blockio.Extent) bool {
-	if b.sums.file != nil && b.sums.loadOne(n) != 0 {
+	if b.Listed(n) {
 		return true
 	}
 	return b.each(e, func(_ int64, at blockio.Extent) bool { return b.disk.haveCovered(at) })
 }
+
+// Listed says whether block n has a checksum of its own, wherever it lies.
+func (b *Blocks) Listed(n int64) bool { return b.sums.file != nil && b.sums.loadOne(n) != 0 }
 
 // Here is Have, but for what was thrown away. It reads no more than it has to.
 func (b *Blocks) Here(n int64, e blockio.Extent) bool {
@@ -66,7 +69,7 @@ func (b *Blocks) Get(n int64, e blockio.Extent, p []byte) bool {
 				b.hit(e)
 				return true
 			}
-			b.disk.count.mismatches.Add(1)
+			b.disk.mismatch()
 			b.forgetSum(n)
 		}
 	}
@@ -100,10 +103,25 @@ func (b *Blocks) Forget(n int64, e blockio.Extent) {
 	if !b.disk.write {
 		return
 	}
+	b.disk.spoilt()
 	if b.sums.file != nil {
 		b.forgetSum(n)
 	}
-	b.each(e, func(_ int64, at blockio.Extent) bool { b.disk.forgetChunks(at); return true })
+	b.each(e, func(_ int64, at blockio.Extent) bool {
+		if own := b.disk.own(at); own.Len > 0 {
+			at = own // enough: what lies beside the block may be right, and be here as chunks alone
+		}
+		b.disk.forgetChunks(at)
+		return true
+	})
+}
+
+// Drop is Forget for what will not soon be stored again: it gives back the room, too.
+func (b *Blocks) Drop(n int64, e blockio.Extent) {
+	b.Forget(n, e)
+	if b.disk.write {
+		b.each(e, func(_ int64, at blockio.Extent) bool { b.disk.free(at); return true })
+	}
 }
 
 // forgetSum clears the entry of block n. Chunks have their own: they stay.

@@ -44,6 +44,62 @@ func TestLostBlockLeavesChunks(t *testing.T) {
 	}
 }
 
+// What is bad takes no more room, but for the pages that it shares with others.
+func TestDroppedBlockTakesNoRoom(t *testing.T) {
+	p := random(64 * ChunkSize)
+	e := openEntry(t, newDir(t, roomy), image("a", int64(len(p))))
+	b, err := e.Blocks([]blockio.Extent{{Len: e.Size()}}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var blocks []blockio.Extent
+	for n := range int64(4) {
+		at := blockio.Extent{Off: 1000 + n*10*ChunkSize, Len: 10 * ChunkSize}
+		b.Put(n, at, p[at.Off:at.End()])
+		blocks = append(blocks, at)
+	}
+	if got := e.Allocated(); got != 41*ChunkSize {
+		t.Fatalf("%d bytes take room", got)
+	}
+	b.Drop(1, blocks[1])
+	if got := e.Allocated(); got != 32*ChunkSize {
+		t.Errorf("%d bytes take room without the block, want %d", got, 32*ChunkSize)
+	}
+	for n, at := range blocks {
+		got := make([]byte, at.Len)
+		if here := b.Get(int64(n), at, got); here != (n != 1) || here && !bytes.Equal(got, p[at.Off:at.End()]) {
+			t.Errorf("block %d: here %v", n, here)
+		}
+	}
+}
+
+// A block that is forgotten takes no other with it that is here as chunks.
+func TestForgottenBlockLeavesNeighbours(t *testing.T) {
+	p := random(64 * ChunkSize)
+	e := openEntry(t, newDir(t, roomy), image("a", int64(len(p))))
+	b, err := e.Blocks([]blockio.Extent{{Len: e.Size()}}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	small := blockio.Extent{Off: 500, Len: 500}
+	large := blockio.Extent{Off: 1000, Len: 10 * ChunkSize}
+	last := blockio.Extent{Off: large.End(), Len: 64*ChunkSize - large.End()}
+	fill(e, p)
+	has := func(n int64, at blockio.Extent) bool { return b.Get(n, at, make([]byte, at.Len)) }
+	if !has(0, small) || !has(1, large) || !has(2, last) {
+		t.Fatal("what is here as chunks is not here as blocks")
+	}
+	b.Forget(1, large)
+	if !has(0, small) || has(1, large) || !has(2, last) {
+		t.Errorf("without block 1: %v %v %v", has(0, small), has(1, large), has(2, last))
+	}
+	b.Forget(2, last)
+	b.Forget(0, small)
+	if has(0, small) || has(2, last) {
+		t.Error("what was forgotten is there")
+	}
+}
+
 // A reader waits for another process's reader, and for nobody's prefetch; a
 // prefetch waits for both.
 func TestClaimsByClass(t *testing.T) {

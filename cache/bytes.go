@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"slices"
@@ -16,13 +17,18 @@ type Bytes struct {
 	blockio.Source // where the rest comes from, and all streams
 	disk           *Disk
 
-	// mu guards the field below.
-	mu     sync.Mutex
-	served []blockio.Extent // what came from disk, the latest
+	// mu guards the fields below.
+	mu      sync.Mutex
+	served  []blockio.Extent // what came from disk, the latest
+	doubted []blockio.Extent // what is to be read from the source once more
 }
 
-// maxServed bounds how much is remembered of what came from disk.
-const maxServed = 64
+// maxServed bounds how much is remembered of what came from disk, and maxDoubted
+// of what makes no sense.
+const (
+	maxServed  = 64
+	maxDoubted = 128
+)
 
 // Bytes returns src with what is kept of it.
 func (d *Disk) Bytes(src blockio.Source) *Bytes { return &Bytes{Source: src, disk: d} }
@@ -37,13 +43,27 @@ func (b *Bytes) ReadAtContext(ctx context.Context, p []byte, off int64) (int, er
 	e := blockio.Extent{Off: off, Len: int64(len(p))}
 	c := b.disk.cover(e)
 	buf := make([]byte, c.Len)
-	if gap := b.disk.readChunks(buf, c.Off); gap.Len > 0 {
+	gap := b.disk.readChunks(buf, c.Off)
+	doubted := b.doubts(c)
+	var had []byte
+	if doubted {
+		had, gap = bytes.Clone(buf), blockio.Extent{Len: c.Len}
+	}
+	if gap.Len > 0 {
 		missing := buf[gap.Off:gap.End()]
-		n, err := b.Source.ReadAtContext(ctx, missing, c.Off+gap.Off)
+		read := b.Source.ReadAtContext
+		if doubted {
+			read = b.readAgain
+		}
+		n, err := read(ctx, missing, c.Off+gap.Off)
 		if err != nil && (err != io.EOF || n < len(missing)) {
 			return 0, err
 		}
+		if doubted && !bytes.Equal(buf, had) {
+			b.disk.spoilt()
+		}
 		b.disk.writeChunks(missing, c.Off+gap.Off)
+		b.believe(c)
 	} else {
 		b.disk.count.hits.Add(1)
 		b.disk.count.hitBytes.Add(e.Len)
@@ -51,6 +71,16 @@ func (b *Bytes) ReadAtContext(ctx context.Context, p []byte, off int64) (int, er
 		b.remember(e)
 	}
 	return copy(p, buf[off-c.Off:]), eof
+}
+
+// readAgain is ReadAtContext of the source, past what that keeps.
+func (b *Bytes) readAgain(ctx context.Context, p []byte, off int64) (int, error) {
+	body, err := b.OpenRange(ctx, blockio.Range{Extent: blockio.Extent{Off: off, Len: int64(len(p))}, Refetch: true})
+	if err != nil {
+		return 0, err
+	}
+	defer body.Close()
+	return io.ReadFull(body, p)
 }
 
 func (b *Bytes) remember(e blockio.Extent) {
@@ -76,5 +106,39 @@ func (b *Bytes) ForgetServed() bool {
 	return len(served) > 0
 }
 
-// Forget says that what is kept of e makes no sense.
-func (b *Bytes) Forget(e blockio.Extent) { b.disk.forgetChunks(e) }
+// Forget says that what is kept of e makes no sense: it is read from the source
+// once more. Until then it stays: what was asked for may be what made no sense.
+func (b *Bytes) Forget(e blockio.Extent) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.doubted) < maxDoubted {
+		b.doubted = append(b.doubted, e)
+	}
+}
+
+// doubts says whether some of e is to be read from the source once more.
+func (b *Bytes) doubts(e blockio.Extent) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.ContainsFunc(b.doubted, func(d blockio.Extent) bool { return d.Off < e.End() && e.Off < d.End() })
+}
+
+// believe says that e has been read from the source.
+func (b *Bytes) believe(e blockio.Extent) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.doubted) == 0 {
+		return
+	}
+	var left []blockio.Extent
+	for _, d := range b.doubted {
+		if d.Off < e.Off {
+			left = append(left, blockio.Extent{Off: d.Off, Len: min(d.End(), e.Off) - d.Off})
+		}
+		if d.End() > e.End() {
+			from := max(d.Off, e.End())
+			left = append(left, blockio.Extent{Off: from, Len: d.End() - from})
+		}
+	}
+	b.doubted = left
+}

@@ -67,6 +67,61 @@ func TestBytesAsk(t *testing.T) {
 	read(b, 0, size)
 }
 
+// What makes no sense is read from the source once more, and until then it stays:
+// whether it was damaged is known then.
+func TestBytesForget(t *testing.T) {
+	const size = 20 * ChunkSize
+	for _, damaged := range []bool{false, true} {
+		src := &blockiotest.Source{Data: random(size)}
+		e := openEntry(t, newDir(t, roomy), image("a", size))
+		fill(e, src.Data)
+		if err := e.Completed(true, true); err != nil {
+			t.Fatal(err)
+		}
+		if damaged { // on its way: the checksum is that of what came
+			p := bytes.Clone(src.Data[3*ChunkSize : 4*ChunkSize])
+			p[7]++
+			e.writeChunks(p, 3*ChunkSize)
+		}
+		b := e.Bytes(src)
+		read := func(first, n int64, asks bool) {
+			t.Helper()
+			p := make([]byte, n*ChunkSize)
+			if _, err := b.ReadAtContext(t.Context(), p, first*ChunkSize); err != nil {
+				t.Fatal(err)
+			}
+			again := false
+			list := src.Asked()
+			for _, r := range list {
+				again = r.Refetch
+			}
+			if asked := len(list) > 0; asked != asks {
+				t.Errorf("read of chunks %d+%d asked the source: %v, want %v", first, n, asked, asks)
+			}
+			if asks && !again {
+				t.Errorf("chunks %d+%d may come from what the source keeps", first, n)
+			}
+			if asks && !bytes.Equal(p, src.Data[first*ChunkSize:(first+n)*ChunkSize]) {
+				t.Errorf("chunks %d+%d are others", first, n)
+			}
+		}
+		b.Forget(blockio.Extent{Off: 2*ChunkSize + 1, Len: 8 * ChunkSize}) // 2 to 10
+		if n := holds(t, e.Disk, src.Data[:2*ChunkSize]); n != 2*ChunkSize {
+			t.Errorf("%d bytes before it are there", n)
+		}
+		read(0, 2, false)
+		read(4, 2, true)
+		read(4, 2, false)
+		read(3, 2, true)
+		read(2, 1, true)
+		read(6, 5, true)
+		read(0, 20, false)
+		if m, err := readMeta(e.f); err != nil || m.Complete == damaged || !m.Kept {
+			t.Errorf("damaged %v: complete %v, kept %v, %v", damaged, m.Complete, m.Kept, err)
+		}
+	}
+}
+
 // What could not be had is an error, and nothing is kept of it.
 func TestBytesFail(t *testing.T) {
 	const size = 4 * ChunkSize

@@ -3,6 +3,10 @@ package cache
 import (
 	"context"
 	"io"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/cloopfs/cloopfs/blockio"
 )
@@ -23,6 +27,35 @@ func (d *Disk) CheckChunks(ctx context.Context) (right, bad int64, err error) {
 		right, bad, off = right+r, bad+b, off+regionSize
 	}
 	return right, bad, nil
+}
+
+// ListedBlocks is how many blocks there are checksums of, for each image in the file:
+// by the offset of its first byte. Some of the blocks may have been thrown away.
+func (e *Entry) ListedBlocks() (map[int64]int64, error) {
+	f, err := openAt(e.f, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	listed := make(map[int64]int64)
+	for _, name := range names {
+		digits, ok := strings.CutPrefix(name, blocksName)
+		off, err := strconv.ParseInt(digits, 10, 64)
+		if !ok || err != nil {
+			continue
+		}
+		t, err := osDir{e.f}.open(name, false)
+		if err != nil {
+			return nil, err
+		}
+		listed[off] = table{t}.count()
+		t.Close()
+	}
+	return listed, nil
 }
 
 // nextChunks is the first region at or behind off that may have chunks: tables are

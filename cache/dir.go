@@ -23,9 +23,15 @@ type Options struct {
 	Size int64
 	// MinFree is how many bytes of its file system it leaves free.
 	MinFree int64
+	// Existing is for who only looks: nothing is made, and a directory that has
+	// other things in it is none.
+	Existing bool
 	// Logger gets a line for what goes wrong. nil means none.
 	Logger *slog.Logger
 }
+
+// ErrNoCache says that a directory is not a cache.
+var ErrNoCache = errors.New("not a cache: it has other files in it")
 
 // Dir is a cache directory: a Disk for each image. It is safe for concurrent use,
 // also by several processes.
@@ -46,7 +52,8 @@ const lockName = "lock"
 const boundsName = "bounds"
 
 // OpenDir opens the cache directory at path, and makes it if need be. The error
-// wraps ErrUnsafe if others could write there.
+// wraps ErrUnsafe if others could write there; with opt.Existing fs.ErrNotExist if
+// there is nothing, and ErrNoCache if it is something else.
 func OpenDir(path string, opt Options) (*Dir, error) {
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
@@ -55,11 +62,13 @@ func OpenDir(path string, opt Options) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
-	}
-	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, err
+	if !opt.Existing {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return nil, err
+		}
+		if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
 	}
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -70,11 +79,31 @@ func OpenDir(path string, opt Options) (*Dir, error) {
 	}
 	d := &Dir{f: os.NewFile(uintptr(fd), path), path: path, opt: opt}
 	d.room.dir, d.room.start = d, time.Now()
-	if err := checkOwn(d.f); err != nil {
+	err = checkOwn(d.f)
+	if err == nil && opt.Existing {
+		err = d.checkCache()
+	}
+	if err != nil {
 		d.f.Close()
 		return nil, err
 	}
 	return d, nil
+}
+
+// checkCache checks that the directory has been used as a cache, or for nothing.
+func (d *Dir) checkCache() error {
+	names, err := d.names()
+	if err != nil {
+		return err
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return name == "lost+found" })
+	ours := func(name string) bool {
+		return name == lockName || name == boundsName || strings.HasPrefix(name, newPrefix) || isEntryName(name)
+	}
+	if len(names) > 0 && !slices.ContainsFunc(names, ours) {
+		return ErrNoCache
+	}
+	return nil
 }
 
 // checkOwn checks that nobody but us can change what is in a directory.

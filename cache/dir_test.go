@@ -972,8 +972,8 @@ func TestList(t *testing.T) {
 	}
 	a, b := "http://example.org/a", "http://example.org/b"
 	want := map[string]Stat{
-		a: {Keys: []string{a}, Sources: []string{a}, Size: 100_000, Allocated: 40_000 / ChunkSize * ChunkSize, Complete: true},
-		b: {Keys: []string{b}, Sources: []string{b}, Size: 100_000, Allocated: 80_000 / ChunkSize * ChunkSize, Kept: true, InUse: true},
+		a: {Keys: []string{a}, Sources: []string{a}, Validators: []string{`"1"`}, ModTime: someTime, Size: 100_000, Allocated: 40_000 / ChunkSize * ChunkSize, Complete: true},
+		b: {Keys: []string{b}, Sources: []string{b}, Validators: []string{`"1"`}, ModTime: someTime, Size: 100_000, Allocated: 80_000 / ChunkSize * ChunkSize, Kept: true, InUse: true},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("List (-want +got):\n%s", diff)
@@ -996,6 +996,53 @@ func TestCompletedInside(t *testing.T) {
 	}
 	if m, err := readMeta(e.f); err != nil || m.Complete {
 		t.Errorf("incomplete, and complete: %v, %v", m.Complete, err)
+	}
+}
+
+// An image of which something was found damaged is no longer complete, whoever
+// finds it; it stays kept.
+func TestDamagedIsNotComplete(t *testing.T) {
+	const size = 64 * ChunkSize
+	p, block := random(size), blockio.Extent{Off: 1000, Len: 50_000}
+	buf := make([]byte, block.Len)
+	for _, c := range []struct {
+		name string
+		find func(e *Entry, b *Blocks)
+	}{
+		{"a block is read", func(e *Entry, b *Blocks) {
+			e.writeAt([]byte{p[2000] ^ 1}, 2000)
+			b.Get(0, block, buf)
+		}},
+		{"a block makes no sense", func(_ *Entry, b *Blocks) { b.Forget(0, block) }},
+		{"chunks are read", func(e *Entry, _ *Blocks) {
+			e.writeAt([]byte{p[200_000] ^ 1}, 200_000)
+			e.readChunks(buf[:ChunkSize], 200_000/ChunkSize*ChunkSize)
+		}},
+		{"chunks are checked", func(e *Entry, _ *Blocks) {
+			e.writeAt([]byte{p[200_000] ^ 1}, 200_000)
+			_, _, _ = e.CheckChunks(t.Context())
+		}},
+	} {
+		e := openEntry(t, newDir(t, roomy), image("a", size))
+		b, err := e.Blocks([]blockio.Extent{{Len: size}}, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fill(e, p)
+		b.Put(0, block, p[block.Off:block.End()])
+		if err := e.Completed(true, true); err != nil {
+			t.Fatal(err)
+		}
+		if !b.Get(0, block, buf) || e.readChunks(buf[:ChunkSize], 0).Len > 0 {
+			t.Fatal("what was stored is not there")
+		}
+		if m, err := readMeta(e.f); err != nil || !m.Complete {
+			t.Errorf("%s: not complete before (%v)", c.name, err)
+		}
+		c.find(e, b)
+		if m, err := readMeta(e.f); err != nil || m.Complete || !m.Kept {
+			t.Errorf("%s: complete %v, kept %v, %v; want that it is kept alone", c.name, m.Complete, m.Kept, err)
+		}
 	}
 }
 

@@ -51,6 +51,9 @@ type Disk struct {
 	// the error of a write.
 	admit  func(n int64) bool
 	failed func(error)
+	// spoilt is told, first, that something of the image is to be dropped, or does
+	// not match.
+	spoilt func()
 	now    func() time.Time
 
 	quiet  atomic.Bool         // reads are no use
@@ -80,7 +83,7 @@ func (d *Disk) Stats() DiskStats {
 // newDisk opens the files of an entry for an image of size bytes.
 func newDisk(dir directory, size int64, write bool) (_ *Disk, err error) {
 	d := &Disk{
-		dir: dir, size: size, write: write, now: time.Now,
+		dir: dir, size: size, write: write, now: time.Now, spoilt: func() {},
 		admit: func(int64) bool { return true }, failed: func(error) {},
 	}
 	defer func() {
@@ -182,7 +185,7 @@ func (d *Disk) readChunks(p []byte, off int64) (missing blockio.Extent) {
 			continue
 		}
 		if sum != 0 {
-			d.count.mismatches.Add(1)
+			d.mismatch()
 		}
 		first, end = min(first, from), to
 	}
@@ -190,6 +193,12 @@ func (d *Disk) readChunks(p []byte, off int64) (missing blockio.Extent) {
 		return blockio.Extent{}
 	}
 	return blockio.Extent{Off: int64(first), Len: int64(end - first)}
+}
+
+// mismatch counts something that does not match its checksum.
+func (d *Disk) mismatch() {
+	d.count.mismatches.Add(1)
+	d.spoilt()
 }
 
 // writeChunks stores p, which covers whole chunks from off on.
@@ -212,8 +221,26 @@ func (d *Disk) forgetChunks(e blockio.Extent) {
 	if !d.write || e.Len == 0 {
 		return
 	}
+	d.spoilt()
 	c := d.cover(e)
 	d.wrote(d.chunks.clear(c.Off/ChunkSize, (c.Len+ChunkSize-1)/ChunkSize))
+}
+
+// own is the chunks that e shares with nothing else; empty if there are none.
+func (d *Disk) own(e blockio.Extent) blockio.Extent {
+	from, to := (e.Off+ChunkSize-1)/ChunkSize*ChunkSize, e.End()/ChunkSize*ChunkSize
+	if e.End() == d.size {
+		to = d.size
+	}
+	return blockio.Extent{Off: from, Len: max(0, to-from)}
+}
+
+// free gives back the room of e, of which nothing is of use, but for pages that e
+// shares with others. Without that it would count as being here.
+func (d *Disk) free(e blockio.Extent) {
+	if own := d.own(e); own.Len > 0 {
+		_ = d.data.punch(own.Off, (own.Len+ChunkSize-1)/ChunkSize*ChunkSize) // not all file systems can
+	}
 }
 
 // readCovered fills p at off from chunks, if all of them are here.

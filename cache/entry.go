@@ -37,9 +37,19 @@ func (e *Entry) Close() {
 // Path is where the bytes are: the image itself, if all of it is there.
 func (e *Entry) Path() string { return filepath.Join(e.dir.path, e.name, dataName) }
 
+// Removed says that the entry was thrown away while it is open: what is here can be
+// read until Close, and nothing more comes.
+func (e *Entry) Removed() bool {
+	var st unix.Stat_t
+	return unix.Fstat(int(e.f.Fd()), &st) == nil && st.Nlink == 0
+}
+
 // ModTime is when the file was changed, as the server said it first. It is zero
 // if it did not.
 func (e *Entry) ModTime() time.Time { return e.meta.ModTime }
+
+// Complete says that all of the file was here, and right, when the entry was opened.
+func (e *Entry) Complete() bool { return e.meta.Complete }
 
 // Confirm notes that a server has just said that the file is this one: as the
 // mtime of a file that has no other use for it. Without it --offline may find an
@@ -71,6 +81,9 @@ func (e *Entry) Saw(id Identity) error {
 // Completed says that an image is here and right: the whole file, or one inside it.
 // keep says that it has to stay. That one inside is here takes nothing back.
 func (e *Entry) Completed(whole, keep bool) error {
+	if m, err := readMeta(e.f); err == nil && (m.Complete || !whole) && (m.Kept || !keep) {
+		return nil // nothing to be written, where there may be no room
+	}
 	return e.update(func(m *meta) {
 		m.Complete = m.Complete || whole
 		m.Kept = m.Kept || keep
@@ -102,6 +115,15 @@ func (e *Entry) Pin() error {
 // Incomplete notes that something of the image is missing, or was not right.
 func (e *Entry) Incomplete() error {
 	return e.update(func(m *meta) { m.Complete = false })
+}
+
+// notWhole takes back that all of the image is here, if that was said: before
+// something is dropped, and when something was found damaged, or gone.
+func (e *Entry) notWhole() {
+	if m, err := readMeta(e.f); err == nil && m.Complete {
+		// Who can't, leaves it to who can. It is one more reason for a checksum.
+		_ = e.Incomplete()
+	}
 }
 
 // Unkeep lets the entry be thrown away.

@@ -174,5 +174,6 @@ func (d *Dir) tryOpen(name string) (_ *Entry, gone bool, err error) {
 	}
 	e.Disk.admit = func(n int64) bool { return d.room.admit(e, n) }
 	e.Disk.failed = d.room.failed
+	e.Disk.spoilt = e.notWhole
 	return e, false, nil
 }

@@ -49,6 +49,9 @@ type Identity struct {
 	Address string
 }
 
+// Trusted begins the validator of an image of which no server gave one.
+const Trusted = "trusted, for "
+
 // maxValidator bounds the validators that are kept as they are.
 const maxValidator = 256
 

@@ -78,6 +78,28 @@ func (t table) clear(first, n int64) error {
 	return nil
 }
 
+// count is how many entries are not 0.
+func (t table) count() (n int64) {
+	raw := make([]byte, 64<<10)
+	for off := int64(0); ; {
+		if at, err := t.nextData(off); err == io.EOF {
+			return n
+		} else if err == nil { // else a file system that does not tell
+			off = max(off, at/sumSize*sumSize)
+		}
+		got, _ := t.ReadAt(raw, off)
+		for i := range got / sumSize {
+			if binary.LittleEndian.Uint64(raw[i*sumSize:]) != 0 {
+				n++
+			}
+		}
+		if got < len(raw) {
+			return n
+		}
+		off += int64(got)
+	}
+}
+
 // hasSum says whether some of the entries are not 0.
 func hasSum(sums []uint64) bool {
 	return slices.ContainsFunc(sums, func(sum uint64) bool { return sum != 0 })

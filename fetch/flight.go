@@ -110,17 +110,15 @@ func (s *Scheduler) stream(r *request, blocks []*block) error {
 	rng := r.rng
 	rng.Off = blocks[0].ext.Off
 	rng.Len = blocks[len(blocks)-1].ext.End() - rng.Off
-	s.mu.Lock()
-	s.stats.of(rng).Requests++
-	s.mu.Unlock()
 	body, err := s.src.OpenRange(s.ctx, rng)
 	if err != nil {
 		return err
 	}
 	defer body.Close()
+	from := &counted{Reader: body, s: s, rng: rng}
 	for _, b := range blocks {
 		stored := getBuffer(b.ext.Len)
-		if _, err := io.ReadFull(body, stored); err != nil {
+		if _, err := io.ReadFull(from, stored); err != nil {
 			putBuffer(stored)
 			return err
 		}
@@ -131,7 +129,9 @@ func (s *Scheduler) stream(r *request, blocks []*block) error {
 		b.stored = stored
 		s.mu.Lock()
 		b.fetched = true
-		s.stats.of(rng).Bytes += b.ext.Len
+		if s.opt.Store != nil && rng.Class > blockio.Demand {
+			s.unread[rng.Class].add(b.n)
+		}
 		s.dueLocked(r, -b.ext.Len)
 		s.startLocked()
 		s.mu.Unlock()

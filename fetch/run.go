@@ -119,6 +119,9 @@ func (r *run) close() {
 func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 	b := &r.ahead[0]
 	if (*b).local && r.serveLocal(b, deliver) {
+		if r.reads(deliver) {
+			r.s.readLocal(*b)
+		}
 		r.served(*b, false)
 		return nil
 	}
@@ -131,7 +134,7 @@ func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 			err = deliver((*b).n, stored)
 		}
 		if err == nil {
-			r.served(*b, deliver != nil && r.class != blockio.Fill) // who fills only compares
+			r.served(*b, r.reads(deliver))
 			return nil
 		}
 		r.s.forget(*b)
@@ -144,6 +147,11 @@ func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 		r.s.leave(*b, false)
 		*b = next
 	}
+}
+
+// reads says whether what is delivered counts as used: who fills only compares.
+func (r *run) reads(deliver func(n int64, stored []byte) error) bool {
+	return deliver != nil && r.class != blockio.Fill
 }
 
 // serveLocal delivers the first block ahead from the store. If the store does not

@@ -64,6 +64,7 @@ type Scheduler struct {
 
 	claimless time.Time // until then what other processes claim counts for nothing
 	stats     Stats
+	unread    [blockio.Classes]unread // of what was stored, for other classes than demand
 	closed    bool
 }
 
@@ -266,6 +267,7 @@ func (s *Scheduler) leave(b *block, read bool) {
 	if read && b.fetched && !b.used {
 		b.used = true
 		s.stats.of(b.req.rng).Used += b.ext.Len
+		s.unread[b.req.rng.Class].remove(b.n)
 	}
 	s.releaseLocked(b)
 }

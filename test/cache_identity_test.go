@@ -188,6 +188,12 @@ func TestUserCache(t *testing.T) {
 		checkWarned(t, asUser(t, cloopfs, "mount", "--cache-size", "1GiB", url, dir), "HOME")
 		asUser(t, cloopfs, "umount", dir)
 	})
+	t.Run("relative", func(t *testing.T) {
+		cmd := asNobody(cloopfs, "mount", "--cache-size", "1GiB", url, dir)
+		cmd.Env = append(cmd.Env, "HOME="+home, "XDG_CACHE_HOME=xdg")
+		checkWarned(t, startCmd(t, cmd).result(t), "$XDG_CACHE_HOME is no absolute path")
+		asUser(t, cloopfs, "umount", dir)
+	})
 	t.Run("of root", func(t *testing.T) {
 		cache := filepath.Join(home, "root")
 		must(t, "mkdir", "--mode=755", cache)

@@ -55,8 +55,9 @@ func testMain(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	cloopfs = filepath.Join(scratch, "cloopfs")
-	// Without a cache unless a test asks for one.
-	build := exec.Command("go", "build", "-ldflags", "-X main.defaultCacheSize=0", "-o", cloopfs, "./cmd/cloopfs")
+	// Without a cache unless a test asks for one, and never in that of this machine.
+	variables := "-X main.defaultCacheSize=0 -X main.rootCacheDir=" + filepath.Join(scratch, "cache")
+	build := exec.Command("go", "build", "-ldflags", variables, "-o", cloopfs, "./cmd/cloopfs")
 	build.Dir = ".."
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {

@@ -135,8 +135,11 @@ func TestOffline(t *testing.T) {
 	srv.Close()
 	dir := mount(t, url, append(cacheFlags(cache, "1GiB"), "--offline")...)
 	checkBytes(t, "disk", must(t, "cat", diskOf(dir)), s.disk)
-	if got := statusOf(t, dir).Fetched.Requests; got != 0 {
-		t.Errorf("%d requests while offline", got)
+	if st := statusOf(t, dir); st.Fetched.Requests != 0 || !st.Offline {
+		t.Errorf("while offline: %+v", st)
+	}
+	if status := must(t, cloopfs, "status", dir); !strings.Contains(status, "none is asked (offline)") {
+		t.Errorf("status while offline:\n%s", status)
 	}
 	umount(t, dir)
 }
@@ -205,8 +208,55 @@ func TestBackgroundFill(t *testing.T) {
 	}
 	srv.Close()
 	checkBytes(t, "disk", must(t, "cat", diskOf(dir)), s.disk)
+	for _, c := range statusOf(t, dir).Causes { // those who read got it from the cache
+		if c.Used != c.Bytes {
+			t.Errorf("after all was read: %+v, want all of it used", c)
+		}
+	}
 	umount(t, dir)
 	must(t, "cmp", dataFile(t, cache), writeTemp(t, s.image))
+}
+
+// Filling ends when what comes can't be stored any more: the image was removed from
+// the cache, and status says so.
+func TestBackgroundFillOfRemoved(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(400, 50*kib)...) // 20 MB
+	srv, url := serve(t, s.image)
+	srv.Set(func(c *testserver.Config) { c.Rate = 4 << 20 })
+	cache := t.TempDir()
+	flags := cacheFlags(cache, "2GiB") // steps of 16 MiB
+	log := filepath.Join(t.TempDir(), "log")
+	dir := mount(t, url, append(flags, "--background-fill", "--log-file", log)...)
+	waitFor(t, "something has arrived", func() bool { return srv.Stats().Bytes > 2<<20 })
+	must(t, cloopfs, "cache", "remove", "--cache-dir", cache)
+	waitFor(t, "filling ends", func() bool {
+		text, err := os.ReadFile(log)
+		return err == nil && strings.Contains(string(text), "no longer filling in the background") &&
+			strings.Contains(string(text), "the image was removed from there")
+	})
+	if sent := srv.Stats().Bytes; sent > int64(len(s.image))*3/4 {
+		t.Errorf("the server sent %d bytes of %d, though they could not be stored", sent, len(s.image))
+	}
+	if status := must(t, cloopfs, "status", dir); !strings.Contains(status, "removed; ") || strings.Contains(status, cache) {
+		t.Errorf("status of an image that was removed:\n%s", status)
+	}
+	checkBytes(t, "disk", must(t, "cat", diskOf(dir)), s.disk)
+	umount(t, dir)
+}
+
+// Who asks for filling hears why there is none.
+func TestBackgroundFillWithoutValidator(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(4, 4*kib)...)
+	srv, url := serve(t, s.image)
+	srv.Set(func(c *testserver.Config) { c.NoETag, c.NoLastModified = true, true })
+	dir := makeDir(t)
+	r := run(t, cloopfs, append([]string{"mount", "--background-fill"}, append(cacheFlags(t.TempDir(), "1GiB"), url, dir)...)...)
+	const want = "cloopfs: nothing is filled in the background: the server gives neither ETag nor Last-Modified\n" +
+		"cloopfs: hint: --trust-size keeps it nevertheless\n"
+	if r.code != 0 || r.stderr != want {
+		t.Errorf("mount: %v, want success and %q", r, want)
+	}
+	umount(t, dir)
 }
 
 // On a terminal there is a bar with bytes, rate and time; elsewhere there are plain
@@ -216,7 +266,7 @@ func TestPrefetchProgress(t *testing.T) {
 	srv, url := serve(t, s.image)
 	srv.Set(func(c *testserver.Config) { c.Rate = 3 << 20 })
 	r := startCmd(t, onTerminal(exec.Command(cloopfs, withCache(t.TempDir(), "prefetch", url)...))).result(t)
-	for _, want := range []string{"%", "MiB/s", "]"} {
+	for _, want := range []string{"disk.cloop: ", "MiB of 7.", "% |", "MiB/s, ", "s left"} {
 		if r.code != 0 || !strings.Contains(r.stdout+r.stderr, want) {
 			t.Errorf("on a terminal: %v, want success and a bar with %q", r, want)
 		}
@@ -226,12 +276,16 @@ func TestPrefetchProgress(t *testing.T) {
 	for i, line := range lines {
 		var p struct {
 			Size, Done      int64
+			Rate            int64
 			Complete, Ended bool
 		}
 		if err := json.Unmarshal([]byte(line), &p); err != nil {
 			t.Fatalf("%v: %q", err, line)
 		}
 		last := i == len(lines)-1
+		if p.Rate > 6*mib || p.Ended && p.Rate == 0 { // it is 3 MiB/s at most
+			t.Errorf("report %d of %d: %d bytes in a second", i+1, len(lines), p.Rate)
+		}
 		if p.Ended != last || p.Complete != last || p.Size != int64(len(s.image)) || last != (p.Done == p.Size) {
 			t.Errorf("report %d of %d is %q", i+1, len(lines), line)
 		}

@@ -30,6 +30,7 @@ type mountStatus struct {
 		LastError               string    `json:"last_error"`
 		LastErrorAt             time.Time `json:"last_error_at"`
 	}
+	Offline bool
 	Fetched struct{ Requests, Bytes int64 }
 	Causes  []struct {
 		Cause                 string
@@ -37,6 +38,7 @@ type mountStatus struct {
 	}
 	Cache *struct { // nil without one
 		Path               string
+		Removed            bool
 		FileSize           int64 `json:"file_size"`
 		Bytes, Hits        int64
 		HitBytes           int64 `json:"hit_bytes"`
@@ -94,6 +96,42 @@ func checkCounts(t *testing.T, got mountStatus, srv *testserver.Server) {
 	if requests != server.Requests || size != server.Bytes {
 		t.Errorf("the causes %+v make %d requests, %d bytes; want %d, %d", got.Causes, requests, size, server.Requests, server.Bytes)
 	}
+}
+
+// What is under way is for those who wait for it, not for the index.
+func TestStatusUnderWay(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(64, 60*kib)...)
+	srv, url := serve(t, s.image)
+	dir := mount(t, url)
+	index := statusOf(t, dir).Causes[0]
+	srv.Set(func(c *testserver.Config) { c.Rate = 4 << 20 })
+	reader := start(t, "cat", diskOf(dir))
+	for reader.running() {
+		st := statusOf(t, dir)
+		if st.Causes[0] != index {
+			t.Fatalf("under way: %+v, want %+v", st.Causes, index)
+		}
+		if len(st.Causes) > 1 && st.Causes[1].Bytes > st.Fetched.Bytes-index.Bytes {
+			t.Fatalf("more was fetched for readers than at all: %+v", st)
+		}
+	}
+	checkBytes(t, "disk", reader.result(t).stdout, s.disk)
+	checkCounts(t, statusOf(t, dir), srv)
+	umount(t, dir)
+}
+
+// The index counts as such, where it does not come with the first request.
+func TestStatusOfIndex(t *testing.T) {
+	s := makeImage(t, 4*kib, blocks(4000, kib)...)
+	srv, url := serve(t, s.image)
+	dir := mount(t, url)
+	checkBytes(t, "disk", must(t, "cat", diskOf(dir)), s.disk)
+	st := statusOf(t, dir)
+	checkCounts(t, st, srv)
+	if index := st.Causes[0]; index.Bytes < 4000*8 || index.Bytes > 4000*8+16*kib || index.Requests < 2 {
+		t.Errorf("an index of 32000 bytes: %+v", index)
+	}
+	umount(t, dir)
 }
 
 // status counts what the server counts, and what the readers have had.

@@ -20,6 +20,9 @@ const firstContactTime = 5 * time.Second
 // mounted. What can't be read in a short time is left out.
 func (o *mountOptions) firstContact(ctx context.Context, l *line, disk blockio.ReaderAt) readiness {
 	r := readiness{Disk: contents{Size: disk.Size()}, Warning: l.warning()}
+	if err := l.file.uncached; o.Fill && r.Warning == "" && err != nil {
+		r.Warning, r.Hint = fmt.Sprintf("nothing is filled in the background: %v", err), sourceHint(err)
+	}
 	if !o.Describe {
 		return r
 	}
@@ -52,6 +55,9 @@ func announce(w io.Writer, o mountOptions, r readiness) {
 	}
 	if r.Warning != "" {
 		say(w, "%s", r.Warning)
+	}
+	if r.Hint != "" {
+		say(w, "hint: %s", r.Hint)
 	}
 	if !o.Describe {
 		return

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -20,12 +21,8 @@ type bringing struct {
 	line    *line
 	class   blockio.Class
 	workers int
-	// stored says that all has to be stored, or it is no use to go on. What is here
-	// must be pinned.
-	stored bool
-
-	done atomic.Int64 // bytes of the image that are here and right
-	next atomic.Int64 // the block behind the last segment that came, with one worker
+	done    atomic.Int64 // bytes of the image that are here and right
+	next    atomic.Int64 // the block behind the last segment that came, with one worker
 
 	// mu guards the fields below.
 	mu  sync.Mutex
@@ -44,8 +41,8 @@ const (
 type segment struct{ first, count, bytes int64 }
 
 // segments cuts the blocks of an index, from one on, into segments. bad is told of
-// blocks that the index does not locate.
-func segments(ctx context.Context, ix *cloop.Index, from int64, bad func(error), yield func(segment) error) error {
+// blocks that the index does not locate; an error from it is the end.
+func segments(ctx context.Context, ix *cloop.Index, from int64, bad func(*blockio.BlockError) error, yield func(segment) error) error {
 	s := segment{first: from}
 	flush := func() error {
 		if s.count == 0 {
@@ -55,9 +52,6 @@ func segments(ctx context.Context, ix *cloop.Index, from int64, bad func(error),
 	}
 	for n := from; n < ix.Blocks(); n++ {
 		e, err := ix.Extent(ctx, n)
-		if err != nil && !errors.Is(err, cloop.ErrCorrupt) {
-			return err
-		}
 		if err != nil || s.bytes+e.Len > segmentBytes || s.count == segmentBlocks {
 			if err := flush(); err != nil {
 				return err
@@ -65,7 +59,9 @@ func segments(ctx context.Context, ix *cloop.Index, from int64, bad func(error),
 			s = segment{first: n}
 		}
 		if err != nil {
-			bad(&blockio.BlockError{Block: n, Err: err})
+			if err := bad(&blockio.BlockError{Block: n, Err: err}); err != nil {
+				return err
+			}
 			s.first = n + 1
 			continue
 		}
@@ -75,6 +71,14 @@ func segments(ctx context.Context, ix *cloop.Index, from int64, bad func(error),
 	return flush()
 }
 
+// onlyCorrupt lets blocks pass that a corrupt index does not locate.
+func onlyCorrupt(err *blockio.BlockError) error {
+	if errors.Is(err, cloop.ErrCorrupt) {
+		return nil
+	}
+	return err.Err
+}
+
 // missing is how many bytes of the image are not in the cache, as it seems.
 func (l *line) missing(ctx context.Context) (int64, error) {
 	missing := l.source.Size()
@@ -82,7 +86,7 @@ func (l *line) missing(ctx context.Context) (int64, error) {
 	if err := l.read(ctx, []blockio.Extent{l.index.Table()}, func(int) {}); err != nil {
 		return 0, err
 	}
-	err := segments(ctx, l.index, 0, func(error) {}, func(s segment) error {
+	err := segments(ctx, l.index, 0, onlyCorrupt, func(s segment) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -129,12 +133,13 @@ func (l *line) rest(ctx context.Context) ([]blockio.Extent, error) {
 }
 
 // run brings everything, and compares what was here already: every block that has
-// a checksum is decoded. An error is one that is not the image's fault.
+// a checksum is decoded. An error is one that is not the image's fault; what can't
+// be stored ends it, as fetching the rest would be no use.
 func (b *bringing) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(b.workers + 1)
 	g.Go(func() error {
-		err := segments(ctx, b.line.index, b.next.Load(), b.isBad, func(s segment) error {
+		err := segments(ctx, b.line.index, b.next.Load(), b.notLocated, func(s segment) error {
 			g.Go(func() error { return b.bring(ctx, s) })
 			return ctx.Err()
 		})
@@ -145,7 +150,7 @@ func (b *bringing) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := b.line.read(ctx, rest, func(n int) { b.done.Add(int64(n)) }); err != nil || !b.stored {
+		if err := b.line.read(ctx, rest, func(n int) { b.done.Add(int64(n)) }); err != nil {
 			return err
 		}
 		for _, e := range rest {
@@ -156,6 +161,15 @@ func (b *bringing) run(ctx context.Context) error {
 		return nil
 	})
 	return g.Wait()
+}
+
+// notLocated notes a block that the index does not locate.
+func (b *bringing) notLocated(err *blockio.BlockError) error {
+	if err := onlyCorrupt(err); err != nil {
+		return err
+	}
+	b.isBad(err)
+	return nil
 }
 
 func (b *bringing) isBad(err error) {
@@ -179,7 +193,7 @@ func (b *bringing) bring(ctx context.Context, s segment) error {
 		b.done.Add(int64(len(stored)))
 		return nil
 	}
-	bad := make(map[int64]bool)
+	bad := false
 	for next := s.first; next < end; {
 		err := b.line.fetch.ReadRun(ctx, b.class, next, end-next, deliver)
 		var be *blockio.BlockError
@@ -188,15 +202,22 @@ func (b *bringing) bring(ctx context.Context, s segment) error {
 			next = end
 		case errors.Is(err, cloop.ErrCorrupt) && errors.As(err, &be):
 			b.isBad(err)
-			bad[be.Block] = true
+			bad = true
+			if e, err := b.line.index.Extent(ctx, be.Block); err == nil {
+				b.line.store.Drop(be.Block, e)
+			}
 			next = be.Block + 1 // the blocks before it have been delivered
 		default:
 			return err
 		}
 	}
 	b.next.Store(end)
-	for n := s.first; b.stored && n < end; n++ {
-		if err := b.line.isStored(ctx, n); err != nil && !bad[n] {
+	if b.line.file.cached.entry.Removed() {
+		return b.line.notStored()
+	}
+	for n := s.first; n < end; n++ {
+		// With a bad block a small one beside it may be forgotten.
+		if err := b.line.isStored(ctx, n); err != nil && !bad {
 			return err
 		}
 	}
@@ -216,6 +237,9 @@ func (l *line) isStored(ctx context.Context, n int64) error {
 }
 
 func (l *line) notStored() error {
+	if l.file.cached.entry.Removed() {
+		return fmt.Errorf("%w in %s: the image was removed from there", errNotStored, l.file.cached.dir.Path())
+	}
 	return fmt.Errorf("%w in %s", errNotStored, l.file.cached.dir.Path())
 }
 
@@ -238,9 +262,23 @@ func (l *line) read(ctx context.Context, list []blockio.Extent, tell func(n int)
 	return nil
 }
 
+// lineError is what is wrong with one of several images.
+type lineError struct {
+	line *line
+	err  error
+}
+
+func (e *lineError) Error() string { return fmt.Sprintf("%s: %v", e.line.at, e.err) }
+
+func (e *lineError) Unwrap() error { return e.err }
+
 // fit says whether images fit into the cache that they share. The error is a
-// *roomError if they do not.
+// *roomError if they do not, and a *lineError if it is about one of them.
 func fit(ctx context.Context, lines []*line) error {
+	lines = slices.DeleteFunc(slices.Clone(lines), func(l *line) bool { return l.file.http == nil }) // nothing can come
+	if len(lines) == 0 {
+		return nil
+	}
 	err := fits(lines, sum(lines, func(l *line) int64 { return l.source.Size() }))
 	if err == nil {
 		return nil // even if nothing of them were here: nobody needs to look
@@ -248,10 +286,14 @@ func fit(ctx context.Context, lines []*line) error {
 	missing := make(map[*line]int64)
 	for _, l := range lines {
 		if missing[l], err = l.missing(ctx); err != nil {
-			return fmt.Errorf("%s: %w", l.at, err)
+			return &lineError{l, err}
 		}
 	}
-	return fits(lines, sum(lines, func(l *line) int64 { return missing[l] }))
+	total := sum(lines, func(l *line) int64 { return missing[l] })
+	if total == 0 {
+		return nil // then no bound matters
+	}
+	return fits(lines, total)
 }
 
 // sum adds up what images take. Several in one file take no more than the file.

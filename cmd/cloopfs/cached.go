@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"os"
@@ -18,21 +19,21 @@ import (
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cache"
-	"github.com/cloopfs/cloopfs/httpblock"
 )
 
-// Defaults of the on-disk cache. The size is a variable for the tests' sake: they
-// are linked with another one.
-const rootCacheDir = "/var/cache/cloopfs"
-
-var defaultCacheSize = "10GiB"
+// Defaults of the on-disk cache. They are variables for the tests' sake, which are
+// linked with others.
+var (
+	rootCacheDir     = "/var/cache/cloopfs"
+	defaultCacheSize = "10GiB"
+)
 
 // cacheOptions are the flags about the on-disk cache.
 type cacheOptions struct {
-	Dir       string // absolute after complete
+	Dir       nameValue // absolute after complete
 	Size      sizeValue
 	MinFree   sizeValue
-	Key       string
+	Key       nameValue
 	TrustSize bool
 	Offline   bool
 }
@@ -43,47 +44,78 @@ func (o *cacheOptions) addDirFlags(f *pflag.FlagSet) {
 		panic("cloopfs: internal error: " + err.Error())
 	}
 	o.MinFree = 1 << 30
-	f.StringVar(&o.Dir, "cache-dir", "", "directory of the on-disk cache (default $XDG_CACHE_HOME/cloopfs, for root "+rootCacheDir+")")
+	f.Var(&o.Dir, "cache-dir", "directory of the on-disk cache (default $XDG_CACHE_HOME/cloopfs, for root "+rootCacheDir+")")
 	f.Var(&o.Size, "cache-size", "bound of the whole cache directory; 0 means no on-disk cache")
 	f.Var(&o.MinFree, "min-free", "leave this much free on the cache's disk")
 }
 
 // addSourceFlags adds the flags of one image's place in the cache.
 func (o *cacheOptions) addSourceFlags(f *pflag.FlagSet) {
-	f.StringVar(&o.Key, "cache-key", "", "the image's `NAME` in the cache, in place of its URL")
+	o.addKeyFlag(f)
 	f.BoolVar(&o.TrustSize, "trust-size", false, "use the cache although the server gives no ETag or Last-Modified")
 	f.BoolVar(&o.Offline, "offline", false, "never ask the network: what is not in the cache is an error at once")
 }
+
+// addKeyFlag adds the flag that names an image.
+func (o *cacheOptions) addKeyFlag(f *pflag.FlagSet) {
+	f.Var(&o.Key, "cache-key", "the image's `NAME` in the cache, in place of its URL")
+}
+
+// nameValue is a flag's value that can't be empty: a script that has lost a variable
+// does not mean the default.
+type nameValue string
+
+func (v *nameValue) Set(s string) error {
+	if s == "" {
+		return errors.New("is empty")
+	}
+	*v = nameValue(s)
+	return nil
+}
+
+func (v *nameValue) String() string { return string(*v) }
+func (v *nameValue) Type() string   { return "string" }
 
 // complete finds out where the cache is. Without a home there is none.
 func (o *cacheOptions) complete() error {
 	if o.Offline && o.Size == 0 {
 		return usage(errors.New("--offline without an on-disk cache (--cache-size 0)"))
 	}
-	switch {
-	case o.Dir != "":
-	case os.Geteuid() == 0:
-		o.Dir = rootCacheDir
-	default:
-		home, err := os.UserCacheDir()
-		if err != nil {
-			return nil
+	dir := string(o.Dir)
+	if dir == "" {
+		var err error
+		if dir, err = defaultCacheDir(); err != nil {
+			return nil // openDir says so
 		}
-		o.Dir = filepath.Join(home, "cloopfs")
 	}
-	abs, err := filepath.Abs(o.Dir)
-	o.Dir = abs
+	abs, err := filepath.Abs(dir)
+	o.Dir = nameValue(abs)
 	return err
 }
 
-var errNoHome = errors.New("neither $XDG_CACHE_HOME nor $HOME is set")
-
-// openDir opens the cache directory.
-func (o *cacheOptions) openDir(log *slog.Logger) (*cache.Dir, error) {
-	if o.Dir == "" {
-		return nil, errNoHome
+// defaultCacheDir is where the cache is if nobody says.
+func defaultCacheDir() (string, error) {
+	if os.Geteuid() == 0 {
+		return rootCacheDir, nil
 	}
-	dir, err := cache.OpenDir(o.Dir, cache.Options{Size: int64(o.Size), MinFree: int64(o.MinFree), Logger: log})
+	home, err := os.UserCacheDir()
+	switch {
+	case err == nil:
+		return filepath.Join(home, "cloopfs"), nil
+	case os.Getenv("XDG_CACHE_HOME") != "":
+		return "", errors.New("$XDG_CACHE_HOME is no absolute path")
+	}
+	return "", errors.New("neither $XDG_CACHE_HOME nor $HOME is set")
+}
+
+// openDir opens the cache directory. existing is for who only looks: see
+// cache.Options.
+func (o *cacheOptions) openDir(log *slog.Logger, existing bool) (*cache.Dir, error) {
+	if o.Dir == "" {
+		_, err := defaultCacheDir()
+		return nil, err
+	}
+	dir, err := cache.OpenDir(string(o.Dir), cache.Options{Size: int64(o.Size), MinFree: int64(o.MinFree), Existing: existing, Logger: log})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", o.Dir, withoutPath(err))
 	}
@@ -93,7 +125,7 @@ func (o *cacheOptions) openDir(log *slog.Logger) (*cache.Dir, error) {
 // key is the name of a file on a web server in the cache.
 func (o *cacheOptions) key(rawURL string) string {
 	if o.Key != "" {
-		return "key " + o.Key
+		return "key " + string(o.Key)
 	}
 	u, err := url.Parse(rawURL)
 	if err != nil {
@@ -134,7 +166,7 @@ func (c *cached) ModTime() time.Time {
 }
 
 func (c *cached) Close() error {
-	if src, ok := c.file.(*httpblock.Source); ok {
+	if src, ok := c.file.(*counting); ok {
 		for _, v := range src.Adopted() {
 			// Who may not write it down fetches again what it sees under that.
 			if c.entry.Saw(cache.Identity{Key: c.key, Validator: v, Size: src.Size()}) != nil {
@@ -148,10 +180,10 @@ func (c *cached) Close() error {
 }
 
 // errNoValidator is why a file is not kept.
-var errNoValidator = errors.New("the server gives neither ETag nor Last-Modified (--trust-size keeps it nevertheless)")
+var errNoValidator = errors.New("the server gives neither ETag nor Last-Modified")
 
 // keep puts the cache before a file on a web server.
-func (o *cacheOptions) keep(ctx context.Context, at location, src *httpblock.Source, log *slog.Logger) (*cached, error) {
+func (o *cacheOptions) keep(ctx context.Context, at location, src *counting, log *slog.Logger) (*cached, error) {
 	id := cache.Identity{Key: o.key(at.URL), Validator: src.Validator(), Size: src.Size(), Address: o.address(at.URL)}
 	if id.Validator == "" {
 		if !o.TrustSize {
@@ -159,9 +191,9 @@ func (o *cacheOptions) keep(ctx context.Context, at location, src *httpblock.Sou
 		}
 		// Who sees which file is up to the server: what one user may see is not
 		// another's.
-		id.Validator = "trusted, for " + digest(src.Credentials(), id.Address)
+		id.Validator = cache.Trusted + digest(src.Credentials(), id.Address)
 	}
-	dir, err := o.openDir(log)
+	dir, err := o.openDir(log, false)
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +211,7 @@ const headSize = 8 << 10
 
 // find opens the file's entry. Two files with one validator exist: they are told
 // apart by their first bytes, which are here already.
-func (o *cacheOptions) find(ctx context.Context, dir *cache.Dir, id cache.Identity, at location, src *httpblock.Source) (*cache.Entry, error) {
+func (o *cacheOptions) find(ctx context.Context, dir *cache.Dir, id cache.Identity, at location, src *counting) (*cache.Entry, error) {
 	entry, err := dir.Open(id, at.String(), src.ModTime())
 	if err != nil {
 		return nil, err
@@ -223,7 +255,10 @@ var errOffline = errors.New("not cached (offline)")
 
 // offline opens what is kept of a file on a web server, without a word to that.
 func (o *cacheOptions) offline(at location, log *slog.Logger) (*cached, error) {
-	dir, err := o.openDir(log)
+	dir, err := o.openDir(log, true)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, cache.ErrNoCache) {
+		return nil, errOffline
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -236,6 +271,25 @@ func (o *cacheOptions) offline(at location, log *slog.Logger) (*cached, error) {
 		return nil, err
 	}
 	return alone(dir, entry), nil
+}
+
+// hasAll says whether all of a file on a web server is in the cache, as it was when
+// a server was asked last.
+func (o *cacheOptions) hasAll(at location) bool {
+	if at.URL == "" || o.Offline || o.Size == 0 {
+		return false
+	}
+	dir, err := o.openDir(slog.New(slog.DiscardHandler), true)
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	entry, err := dir.Find(o.key(at.URL), o.address(at.URL))
+	if err != nil {
+		return false
+	}
+	defer entry.Close()
+	return entry.Complete()
 }
 
 // alone is what is kept of a file, and no more of it.

@@ -20,7 +20,7 @@ func TestOfflineQuery(t *testing.T) {
 		w.Header().Set("ETag", `"`+r.URL.RawQuery+`"`)
 		http.ServeContent(w, r, "", time.Time{}, strings.NewReader(data))
 	})
-	opt := sourceOptions{Connections: 1, Cache: cacheOptions{Dir: t.TempDir() + "/cache", Size: 1 << 30}}
+	opt := sourceOptions{Connections: 1, Cache: cacheOptions{Dir: nameValue(t.TempDir() + "/cache"), Size: 1 << 30}}
 	read := func(query string, offline bool) (string, error) {
 		t.Helper()
 		opt.Cache.Offline = offline

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/cloopfs/cloopfs/cache"
 )
@@ -23,66 +25,66 @@ func newCacheCmd() *cobra.Command {
 
 // cacheCommand is what the commands have in common.
 type cacheCommand struct {
-	cacheOptions
-	dir  *cache.Dir
-	list []cache.Stat // of the images that were named, or of all
+	sourceOptions
+	dir  *cache.Dir   // nil if there is none
+	all  []cache.Stat // of all images
+	list []cache.Stat // of those that were named, or of all
 }
 
-// command returns a command that does run for the images that its arguments name.
-func (c *cacheCommand) command(cmd *cobra.Command, run func(cmd *cobra.Command) error) *cobra.Command {
+// command returns a command that does run for the images that its arguments name. It
+// takes all flags of a SOURCE, so that what names an image for one command does for
+// the others, and shows those that mean something: more and the image's name.
+func (c *cacheCommand) command(cmd *cobra.Command, run func(cmd *cobra.Command) error, more ...string) *cobra.Command {
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := c.open(args, cmd.ErrOrStderr()); err != nil {
 			return err
 		}
-		defer c.dir.Close()
+		if c.dir != nil {
+			defer c.dir.Close()
+		}
 		return run(cmd)
 	}
-	c.addDirFlags(cmd.Flags())
-	cmd.Flags().StringVar(&c.Key, "cache-key", "", "the image's `NAME` in the cache, in place of its URL")
+	c.addFlags(cmd.Flags())
+	shown := append(more, "cache-dir", "cache-key")
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { f.Hidden = !slices.Contains(shown, f.Name) })
 	return cmd
 }
 
 // open opens the cache directory and finds the images.
 func (c *cacheCommand) open(sources []string, stderr io.Writer) (err error) {
-	if err := c.complete(); err != nil {
+	c.Cache.Offline = false // nobody is asked in any case, and --cache-size 0 is a bound like others
+	keys, err := c.keys(sources)
+	if err != nil {
 		return err
 	}
-	if c.dir, err = c.openDir(slog.New(slog.DiscardHandler)); err != nil {
+	if err := c.Cache.complete(); err != nil {
+		return err
+	}
+	c.dir, err = c.Cache.openDir(slog.New(slog.DiscardHandler), true)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && len(keys) == 0:
+		say(stderr, "there is no cache in %s", c.Cache.Dir)
+		return nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("open the cache: %w", err)
+	case err == nil:
+		others := 0
+		if c.all, others, err = c.dir.List(); err != nil {
+			return fmt.Errorf("list the cache: %w", err)
+		}
+		if others > 0 {
+			say(stderr, "%d images in %s are of another version of the cache: left alone", others, c.dir.Path())
+		}
 	}
-	all, others, err := c.dir.List()
-	if err != nil {
-		return fmt.Errorf("list the cache: %w", err)
-	}
-	if others > 0 {
-		say(stderr, "%d images in %s are of another version of the cache: left alone", others, c.dir.Path())
-	}
-	if len(sources) == 0 && c.Key == "" {
-		c.list = all
+	if len(keys) == 0 {
+		c.list = c.all
 		return nil
 	}
-	if c.Key != "" {
-		if len(sources) > 0 {
-			return usage(errors.New("--cache-key stands for a SOURCE: give no other"))
-		}
-		sources = []string{""}
-	}
-	for _, source := range sources {
-		key := c.key(source)
-		if c.Key == "" {
-			at, err := parseSource(source)
-			if err != nil {
-				return err
-			}
-			if at.URL == "" {
-				return usage(fmt.Errorf("%s: a local file is never in the cache", at))
-			}
-			key = c.key(at.URL)
-		}
-		found := slices.DeleteFunc(slices.Clone(all), func(s cache.Stat) bool { return !slices.Contains(s.Keys, key) })
+	for _, key := range keys {
+		found := slices.DeleteFunc(slices.Clone(c.all), func(s cache.Stat) bool { return !slices.Contains(s.Keys, key) })
 		if len(found) == 0 {
-			return &failure{code: exitSource, err: fmt.Errorf("%s: not in the cache in %s", strings.TrimPrefix(key, "key "), c.dir.Path())}
+			return &failure{code: exitSource, err: fmt.Errorf("%s: not in the cache in %s", strings.TrimPrefix(key, "key "), c.Cache.Dir)}
 		}
 		for _, s := range found {
 			if !slices.ContainsFunc(c.list, func(have cache.Stat) bool { return have.Name == s.Name }) {
@@ -91,6 +93,37 @@ func (c *cacheCommand) open(sources []string, stderr io.Writer) (err error) {
 		}
 	}
 	return nil
+}
+
+// keys are the names in the cache of the images that were named.
+func (c *cacheCommand) keys(sources []string) (keys []string, err error) {
+	if c.Cache.Key != "" {
+		if len(sources) > 1 {
+			return nil, usage(errors.New("--cache-key stands for one SOURCE"))
+		}
+		return []string{c.Cache.key("")}, nil
+	}
+	for _, source := range sources {
+		at, err := parseSource(source)
+		if err != nil {
+			return nil, err
+		}
+		if at.URL == "" {
+			return nil, usage(fmt.Errorf("%s: a local file is never in the cache", at))
+		}
+		keys = append(keys, c.Cache.key(at.URL))
+	}
+	return keys, nil
+}
+
+// versions is how many entries have one of the entry's keys: its versions.
+func (c *cacheCommand) versions(s cache.Stat) (n int) {
+	for _, other := range c.all {
+		if slices.ContainsFunc(other.Keys, func(key string) bool { return slices.Contains(s.Keys, key) }) {
+			n++
+		}
+	}
+	return n
 }
 
 func newCacheListCmd() *cobra.Command {
@@ -107,6 +140,7 @@ and where. The file of an image that is complete is the image itself, byte for b
 			reports = append(reports, entryReport{
 				Sources: s.Sources, Size: s.Size, Bytes: s.Allocated, Kept: s.Kept, Complete: s.Complete,
 				InUse: s.InUse, Used: s.Used, Path: s.Path,
+				ModTime: s.ModTime, Validators: s.Validators, versions: c.versions(s),
 			})
 		}
 		if asJSON {
@@ -129,12 +163,17 @@ and where. The file of an image that is complete is the image itself, byte for b
 type entryReport struct {
 	Sources  []string  `json:"sources"`
 	Size     int64     `json:"size"`
-	Bytes    int64     `json:"bytes"`    // of the file that are there, in whole pages
+	Bytes    int64     `json:"bytes"`    // of the file that take room, in whole pages; some may be damaged
 	Kept     bool      `json:"kept"`     // not thrown away before "cache remove" or "cache trim"
 	Complete bool      `json:"complete"` // all of the file is there
 	InUse    bool      `json:"in_use"`
 	Used     time.Time `json:"used"`
 	Path     string    `json:"path"`
+	// ModTime and Validators tell versions of an image apart, as far as servers do.
+	ModTime    time.Time `json:"mod_time,omitzero"`
+	Validators []string  `json:"validators,omitempty"`
+
+	versions int // of the image in the cache
 }
 
 func (r *entryReport) print(w io.Writer) {
@@ -150,6 +189,13 @@ func (r *entryReport) print(w io.Writer) {
 	for _, source := range r.Sources {
 		row(w, "image", "%s", source)
 	}
+	if r.versions > 1 {
+		version := r.Validators
+		if !r.ModTime.IsZero() {
+			version = append([]string{"changed " + r.ModTime.Local().Format(time.DateTime)}, version...)
+		}
+		row(w, "version", "%s", strings.Join(version, ", "))
+	}
 	row(w, "cached", "%s of %s", formatSize(r.Bytes), exactSize(r.Size))
 	if len(state) > 0 {
 		row(w, "state", "%s", strings.Join(state, ", "))
@@ -164,11 +210,15 @@ func newCacheTrimCmd() *cobra.Command {
 	return c.command(&cobra.Command{
 		Use:   "trim [flags] [SOURCE...]",
 		Short: "Throw away what was used longest ago",
-		Long: `Throw away what was used longest ago until the cache keeps to --cache-size and
---min-free. Images that prefetch has brought go last. Those named as SOURCE are no
-longer kept: they go like all others, now or later.`,
+		Long: `Throw away what was used longest ago, of all images, until the cache keeps to
+--cache-size and --min-free; nothing if it does. Images that prefetch has brought go
+last. Those named as SOURCE are no longer kept: they go like all others, now or
+later; cloopfs cache remove removes them at once.`,
 	}, func(cmd *cobra.Command) error {
-		if cmd.Flags().NArg() > 0 || c.Key != "" {
+		if c.dir == nil {
+			return nil
+		}
+		if cmd.Flags().NArg() > 0 || c.Cache.Key != "" {
 			for _, s := range c.list {
 				if err := c.dir.Unkeep(s.Name); err != nil {
 					return fmt.Errorf("trim the cache: %w", err)
@@ -181,7 +231,7 @@ longer kept: they go like all others, now or later.`,
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "%s freed\n", formatSize(freed))
 		return nil
-	})
+	}, "cache-size", "min-free")
 }
 
 func newCacheRemoveCmd() *cobra.Command {
@@ -193,7 +243,7 @@ func newCacheRemoveCmd() *cobra.Command {
 none is named. A mount of such an image goes on, without a cache; what it held is
 free when it has ended.`,
 	}, func(cmd *cobra.Command) error {
-		if cmd.Flags().NArg() == 0 && c.Key == "" {
+		if c.dir != nil && cmd.Flags().NArg() == 0 && c.Cache.Key == "" {
 			if freed, err := c.dir.RemoveDamaged(); err != nil {
 				return fmt.Errorf("remove damaged entries: %w", err)
 			} else if freed > 0 {

@@ -11,7 +11,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cache"
+	"github.com/cloopfs/cloopfs/cloop"
 )
 
 func newCacheVerifyCmd() *cobra.Command {
@@ -21,9 +23,10 @@ func newCacheVerifyCmd() *cobra.Command {
 		Short: "Compare what is in the cache with its checksums",
 		Long: `Compare what is in the cache with its checksums, decode every block, and throw away
 what is bad: it is fetched again when it is read. The exit status is 3 if there was
-any.`,
+any. Blocks that can't be found because their image's index is not in the cache are
+left as they are, and the exit status is 4.`,
 	}, func(cmd *cobra.Command) error {
-		bad := int64(0)
+		var bad, lost int64
 		for _, s := range c.list {
 			v, err := c.verify(cmd.Context(), s)
 			if cmd.Context().Err() != nil {
@@ -35,9 +38,16 @@ any.`,
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", name, v)
 			bad += v.bad.Load() + v.badPages
+			lost += v.lost.Load()
 		}
 		if bad > 0 {
 			return &failure{code: exitImage, err: fmt.Errorf("bad blocks and pages: %d", bad), hint: "they were thrown away: reading fetches them again, and cloopfs prefetch does"}
+		}
+		if lost > 0 {
+			return &failure{
+				code: exitSource, err: fmt.Errorf("blocks that were not compared: %d", lost),
+				hint: "cloopfs info SOURCE brings the index that says where they lie",
+			}
 		}
 		return nil
 	})
@@ -46,12 +56,17 @@ any.`,
 // verified is what was found in an entry.
 type verified struct {
 	right, bad, absent   atomic.Int64 // blocks
+	lost                 atomic.Int64 // blocks of which nobody knows where they lie
 	rightPages, badPages int64        // of what is kept in pages: header, index, disks that are not compressed
 }
 
 func (v *verified) String() string {
-	return fmt.Sprintf("%d blocks are right, %d were bad, %d are not there; %d pages are right, %d were bad",
+	s := fmt.Sprintf("%d blocks are right, %d were bad, %d are not there; %d pages are right, %d were bad",
 		v.right.Load(), v.bad.Load(), v.absent.Load(), v.rightPages, v.badPages)
+	if n := v.lost.Load(); n > 0 {
+		s += fmt.Sprintf("; %d blocks were not compared: the index that says where they lie is not there", n)
+	}
+	return s
 }
 
 // verify looks at all that an entry has.
@@ -66,11 +81,18 @@ func (c *cacheCommand) verify(ctx context.Context, s cache.Stat) (*verified, err
 	if v.rightPages, v.badPages, err = entry.CheckChunks(ctx); err != nil {
 		return nil, err
 	}
+	listed, err := entry.ListedBlocks()
+	if err != nil {
+		return nil, err
+	}
 	for _, source := range s.Sources {
 		// Not all that was opened is an image, or has its index here.
-		if err := c.verifyImage(ctx, entry, source, v); err != nil && !errors.Is(err, errOffline) && !imageFault(err) {
+		if err := c.verifyImage(ctx, entry, source, v, listed); err != nil && !errors.Is(err, errOffline) && !imageFault(err) {
 			return nil, err
 		}
+	}
+	for _, n := range listed {
+		v.lost.Add(n)
 	}
 	if v.bad.Load()+v.badPages > 0 {
 		return v, entry.Incomplete()
@@ -78,22 +100,41 @@ func (c *cacheCommand) verify(ctx context.Context, s cache.Stat) (*verified, err
 	return v, nil
 }
 
-// verifyImage looks at the blocks that an entry has of one of its images.
-func (c *cacheCommand) verifyImage(ctx context.Context, entry *cache.Entry, source string, v *verified) error {
+// verifyImage looks at the blocks that an entry has of one of its images, and takes
+// these off the list. What is not on it was compared as pages.
+func (c *cacheCommand) verifyImage(ctx context.Context, entry *cache.Entry, source string, v *verified, listed map[int64]int64) error {
 	at, err := parseSource(source)
 	if err != nil {
 		return err
 	}
 	kept := alone(c.dir, entry)
 	l := &line{at: at, file: &file{source: kept, cached: kept}}
-	if err := l.join(ctx, sourceOptions{Format: formatAuto, Connections: 1}, 0); err != nil {
+	err = l.join(ctx, sourceOptions{Format: formatAuto, Connections: 1}, 0)
+	if errors.As(err, new(*notDiskError)) { // it has blocks nevertheless if somebody wanted them as they are
+		err = l.join(ctx, sourceOptions{Format: formatRaw, Connections: 1}, 0)
+	}
+	if err != nil {
 		return err
 	}
 	defer l.fetch.Close()
+	begin := l.parts[0].Off
+	if listed[begin] == 0 {
+		return nil // or it was opened under another name, too
+	}
+	delete(listed, begin)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0) + 1)
 	g.Go(func() error {
-		return segments(ctx, l.index, 0, func(error) {}, func(s segment) error {
+		notLocated := func(err *blockio.BlockError) error {
+			if !errors.Is(err, errOffline) && !errors.Is(err, cloop.ErrCorrupt) {
+				return err
+			}
+			if l.store.Listed(err.Block) {
+				v.lost.Add(1)
+			}
+			return nil
+		}
+		return segments(ctx, l.index, 0, notLocated, func(s segment) error {
 			g.Go(func() error { return v.compare(ctx, l, s) })
 			return ctx.Err()
 		})
@@ -124,7 +165,7 @@ func (v *verified) compare(ctx context.Context, l *line, s segment) error {
 			v.right.Add(1)
 			continue
 		}
-		l.store.Forget(n, e)
+		l.store.Drop(n, e)
 		v.bad.Add(1)
 	}
 	return nil

@@ -113,6 +113,9 @@ func (o *mountOptions) complete(ctx context.Context, source, mode string) (err e
 	if o.Fill && o.Line.Cache.Offline {
 		return usage(errors.New("--background-fill and --offline exclude each other"))
 	}
+	if o.Fill && o.Line.Cache.Size == 0 {
+		return usage(errors.New("--background-fill without an on-disk cache (--cache-size 0)"))
+	}
 	if o.Write.Ephemeral && o.Write.Overlay != "" {
 		return usage(errors.New("--ephemeral and --overlay exclude each other"))
 	}
@@ -158,7 +161,7 @@ func (o *mountOptions) complete(ctx context.Context, source, mode string) (err e
 			return err
 		}
 	}
-	return o.notBelow("the cache directory", o.Line.Cache.Dir)
+	return o.notBelow("the cache directory", string(o.Line.Cache.Dir))
 }
 
 // notBelow refuses what lies at or below the mountpoint: it would disappear under

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -26,20 +27,12 @@ compared, not fetched. An image that is complete can be mounted with --offline, 
 		Args:              args(cobra.MinimumNArgs(1)),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			lines, err := o.openToPrefetch(ctx, args, cmd.ErrOrStderr())
-			defer func() {
-				for _, l := range lines {
-					l.Close()
-				}
-			}()
-			if err == nil {
-				err = prefetchAll(ctx, lines, cmd.OutOrStdout(), cmd.ErrOrStderr(), asJSON)
+			list, err := o.openToPrefetch(cmd.Context(), args, cmd.ErrOrStderr())
+			defer list.close()
+			if err != nil {
+				return err
 			}
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			return err
+			return list.prefetch(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), asJSON)
 		},
 	}
 	o.addFlags(cmd.Flags())
@@ -50,8 +43,20 @@ compared, not fetched. An image that is complete can be mounted with --offline, 
 // prefetchWindow bounds how much is under way, and lost if the process is killed.
 const prefetchWindow = 7 << 20
 
-// openToPrefetch opens images and pins what is kept of them.
-func (o *sourceOptions) openToPrefetch(ctx context.Context, sources []string, stderr io.Writer) (lines []*line, err error) {
+// wanted is an image to be prefetched.
+type wanted struct {
+	at   location
+	line *line // nil if it can't be opened
+	err  error // why it can't be had
+}
+
+// wantedList is the images to be prefetched. One that can't be had is no reason to
+// leave out the others.
+type wantedList []*wanted
+
+// openToPrefetch opens images and pins what is kept of them. An error is one of
+// usage.
+func (o *sourceOptions) openToPrefetch(ctx context.Context, sources []string, stderr io.Writer) (list wantedList, err error) {
 	if err := o.validate(ctx); err != nil {
 		return nil, err
 	}
@@ -59,21 +64,40 @@ func (o *sourceOptions) openToPrefetch(ctx context.Context, sources []string, st
 	for _, source := range sources {
 		at, err := parseSource(source)
 		if err != nil {
-			return lines, err
+			return nil, err
 		}
 		if at.URL == "" {
-			return lines, usage(fmt.Errorf("prefetch %s: a local file needs no cache", at))
+			return nil, usage(fmt.Errorf("prefetch %s: a local file needs no cache", at))
 		}
-		l, err := openLine(ctx, at, *o, 0, warnings(stderr))
-		if err != nil {
-			return lines, err
+		list = append(list, &wanted{at: at})
+	}
+	for _, w := range list {
+		if w.line, w.err = openLine(ctx, w.at, *o, 0, warnings(stderr)); w.err != nil {
+			continue
 		}
-		lines = append(lines, l)
-		if err := l.pin(); err != nil {
-			return lines, fmt.Errorf("prefetch %s: %w", at, err)
+		if err := w.line.pin(); err != nil {
+			w.err = fmt.Errorf("prefetch %s: %w", w.at, err)
 		}
 	}
-	return lines, nil
+	return list, nil
+}
+
+func (list wantedList) close() {
+	for _, w := range list {
+		if w.line != nil {
+			w.line.Close()
+		}
+	}
+}
+
+// lines are those images that can be had, as it seems.
+func (list wantedList) lines() (lines []*line) {
+	for _, w := range list {
+		if w.err == nil {
+			lines = append(lines, w.line)
+		}
+	}
+	return lines
 }
 
 var errNoCache = errors.New("there is no on-disk cache (--cache-size 0)")
@@ -83,34 +107,76 @@ func (l *line) pin() error {
 	if l.store != nil {
 		return l.file.cached.entry.Pin()
 	}
-	if l.file.uncached != nil {
-		return l.file.uncached
+	if err := l.file.uncached; err != nil {
+		return &failure{code: exitFailure, err: err, hint: sourceHint(err)}
 	}
 	return errNoCache
 }
 
-// prefetchAll brings the images into the cache, if all of them fit.
-func prefetchAll(ctx context.Context, lines []*line, stdout, stderr io.Writer, asJSON bool) error {
-	var full *roomError
-	switch err := fit(ctx, lines); {
-	case errors.As(err, &full):
-		return &failure{code: exitFailure, err: fmt.Errorf("prefetch: %w", err), hint: "see --cache-size and --min-free, and cloopfs cache list"}
-	case err != nil:
-		return sourceFailure(fmt.Errorf("prefetch: %w", err))
-	}
-	// One that can't be had is no reason to leave out the others.
-	var first error
-	for _, l := range lines {
-		p := newProgress(l, stdout, stderr, asJSON)
-		err := prefetch(ctx, l, p)
-		p.end(err)
+// prefetch brings the images into the cache, if all of them fit. It says of each
+// why it can't be had; the exit status is that of the first.
+func (list wantedList) prefetch(ctx context.Context, stdout, stderr io.Writer, asJSON bool) error {
+	list.fit(ctx)
+	var first, last error
+	for _, w := range list {
+		p := newProgress(w, stdout, stderr, asJSON)
+		if w.err == nil {
+			w.err = prefetch(ctx, w.line, p)
+		}
+		if ctx.Err() != nil {
+			w.err = ctx.Err()
+		}
+		p.end(w.err)
+		if w.err == nil || ctx.Err() != nil {
+			continue
+		}
 		if first == nil {
-			first = err
-		} else if err != nil && ctx.Err() == nil {
-			report(stderr, err)
+			first = w.err
+		}
+		if last != nil && last.Error() != w.err.Error() {
+			report(stderr, last)
+		}
+		last = w.err
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case last == nil:
+		return nil
+	}
+	f := &failure{code: exitCode(first), err: last} // whoever started us reports the last
+	var hinted *failure
+	if errors.As(last, &hinted) {
+		f.hint = hinted.hint
+	}
+	return f
+}
+
+// fit finds out whether those images fit into the cache that can be had. If they do
+// not, none of them can.
+func (list wantedList) fit(ctx context.Context) {
+	for lines := list.lines(); len(lines) > 0; lines = list.lines() {
+		err := fit(ctx, lines)
+		if err == nil {
+			return
+		}
+		var one *lineError
+		var full *roomError
+		switch {
+		case errors.As(err, &one):
+			err = sourceFailure(fmt.Errorf("prefetch %s: %w", one.line.at, one.err))
+			lines = []*line{one.line}
+		case errors.As(err, &full):
+			err = &failure{code: exitFailure, err: fmt.Errorf("prefetch: %w", err), hint: "see --cache-size and --min-free, and cloopfs cache list"}
+		default:
+			err = fmt.Errorf("prefetch: %w", err)
+		}
+		for _, w := range list {
+			if slices.Contains(lines, w.line) {
+				w.err = err
+			}
 		}
 	}
-	return first
 }
 
 // prefetchWorkers is how many segments are brought at a time: several times what
@@ -121,7 +187,7 @@ func prefetchWorkers(blockSize int) int {
 
 // prefetch brings one image into the cache.
 func prefetch(ctx context.Context, l *line, p *progress) error {
-	b := &bringing{line: l, class: blockio.ReadAhead, workers: prefetchWorkers(l.index.BlockSize()), stored: true}
+	b := &bringing{line: l, class: blockio.ReadAhead, workers: prefetchWorkers(l.index.BlockSize())}
 	stop := p.follow(b)
 	err := b.run(ctx)
 	stop()

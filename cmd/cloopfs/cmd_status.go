@@ -22,7 +22,8 @@ func newStatusCmd() *cobra.Command {
 		Short: "Say how mounts are: what was read, fetched and failed",
 		Long: `Say how the mount at MOUNTPOINT is, or each of the user's mounts; of everybody's for
 root. The answers come from the processes that serve the mounts: a server that does
-not answer does not delay them.`,
+not answer does not delay them. All counts are since the mount: with --why, used is
+what a reader of the mount has had since of what was fetched.`,
 		Example: `  cloopfs status
   cloopfs status --json /media/image`,
 		Args:              args(cobra.MaximumNArgs(1)),
@@ -140,6 +141,9 @@ func (r *mountReport) print(w io.Writer, why bool) {
 			row(w, "", "last error %s: %s", s.LastErrorAt.Local().Format(time.DateTime), s.LastError)
 		}
 	}
+	if r.Offline {
+		row(w, "server", "none is asked (offline)")
+	}
 	row(w, "fetched", "%s in %d requests", formatSize(r.Fetched.Bytes), r.Fetched.Requests)
 	if why {
 		for _, c := range r.Causes {
@@ -147,7 +151,11 @@ func (r *mountReport) print(w io.Writer, why bool) {
 		}
 	}
 	if c := r.Cache; c != nil {
-		row(w, "cache", "%s of %s in %s", formatSize(c.Bytes), formatSize(c.FileSize), c.Path)
+		if c.Removed {
+			row(w, "cache", "removed; %s of %s until the unmount", formatSize(c.Bytes), formatSize(c.FileSize))
+		} else {
+			row(w, "cache", "%s of %s in %s", formatSize(c.Bytes), formatSize(c.FileSize), c.Path)
+		}
 		row(w, "", "%s found there in %d reads, %s stored, %d mismatches", formatSize(c.HitBytes), c.Hits, formatSize(c.Stored), c.Mismatches)
 	}
 	row(w, "memory", "%d blocks, %s; %d found there, %d loaded", r.Memory.Blocks, formatSize(r.Memory.Bytes), r.Memory.Hits, r.Memory.Loads)

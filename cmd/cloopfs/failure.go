@@ -48,7 +48,11 @@ func flagError(_ *cobra.Command, err error) error {
 	}
 	var value *pflag.InvalidValueError
 	if errors.As(err, &value) {
-		err = fmt.Errorf("--%s %s: %w", value.GetFlag().Name, shown(value.GetValue()), errors.Unwrap(value))
+		given := shown(value.GetValue())
+		if given == "" {
+			given = "''"
+		}
+		err = fmt.Errorf("--%s %s: %w", value.GetFlag().Name, given, errors.Unwrap(value))
 	}
 	return usage(err)
 }

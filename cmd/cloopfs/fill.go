@@ -26,7 +26,7 @@ func fill(ctx context.Context, l *line, log *slog.Logger) {
 		switch {
 		case err == nil, ctx.Err() != nil:
 			return
-		case errors.Is(err, httpblock.ErrChanged):
+		case errors.Is(err, httpblock.ErrChanged), errors.Is(err, errNotStored):
 			log.Warn("no longer filling in the background", "error", err)
 			return
 		}

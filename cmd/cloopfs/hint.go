@@ -10,6 +10,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/cache"
 	"github.com/cloopfs/cloopfs/httpblock"
+	"github.com/cloopfs/cloopfs/internal/iso9660"
 	"github.com/cloopfs/cloopfs/localfile"
 )
 
@@ -23,6 +24,8 @@ func sourceHint(err error) string {
 	switch {
 	case errors.Is(err, errOffline):
 		return "cloopfs prefetch, while there is a network"
+	case errors.Is(err, errNoValidator):
+		return "--trust-size keeps it nevertheless"
 	case errors.Is(err, cache.ErrAmbiguous):
 		return "give each image a name of its own, with the network and without: --cache-key NAME"
 	case errors.Is(err, httpblock.ErrNoRanges):
@@ -39,6 +42,21 @@ func sourceHint(err error) string {
 		return certificateHint(cert)
 	}
 	return connectionHint(err)
+}
+
+// unreachable says that err is about a server that can't be asked, and not about what
+// it has said.
+func unreachable(err error) bool {
+	var status *httpblock.StatusError
+	if errors.As(err, &status) {
+		return status.Code >= http.StatusInternalServerError
+	}
+	for _, said := range []error{httpblock.ErrNoRanges, httpblock.ErrChanged, httpblock.ErrEncoded, httpblock.ErrRedirect, iso9660.ErrNotFound} {
+		if errors.Is(err, said) {
+			return false
+		}
+	}
+	return !errors.As(err, new(*tls.CertificateVerificationError))
 }
 
 func statusHint(status *httpblock.StatusError) string {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
@@ -50,7 +51,11 @@ func openLine(ctx context.Context, at location, opt sourceOptions, memory int64,
 		defer cancel()
 	}
 	fail := func(err error) (*line, error) {
-		return nil, sourceFailure(fmt.Errorf("open %s: %w", at, err))
+		err = sourceFailure(fmt.Errorf("open %s: %w", at, err))
+		if exitCode(err) == exitSource && unreachable(err) && opt.Cache.hasAll(at) {
+			err = &failure{code: exitSource, err: err, hint: "all of it is in the cache: --offline asks no server"}
+		}
+		return nil, err
 	}
 	f, err := openFile(ctx, at, opt, log)
 	if err != nil {
@@ -162,8 +167,8 @@ func (e *notInsideError) Unwrap() error { return e.err }
 // inside.
 type file struct {
 	source
-	http   *httpblock.Source // nil for a local file, and for one that is not asked
-	cached *cached           // nil if nothing of it is kept on disk
+	http   *counting // nil for a local file, and for one that is not asked
+	cached *cached   // nil if nothing of it is kept on disk
 	// uncached is why, if something should be.
 	uncached error
 }
@@ -201,8 +206,24 @@ func openFile(ctx context.Context, at location, opt sourceOptions, log *slog.Log
 	return f, nil
 }
 
+// counting is a file on a web server, and counts what is read of it but for streams:
+// header, index, directories.
+type counting struct {
+	*httpblock.Source
+	requests, bytes atomic.Int64
+}
+
+func (c *counting) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
+	n, err := c.Source.ReadAtContext(ctx, p, off)
+	if n > 0 && off+int64(len(p)) > headSize { // the rest came when it was opened
+		c.requests.Add(1)
+		c.bytes.Add(int64(n))
+	}
+	return n, err
+}
+
 // openURL opens a file on a web server.
-func openURL(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (*httpblock.Source, error) {
+func openURL(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (*counting, error) {
 	options := httpblock.Options{
 		Timeout:     time.Duration(opt.Timeout),
 		Connections: opt.Connections,
@@ -212,7 +233,15 @@ func openURL(ctx context.Context, at location, opt sourceOptions, log *slog.Logg
 	if err := opt.Access.apply(&options); err != nil {
 		return nil, err
 	}
-	return httpblock.Open(ctx, at.URL, options)
+	src, err := httpblock.Open(ctx, at.URL, options)
+	if err != nil {
+		return nil, err
+	}
+	c := &counting{Source: src}
+	s := src.Stats()
+	c.requests.Store(s.Requests - s.Failed)
+	c.bytes.Store(s.Bytes)
+	return c, nil
 }
 
 // notDiskError says what an image is instead of a disk.

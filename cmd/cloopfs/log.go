@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -100,14 +101,22 @@ func (h *warningHandler) Enabled(_ context.Context, level slog.Level) bool {
 
 func (h *warningHandler) Handle(_ context.Context, r slog.Record) error {
 	text := r.Message
+	var details []string
 	add := func(a slog.Attr) bool {
-		text += fmt.Sprintf(", %s: %v", a.Key, a.Value)
+		if a.Key == "error" {
+			text += fmt.Sprintf(": %v", a.Value)
+		} else {
+			details = append(details, fmt.Sprintf("%s %v", a.Key, a.Value))
+		}
 		return true
 	}
 	for _, a := range h.attrs {
 		add(a)
 	}
 	r.Attrs(add)
+	if len(details) > 0 {
+		text += " (" + strings.Join(details, ", ") + ")"
+	}
 	say(h.w, "%s", text)
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -86,10 +87,14 @@ func noCommand(root *cobra.Command, args []string) error {
 // args makes a wrong number of arguments a usage error.
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return usage(err)
+		err := check(cmd, args)
+		if err == nil {
+			return nil
 		}
-		return nil
+		if !cmd.HasSubCommands() { // else the argument was to be one
+			err = wrongArgs(cmd, len(args))
+		}
+		return usage(err)
 	}
 }
 
@@ -109,4 +114,34 @@ func group(name, short string, commands ...*cobra.Command) *cobra.Command {
 	}
 	cmd.AddCommand(commands...)
 	return cmd
+}
+
+// wrongArgs says which arguments are missing, or that there are too many. Those are
+// not quoted: the value of a flag may be among them.
+func wrongArgs(cmd *cobra.Command, given int) error {
+	var needed, all []string
+	depth := 0 // of brackets
+	for _, word := range strings.Fields(cmd.Use)[1:] {
+		begin := depth
+		depth += strings.Count(word, "[") - strings.Count(word, "]")
+		name, _, _ := strings.Cut(strings.Trim(word, "[]."), "|")
+		switch {
+		case begin > 0, name == "flags", strings.HasPrefix(name, "-"):
+			continue // a flag, or its value
+		case word[0] != '[':
+			needed = append(needed, name)
+		}
+		all = append(all, name)
+	}
+	_, path, _ := strings.Cut(cmd.CommandPath(), " ")
+	if path != "" {
+		path += ": "
+	}
+	switch {
+	case given < len(needed):
+		return fmt.Errorf("%s%s missing", path, strings.Join(needed[given:], " and "))
+	case len(all) == 0:
+		return fmt.Errorf("%stakes no arguments", path)
+	}
+	return fmt.Errorf("%stakes %s and no more, but %d arguments were given", path, strings.Join(all, " and "), given)
 }

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"path"
 	"sync"
 	"time"
 
@@ -11,8 +14,8 @@ import (
 )
 
 const (
-	// barPause and linePause are the times between two reports: on a terminal
-	// and to programs, and in a log.
+	// barPause, jsonPause and linePause are the times between two reports: on a
+	// terminal, to programs, and in a log.
 	barPause  = time.Second / 4
 	jsonPause = time.Second
 	linePause = 10 * time.Second
@@ -20,13 +23,54 @@ const (
 
 // progress tells how far an image has been brought.
 type progress struct {
-	line  *line
-	out   io.Writer // for the result
-	err   io.Writer // for people, meanwhile
-	json  *json.Encoder
-	bar   *progressbar.ProgressBar // nil unless somebody watches
-	begin time.Time
-	b     *bringing
+	line *line // nil for an image that can't be had
+	at   location
+	out  io.Writer // for the result
+	err  io.Writer // for people, meanwhile
+	json *json.Encoder
+	bar  *progressbar.ProgressBar // nil unless somebody watches
+	b    *bringing
+	meter
+}
+
+// meter tells how fast something is fetched. What is found here is not: the time
+// counts from when the first bytes came.
+type meter struct {
+	size    int64 // of the image
+	missing int64 // of it at first, as it seems
+	begin   time.Time
+	pace
+}
+
+// pace is how far it is, and how fast it goes.
+type pace struct {
+	done, fetched int64         // bytes of the image: here and right, and of these from the server
+	rate          int64         // bytes fetched in a second; 0 if none were
+	left          time.Duration // until all is here; 0 if that is not known
+}
+
+// look notes how far it is.
+func (m *meter) look(now time.Time, done, fetched int64) {
+	m.pace = pace{done: done, fetched: fetched}
+	if fetched == 0 {
+		m.begin = now
+	}
+	took := now.Sub(m.begin)
+	if fetched == 0 || took <= 0 {
+		return
+	}
+	rate := float64(fetched) / took.Seconds()
+	left := min(m.size-done, max(0, m.missing-fetched))
+	m.rate, m.left = int64(rate), time.Duration(float64(left)/rate*float64(time.Second)).Round(time.Second)
+}
+
+// String is how far it is, for people.
+func (m *meter) String() string {
+	s := fmt.Sprintf("%s of %s", formatSize(m.done), formatSize(m.size))
+	if m.rate > 0 {
+		s += fmt.Sprintf(", %s/s, %v left", formatSize(m.rate), m.left)
+	}
+	return s
 }
 
 // prefetchReport is what programs are told. Its JSON names are part of the contract
@@ -36,21 +80,34 @@ type prefetchReport struct {
 	Size    int64  `json:"size"`    // of the image
 	Done    int64  `json:"done"`    // of it, here and right
 	Fetched int64  `json:"fetched"` // from the server
+	Rate    int64  `json:"rate"`    // of what is fetched now, in a second
+	Left    int64  `json:"left"`    // seconds; 0 if that is not known
 	// Complete says that all is here, and right, and kept. Ended says that this
 	// is the last report.
 	Complete bool   `json:"complete"`
 	Ended    bool   `json:"ended"`
 	Error    string `json:"error,omitempty"`
-	Path     string `json:"path"` // of the file's bytes
+	Path     string `json:"path"` // of the file's bytes; empty if the image can't be opened
 }
 
-func newProgress(l *line, stdout, stderr io.Writer, asJSON bool) *progress {
-	p := &progress{line: l, out: stdout, err: stderr, begin: time.Now()}
-	switch {
-	case asJSON:
+func newProgress(w *wanted, stdout, stderr io.Writer, asJSON bool) *progress {
+	p := &progress{line: w.line, at: w.at, out: stdout, err: stderr}
+	if asJSON {
 		p.json = json.NewEncoder(stdout)
-	case isTerminal(stderr):
-		p.bar = newBar(stderr, l.source.Size())
+	}
+	l := w.line
+	if w.err != nil {
+		return p
+	}
+	p.size, p.missing, p.begin = l.source.Size(), l.source.Size(), time.Now()
+	if l.wholeFile() {
+		p.missing -= l.file.cached.entry.Allocated()
+	}
+	if !asJSON && isTerminal(stderr) {
+		// The bar's own rate and time would count what is found here.
+		p.bar = progressbar.NewOptions64(p.size,
+			progressbar.OptionSetWriter(stderr), progressbar.OptionSetPredictTime(false), progressbar.OptionSetElapsedTime(false),
+			progressbar.OptionFullWidth(), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(barPause/2))
 	}
 	return p
 }
@@ -86,12 +143,16 @@ func (p *progress) follow(b *bringing) (stop func()) {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		tick := time.NewTicker(pause)
+		tick := time.NewTicker(barPause) // to see when the first bytes come
 		defer tick.Stop()
-		for {
+		for told := time.Now(); ; {
 			select {
-			case <-tick.C:
-				p.report()
+			case now := <-tick.C:
+				p.look(now, b.done.Load(), p.line.fetchedBlocks())
+				if now.Sub(told) >= pause-barPause/2 {
+					told = now
+					p.report()
+				}
 			case <-done:
 				return
 			}
@@ -100,6 +161,7 @@ func (p *progress) follow(b *bringing) (stop func()) {
 	return func() {
 		close(done)
 		wg.Wait()
+		p.look(time.Now(), b.done.Load(), p.line.fetchedBlocks())
 	}
 }
 
@@ -109,30 +171,49 @@ func (p *progress) report() {
 	case p.json != nil:
 		_ = p.json.Encode(p.state())
 	case p.bar != nil:
-		_ = p.bar.Set64(p.b.done.Load())
+		p.bar.Describe(p.at.short() + ": " + p.meter.String())
+		_ = p.bar.Set64(p.done)
 	default:
-		say(p.err, "%s", p)
+		say(p.err, "%s: %s", p.at, p.meter.String())
 	}
 }
 
-// String is how far it is, for people.
-func (p *progress) String() string {
-	done, size := p.b.done.Load(), p.line.source.Size()
-	took := time.Since(p.begin)
-	s := fmt.Sprintf("%s: %d %% of %s", p.line.at, done*100/max(1, size), formatSize(size))
-	if done == 0 {
-		return s
+// shortName is how many letters of a name there is room for before a bar.
+const shortName = 20
+
+// short is the last part of the SOURCE, for where there is little room.
+func (l location) short() string {
+	name := []rune(oneLine(path.Base(l.String())))
+	if len(name) > shortName {
+		return string(name[:shortName-3]) + "..."
 	}
-	left := time.Duration(float64(took) * float64(size-done) / float64(done))
-	return s + fmt.Sprintf(", %s/s, %v left", formatSize(int64(float64(done)/took.Seconds())), left.Round(time.Second))
+	return string(name)
+}
+
+// fetchedBlocks is how many bytes of stored blocks came from the server.
+func (l *line) fetchedBlocks() int64 {
+	stats := l.fetch.Stats()
+	n := stats.Refetched.Bytes
+	for _, class := range stats.Class {
+		n += class.Bytes
+	}
+	return n
 }
 
 func (p *progress) state() prefetchReport {
-	r := prefetchReport{Source: p.line.at.String(), Size: p.line.source.Size(), Path: p.line.file.cached.entry.Path()}
+	r := prefetchReport{Source: p.at.String(), Size: p.size, Rate: p.rate, Left: int64(p.left / time.Second)}
 	if p.b != nil {
 		r.Done = p.b.done.Load()
 	}
-	if h := p.line.file.http; h != nil {
+	l := p.line
+	if l == nil {
+		return r
+	}
+	r.Size = l.source.Size()
+	if c := l.file.cached; c != nil {
+		r.Path = c.entry.Path()
+	}
+	if h := l.file.http; h != nil {
 		r.Fetched = h.Stats().Bytes
 	}
 	return r
@@ -145,13 +226,16 @@ func (p *progress) end(err error) {
 	}
 	r := p.state()
 	r.Complete, r.Ended = err == nil, true
-	if err != nil {
+	r.Left = 0
+	if errors.Is(err, context.Canceled) {
+		r.Error = "interrupted"
+	} else if err != nil {
 		r.Error = oneLine(err.Error())
 	}
 	switch {
 	case p.json != nil:
 		_ = p.json.Encode(r)
 	case err == nil:
-		fmt.Fprintf(p.out, "%s: %s, all here and right, %s of it fetched now\n", p.line.at, formatSize(r.Size), formatSize(r.Fetched))
+		fmt.Fprintf(p.out, "%s: %s, all here and right, %s of it fetched now\n", p.at, formatSize(r.Size), formatSize(r.Fetched))
 	}
 }

@@ -19,6 +19,7 @@ type mountReport struct {
 	DiskSize   int64     `json:"disk_size"`
 	// Servers is empty for a local image.
 	Servers []serverReport `json:"servers"`
+	Offline bool           `json:"offline"` // no server is asked
 	Fetched fetchReport    `json:"fetched"`
 	Causes  []causeReport  `json:"causes"`
 	// Cache is nil if nothing is kept on disk.
@@ -53,7 +54,7 @@ type causeReport struct {
 	Cause    string `json:"cause"`
 	Requests int64  `json:"requests"`
 	Bytes    int64  `json:"bytes"`
-	Used     int64  `json:"used"` // of Bytes, those that a reader has had
+	Used     int64  `json:"used"` // of Bytes, those that a reader has had since the mount
 }
 
 // cacheReport is what is kept on disk of the file at the source: of an ISO image
@@ -61,8 +62,9 @@ type causeReport struct {
 type cacheReport struct {
 	Path     string `json:"path"`
 	FileSize int64  `json:"file_size"`
-	Bytes    int64  `json:"bytes"` // of the file, in whole pages
-	Hits     int64  `json:"hits"`  // reads served from it since the mount, as what follows
+	Bytes    int64  `json:"bytes"`   // of the file, in whole pages
+	Removed  bool   `json:"removed"` // from the cache: nothing more is kept, and the rest goes with the mount
+	Hits     int64  `json:"hits"`    // reads served from it since the mount, as what follows
 	HitBytes int64  `json:"hit_bytes"`
 	Stored   int64  `json:"stored"`
 	// Mismatches counts what was stored and not there any more, or damaged.
@@ -106,11 +108,14 @@ var causes = [blockio.Classes]string{
 func reporter(o mountOptions, l *line, disk blockio.ReaderAt, written *writes, server *fusefs.Server) func() []byte {
 	since := time.Now()
 	return func() []byte {
+		causes := l.causes() // first: what arrives meanwhile must not be more than all
 		stats := server.Stats()
 		r := mountReport{
 			Mountpoint: o.Mountpoint, Source: o.Source.String(), PID: os.Getpid(),
 			Since: since, DiskSize: disk.Size(),
 			Servers: l.servers(),
+			Causes:  causes,
+			Offline: l.file.cached != nil && l.file.http == nil,
 			Cache:   l.kept(),
 			Memory:  memoryReport(l.memory.Stats()),
 			Reads:   readsOf(stats),
@@ -123,7 +128,6 @@ func reporter(o mountOptions, l *line, disk blockio.ReaderAt, written *writes, s
 			r.Fetched.Requests += s.Requests
 			r.Fetched.Bytes += s.Bytes
 		}
-		r.Causes = l.causes(r.Fetched)
 		answer, err := json.Marshal(r)
 		if err != nil {
 			panic("cloopfs: internal error: " + err.Error()) // nothing in it can fail
@@ -167,27 +171,22 @@ func (l *line) kept() *cacheReport {
 	e := l.file.cached.entry
 	s := e.Stats()
 	return &cacheReport{
-		Path: e.Path(), FileSize: e.Size(), Bytes: e.Allocated(),
+		Path: e.Path(), FileSize: e.Size(), Bytes: e.Allocated(), Removed: e.Removed(),
 		Hits: s.Hits, HitBytes: s.HitBytes, Stored: s.Stored, Mismatches: s.Mismatches,
 	}
 }
 
-// causes divides what was fetched from servers by the reason. What was neither
-// for blocks nor in vain was for opening: header, index, directories.
-func (l *line) causes(all fetchReport) []causeReport {
-	opening := causeReport{Cause: "index", Requests: all.Requests, Bytes: all.Bytes}
+// causes divides what was fetched from servers by the reason. Requests that are under
+// way have none yet.
+func (l *line) causes() []causeReport {
 	stats := l.fetch.Stats()
 	again := stats.Refetched
 	retry := causeReport{"retry", again.Requests, again.Bytes, again.Used}
 	for _, s := range l.servers() {
 		retry.Requests += s.Failed
 	}
-	opening.Requests -= retry.Requests
-	opening.Bytes -= retry.Bytes
 	list := []causeReport{} // an empty list in JSON too
 	for class, s := range stats.Class {
-		opening.Requests -= s.Requests
-		opening.Bytes -= s.Bytes
 		if s.Requests > 0 {
 			list = append(list, causeReport{causes[class], s.Requests, s.Bytes, s.Used})
 		}
@@ -195,10 +194,10 @@ func (l *line) causes(all fetchReport) []causeReport {
 	if l.file.http == nil {
 		return list
 	}
-	opening.Requests, opening.Bytes = max(0, opening.Requests), max(0, opening.Bytes)
-	opening.Used = opening.Bytes
+	index := causeReport{Cause: "index", Requests: l.file.http.requests.Load(), Bytes: l.file.http.bytes.Load()}
+	index.Used = index.Bytes
 	if retry.Requests > 0 {
 		list = append(list, retry)
 	}
-	return append([]causeReport{opening}, list...)
+	return append([]causeReport{index}, list...)
 }

@@ -31,7 +31,8 @@ import (
 const fixtures = "../../testdata"
 
 func TestMain(m *testing.M) {
-	defaultCacheSize = "0"
+	// Without a cache unless a test asks for one, and never in that of this machine.
+	defaultCacheSize, rootCacheDir = "0", "/proc/no cache"
 	testscript.Main(m, map[string]func(){"cloopfs": main, mount8Name: main})
 }
 

@@ -25,8 +25,8 @@ type readiness struct {
 	Disk contents
 	// Inside is the SOURCE of the best of the images inside the disk, if any.
 	Inside string
-	// Warning is about the cache; it may be empty.
-	Warning string
+	// Warning is about the cache, and Hint is what helps; they may be empty.
+	Warning, Hint string
 }
 
 // serveMount opens the image, mounts the disk, calls ready, and returns when
@@ -83,7 +83,11 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 		log.Warn("the server gives neither ETag nor Last-Modified: only a change of the file's size will be noticed", "source", o.Source.String())
 	}
 	if l.file.uncached != nil {
-		log.Warn("nothing is kept in the cache", "source", o.Source.String(), "error", l.file.uncached)
+		args := []any{"source", o.Source.String(), "error", l.file.uncached}
+		if hint := sourceHint(l.file.uncached); hint != "" {
+			args = append(args, "hint", hint)
+		}
+		log.Warn("nothing is kept in the cache", args...)
 	}
 	log.Info("mounted", "source", o.Source.String(), "mountpoint", o.Mountpoint, "size", disk.Size())
 	ready(o.firstContact(ctx, l, disk))

@@ -44,6 +44,9 @@ func parseSource(arg string) (location, error) {
 		l.Path, l.File = u.Path, base
 		return l, nil
 	}
+	if (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() == "" {
+		return location{}, usage(fmt.Errorf("%s://%s: names no host", u.Scheme, u.EscapedPath()))
+	}
 	if err := httpblock.CheckURL(arg); err != nil {
 		return fail(err)
 	}
