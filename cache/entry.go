@@ -48,6 +48,10 @@ func (e *Entry) Removed() bool {
 // if it did not.
 func (e *Entry) ModTime() time.Time { return e.meta.ModTime }
 
+// Validator is what the first server gave to tell the file's versions apart, with or
+// without a date.
+func (e *Entry) Validator() string { return e.meta.Seen[0].Validator }
+
 // Complete says that all of the file was here, and right, when the entry was opened.
 func (e *Entry) Complete() bool { return e.meta.Complete }
 

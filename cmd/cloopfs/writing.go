@@ -7,10 +7,12 @@ import (
 	"log/slog"
 	"os"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/cache"
 	"github.com/cloopfs/cloopfs/overlay"
 )
 
@@ -148,10 +150,13 @@ func (l *line) base(ctx context.Context) (overlay.Base, error) {
 
 // version tells versions of the file apart that look the same.
 func (l *line) version() string {
-	if t := l.file.ModTime(); !t.IsZero() {
+	c := l.file.cached
+	switch t := l.file.ModTime(); {
+	case !t.IsZero():
 		return strconv.FormatInt(t.Unix(), 10)
-	}
-	if l.file.http != nil {
+	case c != nil && !strings.HasPrefix(c.entry.Validator(), cache.Trusted):
+		return c.entry.Validator()
+	case c == nil && l.file.http != nil:
 		return l.file.http.Validator()
 	}
 	return ""

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"bytes"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/cloopfs/cloopfs/cloop/clooptest"
+)
+
+// An image is an overlay's base wherever it lies and however it is reached, and
+// another version of it is not.
+func TestBase(t *testing.T) {
+	disk := bytes.Repeat([]byte("disk "), 40_000)
+	image := clooptest.Build(disk, 4096)
+	other := bytes.Clone(disk)
+	other[len(other)/2]++
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+	var date time.Time
+	var etag string
+	host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if etag != "" {
+			w.Header().Set("ETag", etag)
+		}
+		http.ServeContent(w, r, "", date, bytes.NewReader(image))
+	})
+	identity := func(at location, opt sourceOptions) string {
+		t.Helper()
+		opt.Connections = 1
+		l, err := openLine(t.Context(), at, opt, 0, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		base, err := l.base(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if base.Size != l.disk.Size() || base.Source != at.String() {
+			t.Errorf("the base is %+v", base)
+		}
+		return base.Identity
+	}
+	local := func(image []byte, date time.Time) string {
+		t.Helper()
+		path := filepath.Join(t.TempDir(), "image")
+		if err := os.WriteFile(path, image, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, date, date); err != nil {
+			t.Fatal(err)
+		}
+		return identity(location{Path: path}, sourceOptions{})
+	}
+	web := location{URL: host + "/image"}
+	cached := func(trust bool) sourceOptions {
+		return sourceOptions{Cache: cacheOptions{Dir: nameValue(t.TempDir() + "/cache"), Size: 1 << 30, TrustSize: trust}}
+	}
+
+	date = now
+	want := local(image, now)
+	for name, got := range map[string]string{
+		"a server":             identity(web, sourceOptions{}),
+		"another path there":   identity(location{URL: host + "/mirror?key=1"}, sourceOptions{}),
+		"a server, with cache": identity(web, cached(false)),
+	} {
+		if got != want {
+			t.Errorf("at %s it is another", name)
+		}
+	}
+	for name, got := range map[string]string{
+		"blocks":       local(clooptest.Build(other, 4096), now),
+		"date":         local(image, now.Add(time.Second)),
+		"block size":   local(clooptest.Build(disk, 8192), now),
+		"ETag":         func() string { date, etag = time.Time{}, `"1"`; return identity(web, sourceOptions{}) }(),
+		"a later ETag": func() string { etag = `"2"`; return identity(web, sourceOptions{}) }(),
+	} {
+		if got == want {
+			t.Errorf("with another %s it is the same", name)
+		}
+	}
+
+	// Without a date, what the server says of the version counts, with a cache and
+	// without, online and not.
+	etag = `"1"`
+	first, keep := identity(web, sourceOptions{}), cached(false)
+	if identity(web, keep) != first {
+		t.Error("the cache makes it another")
+	}
+	keep.Cache.Offline = true
+	if identity(web, keep) != first {
+		t.Error("offline it is another")
+	}
+	if etag = `"2"`; identity(web, sourceOptions{}) == first {
+		t.Error("another ETag makes no difference")
+	}
+	etag = ""
+	if identity(web, cached(true)) != identity(web, sourceOptions{}) {
+		t.Error("--trust-size makes it another")
+	}
+}
