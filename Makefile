@@ -5,7 +5,7 @@ TOOL = $(GO) tool -modfile=tools/go.mod
 FUZZTIME ?= 10
 export CGO_ENABLED = 0
 
-.PHONY: help build demo check test lint unit race fuzz integration soak bench bench-cache bench-prefetch cover install uninstall clean
+.PHONY: help build demo check test lint unit race fuzz integration soak bench bench-cache bench-prefetch bench-create cover install uninstall clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -63,6 +63,9 @@ bench-cache: build ## reading from a warm on-disk cache beside reading a local f
 
 bench-prefetch: build ## prefetch beside curl, over a line of 50 ms; needs root
 	$(GO) test -tags integration -run '^$$' -bench Prefetch -benchtime 5x -timeout 30m ./test
+
+bench-create: build ## create beside Debian's create_compressed_fs: CPU time and size; needs root
+	$(GO) test -tags integration -run '^$$' -bench Create -benchtime 3x -timeout 60m ./test
 
 cover: ## statement coverage of the unit tests
 	$(GO) test -coverprofile=build/cover.out ./... && $(GO) tool cover -func=build/cover.out

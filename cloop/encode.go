@@ -7,13 +7,15 @@ import (
 	"github.com/pierrec/lz4/v4"
 	"github.com/ulikunitz/xz"
 	"github.com/ulikunitz/xz/lzma"
+
+	"github.com/cloopfs/cloopfs/internal/deflate"
 )
 
 // encoder stores blocks, one after the other. What it makes of a block does not
 // depend on those before. It is for one goroutine.
 type encoder struct {
 	method Method
-	zlib   *deflater
+	zlib   *deflate.Encoder
 	xz     *xz.WriterConfig
 	lz4    *lz4.CompressorHC
 }
@@ -21,7 +23,7 @@ type encoder struct {
 func newEncoder(e Encoding) *encoder {
 	enc := &encoder{method: e.Method}
 	if e.Method == Zlib || e.Method == Best {
-		enc.zlib = newDeflater(e.Level)
+		enc.zlib = deflate.New(e.Level)
 	}
 	if e.Method == XZ || e.Method == Best {
 		enc.xz = &xz.WriterConfig{DictCap: max(e.BlockSize, lzma.MinDictCap), CheckSum: xz.CRC32}
@@ -48,18 +50,14 @@ func (e *encoder) encode(dst, block []byte) ([]byte, codec, error) {
 	case Best:
 		return e.best(dst, block)
 	}
-	dst, err := e.zlib.append(dst, block)
-	return dst, codecZlib, err
+	return e.zlib.Append(dst, block), codecZlib, nil
 }
 
 // best appends the shortest way to store block; of equal ones, one with a
 // checksum.
 func (e *encoder) best(dst, block []byte) ([]byte, codec, error) {
 	start := len(dst)
-	dst, err := e.zlib.append(dst, block)
-	if err != nil {
-		return nil, 0, err
-	}
+	dst = e.zlib.Append(dst, block)
 	// Each further one goes behind the best so far, and takes its place if it is shorter.
 	best, end := codecZlib, len(dst)
 	replace := func(c codec) {
@@ -68,11 +66,12 @@ func (e *encoder) best(dst, block []byte) ([]byte, codec, error) {
 		}
 		dst = dst[:end]
 	}
+	var ok bool
+	var err error
 	if dst, err = e.appendXZ(dst, block); err != nil {
 		return nil, 0, err
 	}
 	replace(codecXZ)
-	var ok bool
 	if dst, ok, err = e.appendLZ4(dst, block); err != nil {
 		return nil, 0, err
 	} else if ok {
