@@ -29,7 +29,7 @@ type Encoder struct {
 
 // New returns an encoder of a level from 0, which copies, to 9, the smallest.
 func New(level int) *Encoder {
-	return &Encoder{level: level, effort: efforts[level], matcher: matcher{base: 1}}
+	return &Encoder{level: level, effort: efforts[level], matcher: matcher{fours: level == 1, base: 1}}
 }
 
 // Append appends the zlib stream of src, of at most 1 GiB, to dst.

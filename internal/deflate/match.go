@@ -18,6 +18,7 @@ const (
 // input to the next, so that what is left of the last one need not be removed: it
 // lies before base.
 type matcher struct {
+	fours bool                  // matches of three bytes are not looked for
 	base  int32                 // position of the input's first byte
 	head3 [1 << hashBits3]int32 // the last position of three bytes, by their hash
 	head4 [1 << hashBits4]int32 // the same of four bytes
@@ -27,7 +28,7 @@ type matcher struct {
 // begin makes room for the positions of another input.
 func (m *matcher) begin() {
 	if m.base > 1<<30 {
-		*m = matcher{base: 1}
+		*m = matcher{fours: m.fours, base: 1}
 	}
 }
 
@@ -45,7 +46,9 @@ func hash4(v uint32) uint32 { return v * hashFactor >> (32 - hashBits4) }
 func (m *matcher) insert(src []byte, i int) {
 	v := load32(src, i)
 	pos := m.base + int32(i)
-	m.head3[hash3(v)] = pos
+	if !m.fours {
+		m.head3[hash3(v)] = pos
+	}
 	h := hash4(v)
 	m.next[pos&(window-1)] = m.head4[h]
 	m.head4[h] = pos
@@ -57,10 +60,16 @@ func (m *matcher) insert(src []byte, i int) {
 func (m *matcher) longest(src []byte, i, beat, depth, nice int) (length, dist int) {
 	v := load32(src, i)
 	pos := m.base + int32(i)
-	h3, h4 := hash3(v), hash4(v)
-	near, at := m.head3[h3], m.head4[h4]
-	m.head3[h3], m.head4[h4] = pos, pos
+	h := hash4(v)
+	at := m.head4[h]
+	m.head4[h] = pos
 	m.next[pos&(window-1)] = at
+	near := int32(0)
+	if !m.fours {
+		h := hash3(v)
+		near = m.head3[h]
+		m.head3[h] = pos
+	}
 
 	most := min(maxMatch, len(src)-i)
 	if beat >= most {

@@ -1,9 +1,6 @@
 package deflate
 
-import (
-	"math"
-	"math/bits"
-)
+import "math/bits"
 
 // effort is what a level spends on matches.
 type effort struct {
@@ -14,7 +11,7 @@ type effort struct {
 	note  int // how many bytes of a match are noted for later ones
 }
 
-// efforts are by level. Each is at least as fast as zlib's and makes no larger
+// efforts are by level; level 1 does not look for matches of three bytes at all. Each is at least as fast as zlib's and makes no larger
 // output (make bench-create).
 var efforts = [10]effort{
 	1: {2, 8, 0, 16, 2},
@@ -41,24 +38,23 @@ const shortMatch = 8
 // its bytes as literals.
 type worth [shortMatch]int
 
-// judge sets w from the average bits of a literal, and of the two symbols of a match.
-func (w *worth) judge(literal, match float64) {
-	for length := minMatch; length < shortMatch; length++ {
+// judge sets w from the average parts of a bit that a literal takes, and both
+// symbols of a match.
+func (w *worth) judge(literal, match int64) {
+	for length := int64(minMatch); length < shortMatch; length++ {
 		// The distance's extra bits are one less than its logarithm.
-		w[length] = int(math.Exp2(min(literal*float64(length)-match+1, 20)))
+		w[length] = int(exp2(min(literal*length-match+oneBit, 20*oneBit)))
 	}
 }
 
 // start is a guess from the first bytes.
 func (w *worth) start(src []byte) {
-	const sample, match = 4 << 10, 10
+	const sample, match = 4 << 10, 10 * oneBit
 	var h histogram
 	for _, b := range src[:min(len(src), sample)] {
 		h.litLen[b]++
 	}
-	if len(src) > 0 {
-		w.judge(entropy(h.litLen[:])/float64(min(len(src), sample)), match)
-	}
+	w.judge(entropy(h.litLen[:])/int64(max(1, min(len(src), sample))), match)
 }
 
 // learn judges by what a piece has shown, if it has shown enough.
@@ -69,17 +65,10 @@ func (w *worth) learn(h *histogram) {
 	if literals < enough || matches < enough {
 		return
 	}
-	// Choosing between the two takes as many bits as a symbol's share says.
-	literal := (entropy(h.litLen[:endOfBlock]) / literals) + math.Log2(all/literals)
-	match := entropy(h.litLen[endOfBlock:])/matches + math.Log2(all/matches) + entropy(h.dist[:])/matches
+	// The choice between the two takes as many bits as their shares say.
+	literal := entropy(h.litLen[:endOfBlock])/literals + log2(all) - log2(literals)
+	match := (entropy(h.litLen[endOfBlock:])+entropy(h.dist[:]))/matches + log2(all) - log2(matches)
 	w.judge(literal, match)
-}
-
-func count(counts []uint32) (n float64) {
-	for _, c := range counts {
-		n += float64(c)
-	}
-	return n
 }
 
 // search is longest, but for short matches that cost more than they save.

@@ -1,7 +1,5 @@
 package deflate
 
-import "math"
-
 // flush writes the tokens of src up to end, and forgets them.
 func (e *Encoder) flush(src []byte, end int, final bool) {
 	t := &e.tokens
@@ -73,40 +71,5 @@ func merge(pieces []piece) []piece {
 // the extra bits, which are the same in any block, and the codes.
 func (h *histogram) estimate() int {
 	const block, code = 60, 4 // bits of a header, and for each symbol that is used
-	return int(entropy(h.litLen[:])+entropy(h.dist[:])) + block + code*(used(h.litLen[:])+used(h.dist[:]))
+	return int((entropy(h.litLen[:])+entropy(h.dist[:]))/oneBit) + block + code*(used(h.litLen[:])+used(h.dist[:]))
 }
-
-// used is how many symbols there are.
-func used(counts []uint32) (n int) {
-	for _, c := range counts {
-		if c > 0 {
-			n++
-		}
-	}
-	return n
-}
-
-// entropy is the bits that so many symbols take at least.
-func entropy(counts []uint32) float64 {
-	total, sum := uint32(0), 0.0
-	for _, n := range counts {
-		total += n
-		sum += nLogN(n)
-	}
-	return nLogN(total) - sum
-}
-
-func nLogN(n uint32) float64 {
-	if n < uint32(len(nlogn)) {
-		return nlogn[n]
-	}
-	return float64(n) * math.Log2(float64(n))
-}
-
-// nlogn is n log2 n.
-var nlogn = func() (t [2048]float64) {
-	for n := 1; n < len(t); n++ {
-		t[n] = float64(n) * math.Log2(float64(n))
-	}
-	return t
-}()
