@@ -100,9 +100,11 @@ type Runs interface {
 	// once for each block when its bytes have arrived, in any order, perhaps
 	// concurrently; stored is valid during the call only and must not be
 	// changed. An error from deliver says that these bytes are bad, and nothing
-	// else: the block is fetched once more and delivered again, and a second
-	// error is the result, wrapped in a BlockError. Who wants to stop for
-	// another reason ends ctx. A nil deliver only brings the blocks nearer. ReadRun returns when all calls of deliver have returned.
+	// else: the block is fetched once more and delivered again, and if that is an
+	// error, too, it is the result, wrapped in a BlockError. (A second copy of
+	// the bad bytes that is at hand may be delivered in between.) Who wants to stop
+	// for another reason ends ctx. A nil deliver only brings the blocks nearer.
+	// ReadRun returns when all calls of deliver have returned.
 	//
 	// When ctx ends, ReadRun returns soon; what is on its way goes on
 	// arriving for other readers.

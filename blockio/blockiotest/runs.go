@@ -106,8 +106,8 @@ func TestRuns(t *testing.T, runs blockio.Runs, ext blockio.Extents, image []byte
 		calls := 0
 		err := runs.ReadRun(t.Context(), blockio.Demand, 1, 1, func(int64, []byte) error { calls++; return bad })
 		var be *blockio.BlockError
-		if !errors.As(err, &be) || be.Block != 1 || !errors.Is(err, bad) || calls != 2 {
-			t.Errorf("%d calls, error %v; want 2 and a BlockError of block 1 that wraps deliver's", calls, err)
+		if !errors.As(err, &be) || be.Block != 1 || !errors.Is(err, bad) || calls < 2 || calls > 3 {
+			t.Errorf("%d calls, error %v; want 2 or 3 and a BlockError of block 1 that wraps deliver's", calls, err)
 		}
 	})
 }
