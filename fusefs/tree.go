@@ -40,11 +40,10 @@ type root struct {
 
 // newRoot returns the directory of a disk that can only be read.
 func newRoot(dev blockio.ReaderAt, opt Options) *root {
-	t := uint64(opt.ModTime.Unix())
 	file := fuse.Attr{
 		Mode: opt.Mode, Nlink: 1, Owner: fuse.Owner{Uid: opt.UID, Gid: opt.GID}, Blksize: pageSize,
-		Atime: t, Mtime: t, Ctime: t,
 	}
+	file.SetTimes(&opt.ModTime, &opt.ModTime, &opt.ModTime)
 	dir := file
 	dir.Mode, dir.Nlink = opt.Mode|opt.Mode>>2&0o111, 2
 	device := &device{dev: dev, timeout: opt.Timeout, log: opt.Logger}

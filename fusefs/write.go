@@ -107,21 +107,21 @@ func (w *writable) Write(ctx context.Context, _ fs.FileHandle, data []byte, off 
 
 const (
 	punchHole = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
-	zeroRange = unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE
+	zeroRange = unix.FALLOC_FL_ZERO_RANGE // within the file KEEP_SIZE makes no difference
 )
 
 // Allocate makes zeros of a range where that is asked for: a loop device does for
 // discarded and zeroed sectors. There is nothing to allocate. It waits as Write does.
 func (w *writable) Allocate(ctx context.Context, _ fs.FileHandle, off, size uint64, mode uint32) syscall.Errno {
 	switch mode {
-	case 0, unix.FALLOC_FL_KEEP_SIZE, punchHole, zeroRange:
+	case 0, unix.FALLOC_FL_KEEP_SIZE, punchHole, zeroRange, zeroRange | unix.FALLOC_FL_KEEP_SIZE:
 	default:
 		return syscall.EOPNOTSUPP
 	}
 	if size > w.attr.Size || off > w.attr.Size-size {
 		return syscall.EFBIG
 	}
-	if mode != punchHole && mode != zeroRange {
+	if mode == 0 || mode == unix.FALLOC_FL_KEEP_SIZE {
 		return 0
 	}
 	wait := w.parking.enterOnce(ctx, w.timeout)

@@ -136,14 +136,17 @@ func (m *clusters) load(k int64, p *page) {
 }
 
 // take returns the pages that have bits that have not been written, as they are
-// now.
+// now. They are not to be changed.
 func (m *clusters) take() map[int64]*page {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	taken := make(map[int64]*page, len(m.fresh))
 	for k := range m.fresh {
-		p := *m.pages[k]
-		taken[k] = &p
+		taken[k] = full
+		if m.pages[k] != full {
+			p := *m.pages[k]
+			taken[k] = &p
+		}
 	}
 	clear(m.fresh)
 	return taken

@@ -27,6 +27,8 @@ var (
 	ErrDamaged = errors.New("the overlay is damaged")
 	// ErrUnsafe says that somebody else could change the overlay.
 	ErrUnsafe = errors.New("not safe to use")
+	// ErrTooLarge says that a disk is too large for an overlay.
+	ErrTooLarge = errors.New("too large for an overlay")
 	// ErrNoHoles says that the overlay's file system has no holes in files.
 	ErrNoHoles = errors.New("its file system has no holes in files (FAT?)")
 )
@@ -56,39 +58,46 @@ type Dir struct {
 	state osFile
 	base  Base
 	clean bool
+	made  bool
 }
 
 // Open opens and locks the overlay in the directory at path. The error wraps
 // ErrNotOverlay if there is none.
+// The Dir is for View and Discard: it need not be on a disk that can be written to.
 func Open(path string) (*Dir, error) {
-	return open(path, false, func(*Dir) error { return ErrNotOverlay })
+	return open(path, unix.O_RDONLY, func(*Dir) error { return ErrNotOverlay })
 }
 
 // OpenOrMake is Open, but makes the overlay, for base, if the directory is empty or
 // not there. An overlay whose making was broken off counts as none.
 func OpenOrMake(path string, base Base) (*Dir, error) {
+	if base.Size > maxDisk {
+		return nil, &os.PathError{Op: "make", Path: path, Err: fmt.Errorf("%w: a disk of %d bytes", ErrTooLarge, base.Size)}
+	}
 	switch err := os.Mkdir(path, 0o700); {
 	case err == nil:
-		d, err := open(path, true, func(d *Dir) error { return d.make(base) })
+		d, err := open(path, unix.O_RDWR|unix.O_CREAT, func(d *Dir) error { return d.make(base) })
 		if err != nil {
 			_ = os.Remove(path) // it was ours
+			return nil, err
 		}
-		return d, err
+		syncParent(path)
+		return d, nil
 	case !errors.Is(err, fs.ErrExist):
 		return nil, err
 	}
-	return open(path, true, func(d *Dir) error { return d.make(base) })
+	return open(path, unix.O_RDWR|unix.O_CREAT, func(d *Dir) error { return d.make(base) })
 }
 
-// open opens and locks the overlay at path. If there is none the lock's file is made,
-// if create is set, and missing is called.
-func open(path string, create bool, missing func(*Dir) error) (*Dir, error) {
+// open opens and locks the overlay at path, whose lock's file is opened with flags. If
+// there is no overlay, missing is called.
+func open(path string, flags int, missing func(*Dir) error) (*Dir, error) {
 	f, err := os.OpenFile(path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, err
 	}
 	d := &Dir{path: path, f: f}
-	if err := d.lock(create); err != nil {
+	if err := d.lock(flags); err != nil {
 		d.f.Close()
 		return nil, d.error("open", err)
 	}
@@ -111,16 +120,15 @@ func (d *Dir) error(op string, err error) error {
 }
 
 // lock takes the overlay's lock.
-func (d *Dir) lock(create bool) error {
+func (d *Dir) lock(flags int) error {
 	if err := checkOwn(d.f); err != nil {
 		return err
 	}
 	if err := d.checkNames(); err != nil {
 		return err
 	}
-	flags := unix.O_RDWR
-	if create {
-		flags |= unix.O_CREAT
+	if _, err := readMeta(d.f, metaName); !errors.Is(err, fs.ErrNotExist) {
+		flags |= unix.O_CREAT // the lock's file alone may have been lost
 	}
 	for until := time.Now().Add(lockPatience); ; {
 		state, err := openAt(d.f, stateName, flags)
@@ -218,12 +226,21 @@ func (d *Dir) names() ([]string, error) {
 }
 
 // make makes the overlay's files. Whatever breaks it off, meta comes last.
-func (d *Dir) make(base Base) (err error) {
-	defer func() {
-		if err != nil {
-			_ = d.clear(newName) // nothing of it is of use
-		}
-	}()
+func (d *Dir) make(base Base) error {
+	if err := d.makeFiles(base); err != nil {
+		_ = d.clear(newName) // nothing of it is of use
+		return err
+	}
+	// From here on it is an overlay, whatever happens.
+	if err := unix.Renameat(int(d.f.Fd()), newName, int(d.f.Fd()), metaName); err != nil {
+		return err
+	}
+	d.base, d.made = base, true
+	return d.f.Sync()
+}
+
+// makeFiles makes all but meta.
+func (d *Dir) makeFiles(base Base) error {
 	if err := writeMeta(d.f, newName, base); err != nil {
 		return err
 	}
@@ -238,39 +255,36 @@ func (d *Dir) make(base Base) (err error) {
 	if err := bits.holes(); err != nil {
 		return err
 	}
-	if err := errors.Join(bits.Truncate(0), bits.allocate(mapSize(base.Size)), bits.Sync()); err != nil {
-		return err
-	}
 	data, err := d.create(dataName)
 	if err != nil {
 		return err
 	}
 	defer data.Close()
+	// A disk that is too large for the file system is so before it costs anything.
 	if err := errors.Join(data.Truncate(base.Size), data.Sync()); err != nil {
 		return err
 	}
-	if err := errors.Join(d.state.Truncate(0), d.setState(stateClean), d.state.Sync(), d.f.Sync()); err != nil {
+	if err := errors.Join(bits.Truncate(0), bits.allocate(mapSize(base.Size)), bits.Sync()); err != nil {
 		return err
 	}
-	if err := unix.Renameat(int(d.f.Fd()), newName, int(d.f.Fd()), metaName); err != nil {
-		return err
-	}
-	d.base = base
-	return errors.Join(d.f.Sync(), syncParent(d.path))
+	return errors.Join(d.state.Truncate(0), d.setState(stateClean), d.state.Sync(), d.f.Sync())
 }
+
+// maxDisk is the largest disk that can have an overlay: its map takes 2 GiB.
+const maxDisk = 64 << 40
 
 // create makes the file name anew.
 func (d *Dir) create(name string) (osFile, error) {
 	return openAt(d.f, name, unix.O_RDWR|unix.O_CREAT|unix.O_TRUNC)
 }
 
-// syncParent makes the name of the directory at path durable.
-func syncParent(path string) error {
-	parent, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
+// syncParent makes the name of the directory at path durable, if its own directory
+// can be opened.
+func syncParent(path string) {
+	if parent, err := os.Open(filepath.Dir(path)); err == nil {
+		_ = parent.Sync()
+		parent.Close()
 	}
-	return errors.Join(parent.Sync(), parent.Close())
 }
 
 // mapSize is how long the map of a disk of size bytes is: whole pages.
@@ -303,6 +317,9 @@ func (d *Dir) Base() Base { return d.base }
 // not, what it had flushed is there nevertheless.
 func (d *Dir) Clean() bool { return d.clean }
 
+// Made says that the overlay was made when it was opened.
+func (d *Dir) Made() bool { return d.made }
+
 // Path is where the overlay is.
 func (d *Dir) Path() string { return d.path }
 
@@ -315,15 +332,18 @@ func (d *Dir) Close() error { return errors.Join(d.state.Close(), d.f.Close()) }
 func (d *Dir) Discard() error {
 	defer d.Close()
 	if err := unix.Renameat(int(d.f.Fd()), metaName, int(d.f.Fd()), goneName); err != nil {
-		return err
+		return d.error("discard", err)
 	}
 	if err := d.f.Sync(); err != nil {
-		return err
+		return d.error("discard", err)
 	}
 	if err := d.clear(goneName); err != nil {
 		return d.error("discard", err)
 	}
-	return d.f.Sync()
+	if err := d.f.Sync(); err != nil {
+		return d.error("discard", err)
+	}
+	return nil
 }
 
 // clear removes the overlay's files, and the file last as the last of them.

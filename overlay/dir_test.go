@@ -232,6 +232,12 @@ func TestRefused(t *testing.T) {
 		"meta is a pipe": {func(path string) error {
 			return errors.Join(os.Remove(filepath.Join(path, metaName)), unix.Mkfifo(filepath.Join(path, metaName), 0o600))
 		}, nil, "not a file"},
+		"data has another name": {func(path string) error {
+			return os.Link(filepath.Join(path, dataName), path+".data")
+		}, ErrUnsafe, "another name"},
+		"map is writable by others": {func(path string) error {
+			return os.Chmod(filepath.Join(path, mapName), 0o666)
+		}, ErrUnsafe, "0666"},
 		"data is cut off":  {func(path string) error { return os.Truncate(filepath.Join(path, dataName), 5*clusterSize) }, ErrDamaged, "data"},
 		"data is missing":  {func(path string) error { return os.Remove(filepath.Join(path, dataName)) }, ErrDamaged, "data"},
 		"map is too large": {func(path string) error { return os.Truncate(filepath.Join(path, mapName), 2*pageSize) }, ErrDamaged, "map"},
@@ -365,6 +371,120 @@ func TestDiscard(t *testing.T) {
 	if err := disk.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// The lock's file alone is nothing to lose an overlay for.
+func TestStateLost(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "overlay")
+	written(t, path)
+	lose := func() {
+		t.Helper()
+		if err := os.Remove(filepath.Join(path, stateName)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lose()
+	if info, err := Look(path); err != nil || info.Clean || info.InUse || info.Changed != clusterSize {
+		t.Errorf("Look: %+v, %v", info, err)
+	}
+	disk := opened(t, path)
+	if disk.Changed() != clusterSize {
+		t.Error("what was written is gone")
+	}
+	if err := disk.Close(); err != nil {
+		t.Error(err)
+	}
+	lose()
+	d, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Discard(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTooLarge(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "overlay")
+	base := testBase
+	base.Size = maxDisk + 1
+	if _, err := OpenOrMake(path, base); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("a disk of %d bytes: %v", base.Size, err)
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("the directory is left")
+	}
+	if _, err := Ephemeral(t.TempDir(), baseDisk{base.Size}); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("ephemeral, a disk of %d bytes: %v", base.Size, err)
+	}
+}
+
+// A trim of a whole disk costs no memory but for its ends.
+func TestTrimTakesNoMemory(t *testing.T) {
+	const pages = 1 << 20
+	m := newClusters()
+	m.set(3, pages*pageClusters-3)
+	if m.len() != pages*pageClusters-6 {
+		t.Errorf("%d clusters", m.len())
+	}
+	own := 0
+	for _, p := range m.take() {
+		if p != full {
+			own++
+		}
+	}
+	if own != 2 || len(m.take()) != 0 {
+		t.Errorf("%d pages of their own, want 2", own)
+	}
+}
+
+// What a write that failed has left is flushed, too: it can be read.
+func TestFailedWriteIsFlushed(t *testing.T) {
+	data, bits := newMemFile(crashSize), newMemFile(mapSize(crashSize))
+	half := &halfWriter{memFile: data}
+	disk, err := reopened(half, bits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := bytes.Repeat([]byte{200}, 2*clusterSize)
+	if _, err := disk.WriteAtContext(t.Context(), p, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := disk.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	half.fail = true
+	if _, err := disk.WriteAtContext(t.Context(), bytes.Repeat([]byte{100}, 2*clusterSize), 0); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("the write: %v", err)
+	}
+	if err := disk.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	now, err := cluster(disk, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := reopened(data.durable(), bits.durable())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if is, err := cluster(after, 0); err != nil || !bytes.Equal(is, now) {
+		t.Errorf("after a crash it is %d, it was %d, %v", is[0], now[0], err)
+	}
+}
+
+// halfWriter writes the first half of what it is given, if fail is set.
+type halfWriter struct {
+	*memFile
+	fail bool
+}
+
+func (f *halfWriter) WriteAt(p []byte, off int64) (int, error) {
+	if !f.fail {
+		return f.memFile.WriteAt(p, off)
+	}
+	n, _ := f.memFile.WriteAt(p[:len(p)/2], off)
+	return n, unix.ENOSPC
 }
 
 func TestEphemeral(t *testing.T) {

@@ -114,12 +114,15 @@ func (d *Disk) ReadAtContext(ctx context.Context, p []byte, off int64) (int, err
 // several pieces of it are read at a time.
 func (d *Disk) read(ctx context.Context, p []byte, off int64) error {
 	whole := blockio.Extent{Off: off, Len: int64(len(p))}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var g *errgroup.Group
 	for piece := range d.pieces(whole) {
 		part := p[piece.Off-off:][:piece.Len]
 		switch {
 		case piece.here:
 			if _, err := d.data.ReadAt(part, piece.Off); err != nil {
+				cancel()
 				return waitAfter(g, fmt.Errorf("read the overlay: %w", err))
 			}
 		case piece.Extent == whole:
@@ -174,6 +177,9 @@ func (d *Disk) MapAt(ctx context.Context, off int64) (n int64, zeros bool, err e
 	}
 	if err != nil {
 		return 0, false, fmt.Errorf("look for holes in the overlay: %w", err)
+	}
+	if next == off { // it has just become a hole
+		next = (first + 1) * clusterSize
 	}
 	return min(next, end) - off, zeros, nil
 }

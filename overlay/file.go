@@ -40,9 +40,9 @@ func openAt(dir *os.File, name string, flags int) (osFile, error) {
 		switch err {
 		case nil:
 			f := os.NewFile(uintptr(fd), name)
-			if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+			if err := checkFile(f); err != nil {
 				f.Close()
-				return fail(errors.New("not a file"))
+				return fail(err)
 			}
 			return osFile{f}, nil
 		case unix.EINTR:
@@ -52,6 +52,25 @@ func openAt(dir *os.File, name string, flags int) (osFile, error) {
 			return fail(err)
 		}
 	}
+}
+
+// checkFile checks that f is a file, and that nobody but us can change it.
+func checkFile(f *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return err
+	}
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return errors.New("not a file")
+	case int(st.Uid) != os.Geteuid():
+		return fmt.Errorf("%w: it belongs to user %d", ErrUnsafe, st.Uid)
+	case st.Mode&0o022 != 0:
+		return fmt.Errorf("%w: its mode is %04o", ErrUnsafe, st.Mode&0o7777)
+	case st.Nlink > 1:
+		return fmt.Errorf("%w: it has another name (cp -al?), under which it would change, too", ErrUnsafe)
+	}
+	return nil
 }
 
 func (f osFile) punch(off, n int64) error {
@@ -113,12 +132,13 @@ func (f osFile) size() (int64, error) {
 	return info.Size(), nil
 }
 
-// holes says whether the file's file system has them. The file must be new.
+// holes says whether the file's file system has them. Nothing is changed.
 func (f osFile) holes() error {
-	if _, err := f.WriteAt(make([]byte, 2*clusterSize), 0); err != nil {
+	size, err := f.size()
+	if err != nil {
 		return err
 	}
-	err := f.punch(0, clusterSize)
+	err = f.punch(clusterEnd(size)*clusterSize, clusterSize) // behind the end
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
 		return ErrNoHoles
 	}

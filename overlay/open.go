@@ -24,7 +24,16 @@ func (d *Dir) Disk(below blockio.ReaderAt, base Base, log *slog.Logger) (*Disk, 
 	if err != nil {
 		return nil, d.error("open", err)
 	}
-	if err := d.setState(stateOpen); err != nil {
+	// It may have been moved. The map may have holes then.
+	data, bits := disk.data.(osFile), disk.bits.(osFile)
+	err = data.holes()
+	if err == nil {
+		err = bits.allocate(mapSize(base.Size))
+	}
+	if err == nil {
+		err = d.setState(stateOpen)
+	}
+	if err != nil {
 		disk.closeFiles()
 		return nil, d.error("open", err)
 	}
@@ -146,11 +155,27 @@ func Ephemeral(dir string, below blockio.ReaderAt) (*Disk, error) {
 		return nil, err
 	}
 	data := osFile{f}
-	if err := errors.Join(data.holes(), data.Truncate(below.Size())); err != nil {
+	err = data.holes()
+	switch {
+	case below.Size() > maxDisk:
+		err = fmt.Errorf("%w: a disk of %d bytes", ErrTooLarge, below.Size())
+	case err == nil:
+		err = data.Truncate(below.Size())
+	}
+	if err != nil {
 		data.Close()
-		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
+		return nil, &os.PathError{Op: "make a file in", Path: dir, Err: withoutPath(err)}
 	}
 	return newDisk(below, data, nil), nil
+}
+
+// withoutPath is the reason in an error of package os.
+func withoutPath(err error) error {
+	var p *os.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
 }
 
 // Info is what there is to know of an overlay.
@@ -190,15 +215,17 @@ func (d *Dir) look() (info Info, err error) {
 	if err != nil {
 		return info, err
 	}
-	if d.state, err = openAt(d.f, stateName, unix.O_RDONLY); err != nil {
+	switch d.state, err = openAt(d.f, stateName, unix.O_RDONLY); {
+	case err == nil:
+		defer d.state.Close()
+		if err := d.readState(); err != nil {
+			return info, err
+		}
+		info.Clean = d.clean
+		info.InUse = unix.Flock(int(d.state.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil
+	case !errors.Is(err, fs.ErrNotExist):
 		return info, err
 	}
-	defer d.state.Close()
-	if err := d.readState(); err != nil {
-		return info, err
-	}
-	info.Clean = d.clean
-	info.InUse = unix.Flock(int(d.state.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil
 	for name, size := range map[string]int64{dataName: info.Size, mapName: mapSize(info.Size)} {
 		f, err := d.openSized(name, unix.O_RDONLY, size)
 		if err != nil {

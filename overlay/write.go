@@ -36,12 +36,16 @@ func (d *Disk) change(ctx context.Context, e blockio.Extent, p []byte) error {
 		return err
 	}
 	defer release()
-	if err := d.fill(ctx, e, p); err != nil {
-		return fmt.Errorf("write the overlay: %w", err)
+	err = d.fill(ctx, e, p)
+	if err == nil {
+		d.here.set(first, end)
 	}
-	d.here.set(first, end)
+	// After an error, too: some of it may be where it can be read.
 	if !d.written.Swap(true) && d.timer != nil {
 		d.timer.Reset(flushTime)
+	}
+	if err != nil {
+		return fmt.Errorf("write the overlay: %w", err)
 	}
 	return nil
 }

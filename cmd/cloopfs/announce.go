@@ -53,6 +53,9 @@ func announce(w io.Writer, o mountOptions, r readiness) {
 	if n := r.Disk.lost(); n > 0 {
 		say(w, "the disk's size is no multiple of %d: its last %d bytes can't be read through a loop device", sectorSize, n)
 	}
+	if r.Unclean {
+		say(w, notClosed)
+	}
 	if r.Warning != "" {
 		say(w, "%s", r.Warning)
 	}

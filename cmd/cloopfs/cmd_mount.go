@@ -83,7 +83,7 @@ With --overlay or --ephemeral the disk can be written to; then it is disk.img al
 	f.IntVar(&o.Partition, "partition", 0, "present partition `N` alone, as disk.img")
 	f.Var(&o.Memory, "memory", "decoded blocks kept in memory")
 	f.BoolVar(&o.Write.Ephemeral, "ephemeral", false, "let the disk be written to; unmounted, what was written is gone")
-	f.StringVar(&o.Write.Overlay, "overlay", "", "let the disk be written to, and keep what was written in `DIR`")
+	f.Var(&o.Write.Overlay, "overlay", "let the disk be written to, and keep what was written in `DIR`")
 	f.BoolVar(&o.Fill, "background-fill", false, "bring all of the image into the cache while no reader waits")
 	f.BoolVar(&o.AllowOther, "allow-other", false, "let other users, root included, use the mount")
 	f.Uint32Var(&o.UID, "uid", uint32(os.Getuid()), "owner of the files")
@@ -116,8 +116,8 @@ func (o *mountOptions) complete(ctx context.Context, source, mode string) (err e
 	if o.Fill && o.Line.Cache.Size == 0 {
 		return usage(errors.New("--background-fill without an on-disk cache (--cache-size 0)"))
 	}
-	if o.Write.Ephemeral && o.Write.Overlay != "" {
-		return usage(errors.New("--ephemeral and --overlay exclude each other"))
+	if err := o.Write.complete(); err != nil {
+		return err
 	}
 	o.Mode = 0o400
 	if o.AllowOther {
@@ -153,13 +153,8 @@ func (o *mountOptions) complete(ctx context.Context, source, mode string) (err e
 	if err := o.notBelow("SOURCE", o.Source.Path); err != nil {
 		return err
 	}
-	if o.Write.Overlay != "" {
-		if o.Write.Overlay, err = filepath.Abs(o.Write.Overlay); err != nil {
-			return err
-		}
-		if err := o.notBelow("the overlay", o.Write.Overlay); err != nil {
-			return err
-		}
+	if err := o.notBelow("the overlay", string(o.Write.Overlay)); err != nil {
+		return err
 	}
 	return o.notBelow("the cache directory", string(o.Line.Cache.Dir))
 }
@@ -170,13 +165,22 @@ func (o *mountOptions) notBelow(what, path string) error {
 	if path == "" {
 		return nil
 	}
-	if target, err := filepath.EvalSymlinks(path); err == nil {
-		path = target
-	}
-	if strings.HasPrefix(path+"/", strings.TrimSuffix(o.Mountpoint, "/")+"/") {
+	if strings.HasPrefix(resolved(path)+"/", strings.TrimSuffix(resolved(o.Mountpoint), "/")+"/") {
 		return &failure{code: exitMount, err: fmt.Errorf("mount at %s: %s lies below it", o.Mountpoint, what)}
 	}
 	return nil
+}
+
+// resolved is an absolute path without links, as far as it exists.
+func resolved(path string) string {
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		return target
+	}
+	dir := filepath.Dir(path)
+	if dir == path {
+		return path
+	}
+	return filepath.Join(resolved(dir), filepath.Base(path))
 }
 
 // userAllowOther says whether file, in the form of /etc/fuse.conf, lets users

@@ -59,7 +59,7 @@ func (o *commitOptions) run(cmd *cobra.Command, path, output string) error {
 	}
 	defer dir.Close()
 	if !dir.Clean() {
-		say(stderr, "the overlay was not closed: what its last user had not flushed may be missing")
+		say(stderr, notClosed)
 	}
 	source := o.source
 	if source == "" {

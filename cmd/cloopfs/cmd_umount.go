@@ -28,7 +28,7 @@ func newUmountCmd() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVarP(&lazy, "lazy", "l", false, "detach now, end when the last user lets go")
-	cmd.Flags().BoolVar(&force, "force", false, "abort: every read under way fails at once")
+	cmd.Flags().BoolVar(&force, "force", false, "abort: every read and write under way fails at once")
 	return cmd
 }
 
@@ -96,13 +96,9 @@ func awaitDaemon(ctx context.Context, daemon *control.Conn, m mounts.Mount) erro
 			return err
 		}
 		// A last flush takes as long as the disk takes.
-		if r, err := askOne(m); err != nil || r.Overlay == nil || !r.Overlay.Closing {
+		if r, err := askOne(m); err == nil && (r.Overlay == nil || !r.Overlay.Flushing) {
 			return errors.New("unmounted here, but still in use: by another mount namespace or a bind mount")
 		}
-		if daemon, err = control.Dial(m.Device, m.Owner); err != nil {
-			return nil // it has ended just now
-		}
-		defer daemon.Close()
 	}
 }
 

@@ -27,6 +27,8 @@ type readiness struct {
 	Inside string
 	// Warning is about the cache, and Hint is what helps; they may be empty.
 	Warning, Hint string
+	// Unclean says that the overlay was not closed by its last user.
+	Unclean bool
 }
 
 // serveMount opens the image, mounts the disk, calls ready, and returns when
@@ -49,18 +51,9 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	if err != nil {
 		return err
 	}
-	defer written.Close() // for errors: else it is closed by then
-	disk := written.over(l.disk)
-	if o.Partition > 0 {
-		if disk, err = o.onePartition(ctx, l, disk); err != nil {
-			return err
-		}
-	}
-	if _, err := o.checkMountpoint(); err != nil {
-		return err // again: somebody else may have been faster
-	}
-	server, err := o.show(l, disk, written, log)
+	server, disk, err := o.present(ctx, l, written, log)
 	if err != nil {
+		written.giveUp()
 		return err
 	}
 	m, found, err := mounts.At(o.Mountpoint)
@@ -90,7 +83,12 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 		log.Warn("nothing is kept in the cache", args...)
 	}
 	log.Info("mounted", "source", o.Source.String(), "mountpoint", o.Mountpoint, "size", disk.Size())
-	ready(o.firstContact(ctx, l, disk))
+	if written.unclean {
+		log.Warn(notClosed, "overlay", written.path)
+	}
+	r := o.firstContact(ctx, l, disk)
+	r.Unclean = written.unclean
+	ready(r)
 	if c := l.file.cached; c != nil {
 		if err := c.dir.Enforce(); err != nil {
 			log.Warn("the cache can't be kept within its bounds", "error", err)
@@ -105,14 +103,30 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 		server.Wait()
 		close(ended)
 	}()
-	err = awaitEnd(ended, signals, m, written.flush, log)
-	if closeErr := written.Close(); closeErr != nil {
-		if socket != nil {
-			socket.Last(closeErr.Error())
-		}
-		return closeErr
+	if err := awaitEnd(ended, signals, m, written.flush, log); err != nil {
+		return err // somebody may be writing still
+	}
+	if err = written.Close(); err != nil && socket != nil {
+		socket.Last(err.Error())
 	}
 	return err
+}
+
+// present mounts the line's disk, with what was written to it, or the partition of it
+// that is asked for.
+func (o *mountOptions) present(ctx context.Context, l *line, written *writes, log *slog.Logger) (*fusefs.Server, blockio.ReaderAt, error) {
+	disk := written.over(l.disk)
+	if o.Partition > 0 {
+		var err error
+		if disk, err = o.onePartition(ctx, l, disk); err != nil {
+			return nil, nil, err
+		}
+	}
+	if _, err := o.checkMountpoint(); err != nil {
+		return nil, nil, err // again: somebody else may have been faster
+	}
+	server, err := o.show(l, disk, written, log)
+	return server, disk, err
 }
 
 // show mounts the disk, which is written or a partition of it, or l's own.
@@ -165,7 +179,7 @@ func awaitEnd(ended <-chan struct{}, signals <-chan os.Signal, m mounts.Mount, f
 		return nil
 	case <-signals:
 	}
-	flush() // whoever ends the machine may not wait for the end of this process
+	go flush() // whoever ends the machine may not wait for the end of this process
 	err := m.Unmount(false)
 	if errors.Is(err, mounts.ErrBusy) {
 		log.Warn("in use: detached, serving on until the last user lets go", "mountpoint", m.Point)

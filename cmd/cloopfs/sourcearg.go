@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/cloopfs/cloopfs/httpblock"
 )
@@ -18,6 +19,15 @@ type location struct {
 	Inside string // path of a file in the ISO 9660 image that is there; empty means the image itself
 	Typed  string // Inside as it was given, escaped or not
 	File   string // the URL of Path, if it was given so
+}
+
+// text is the location as text: as it may be shown, and if it is a file's, so that
+// parseSource makes the same of it. A path need not be text.
+func (l location) text() string {
+	if l.URL != "" || utf8.ValidString(l.Path+l.Inside) {
+		return l.String()
+	}
+	return (&url.URL{Scheme: "file", Path: l.Path, Fragment: l.Inside}).String()
 }
 
 // parseSource takes a SOURCE apart.

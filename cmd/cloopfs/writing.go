@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -18,8 +19,9 @@ import (
 
 // writeOptions say where writes to a disk go. Without any the disk is read-only.
 type writeOptions struct {
-	Overlay   string // absolute after complete
+	Overlay   nameValue // absolute after complete
 	Ephemeral bool
+	Temp      string // where writes go that are not to be kept; absolute after complete
 }
 
 func (o *writeOptions) writable() bool { return o.Overlay != "" || o.Ephemeral }
@@ -27,19 +29,24 @@ func (o *writeOptions) writable() bool { return o.Overlay != "" || o.Ephemeral }
 // writes is where the writes to a mount's disk go. It does nothing for a read-only
 // disk.
 type writes struct {
-	disk    *overlay.Disk // nil for a read-only disk
-	path    string        // empty if what is written is not to be kept
-	closing atomic.Bool
-	log     *slog.Logger
+	disk     *overlay.Disk // nil for a read-only disk
+	path     string        // empty if what is written is not to be kept
+	made     bool          // just now
+	unclean  bool          // it was not closed
+	flushing atomic.Int32  // how many wait for the last flush
+	closed   atomic.Bool
+	log      *slog.Logger
 }
 
 // open opens the overlay over the line's disk.
 func (o *writeOptions) open(ctx context.Context, l *line, log *slog.Logger) (*writes, error) {
-	w := &writes{path: o.Overlay, log: log}
+	w := &writes{path: string(o.Overlay), log: log}
 	if o.Ephemeral {
 		var err error
-		w.disk, err = overlay.Ephemeral(ephemeralDir(), l.disk)
-		return w, overlayFailure(err)
+		if w.disk, err = overlay.Ephemeral(o.Temp, l.disk); err != nil {
+			return nil, overlayFailure(fmt.Errorf("--ephemeral: %w", err))
+		}
+		return w, nil
 	}
 	if o.Overlay == "" {
 		return w, nil
@@ -48,13 +55,11 @@ func (o *writeOptions) open(ctx context.Context, l *line, log *slog.Logger) (*wr
 	if err != nil {
 		return nil, err
 	}
-	dir, err := overlay.OpenOrMake(o.Overlay, base)
+	dir, err := overlay.OpenOrMake(string(o.Overlay), base)
 	if err != nil {
 		return nil, overlayFailure(err)
 	}
-	if !dir.Clean() {
-		log.Warn("the overlay was not closed: what its last user had not flushed may be missing", "overlay", dir.Path())
-	}
+	w.made, w.unclean = dir.Made(), !dir.Clean() && !dir.Made()
 	if w.disk, err = dir.Disk(l.disk, base, log); err != nil {
 		dir.Close()
 		return nil, overlayFailure(err)
@@ -78,18 +83,36 @@ func (w *writes) modTime() time.Time {
 	return w.disk.ModTime()
 }
 
+// notClosed is what is said of an overlay whose last user has not closed it.
+const notClosed = "the overlay was not closed: what its last user had not flushed may be missing"
+
 // flush makes durable what was written so far. A failure is said by who closes.
 func (w *writes) flush() {
 	if w.disk != nil {
+		w.flushing.Add(1)
+		defer w.flushing.Add(-1)
 		_ = w.disk.Flush(context.Background())
 	}
 }
 
-// Close flushes, and lets go of the overlay.
+// giveUp lets go of an overlay that was not used after all; what was made for that
+// goes.
+func (w *writes) giveUp() {
+	_ = w.Close()
+	if w.made {
+		if dir, err := overlay.Open(w.path); err == nil {
+			_ = dir.Discard()
+		}
+		_ = os.Remove(w.path) // unless something else is in it
+	}
+}
+
+// Close flushes, and lets go of the overlay. Nobody may use the disk any more.
 func (w *writes) Close() error {
-	if w.disk == nil || w.closing.Swap(true) {
+	if w.disk == nil || w.closed.Swap(true) {
 		return nil
 	}
+	w.flushing.Add(1)
 	err := w.disk.Close()
 	if err != nil {
 		w.log.Error("what was written may not be on the disk", "error", err)
@@ -102,8 +125,8 @@ type overlayReport struct {
 	Path string `json:"path,omitempty"` // none if it is not to be kept
 	// Changed is bytes of the disk, in whole clusters of 4 KiB.
 	Changed int64 `json:"changed"`
-	// Closing says that the disk is unmounted, and the last flush under way.
-	Closing bool `json:"closing"`
+	// Flushing says that the disk is to be unmounted, and the last flush under way.
+	Flushing bool `json:"flushing"`
 }
 
 // report says what was written; nil for a read-only disk.
@@ -111,15 +134,24 @@ func (w *writes) report() *overlayReport {
 	if w.disk == nil {
 		return nil
 	}
-	return &overlayReport{Path: w.path, Changed: w.disk.Changed(), Closing: w.closing.Load()}
+	return &overlayReport{Path: w.path, Changed: w.disk.Changed(), Flushing: w.flushing.Load() > 0}
 }
 
-// ephemeralDir is where writes go that are not to be kept.
-func ephemeralDir() string {
-	if dir := os.Getenv("TMPDIR"); dir != "" {
-		return dir
+// complete makes paths absolute.
+func (o *writeOptions) complete() (err error) {
+	if o.Ephemeral && o.Overlay != "" {
+		return usage(errors.New("--ephemeral and --overlay exclude each other"))
 	}
-	return "/var/tmp"
+	if o.Overlay != "" {
+		path, err := filepath.Abs(string(o.Overlay))
+		o.Overlay = nameValue(path)
+		return err
+	}
+	o.Temp = "/var/tmp"
+	if dir := os.Getenv("TMPDIR"); dir != "" {
+		o.Temp, err = filepath.Abs(dir)
+	}
+	return err
 }
 
 // identityBlocks is how many of the last blocks' places are a part of an image's
@@ -145,7 +177,7 @@ func (l *line) base(ctx context.Context) (overlay.Base, error) {
 		}
 		list = append(list, fmt.Sprint(e))
 	}
-	return overlay.Base{Source: l.at.String(), Size: l.disk.Size(), Identity: digest(list...)}, nil
+	return overlay.Base{Source: l.at.text(), Size: l.disk.Size(), Identity: digest(list...)}, nil
 }
 
 // version tells versions of the file apart that look the same.
@@ -180,6 +212,8 @@ func overlayFailure(err error) error {
 		f.hint = "mount the image that it was made for (a copy must have its date, too), or begin anew: cloopfs overlay discard " + path
 	case errors.Is(err, overlay.ErrUnsafe):
 		f.hint = "an overlay belongs to its user alone: chown, chmod 700 " + path
+	case errors.Is(err, overlay.ErrDamaged):
+		f.hint = "restore it from a copy, or throw it away: cloopfs overlay discard " + path
 	case errors.Is(err, overlay.ErrNoHoles):
 		f.hint = "keep it on ext4, xfs, btrfs, f2fs or tmpfs"
 	}

@@ -1,7 +1,8 @@
 // Package control lets other processes reach the daemon of a mount: through a
 // socket named after the mount's device number, in a directory that only its
 // user can enter. A connection answers the line "status" with a line of JSON, as
-// often as it is asked, and ends when the daemon does.
+// often as it is asked. It ends when the daemon does; who has said "wait" hears the daemon's
+// last word before, if there is one.
 package control
 
 import (
@@ -47,8 +48,9 @@ type Listener struct {
 	socket *net.UnixListener
 	status func() []byte
 
-	mu    sync.Mutex
-	conns map[net.Conn]bool // those that are being served
+	mu      sync.Mutex
+	waiting map[net.Conn]bool // those that wait for the daemon's end
+	last    string            // its last word
 }
 
 // maxConns bounds how many connections a daemon serves at a time.
@@ -86,7 +88,7 @@ func listen(dir string, device int, status func() []byte) (*Listener, error) {
 	if err := errors.Join(err, os.Chmod(path, 0o600)); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	l := &Listener{path: path, file: file, socket: s, status: status, conns: make(map[net.Conn]bool)}
+	l := &Listener{path: path, file: file, socket: s, status: status, waiting: make(map[net.Conn]bool)}
 	go l.accept() // as long as the process lives
 	return l, nil
 }
@@ -120,8 +122,6 @@ func (l *Listener) accept() {
 			defer func() { <-free }()
 			defer conn.Close()
 			if uid, err := peer(conn); err == nil && (uid == os.Geteuid() || uid == 0) {
-				l.hold(conn, true)
-				defer l.hold(conn, false)
 				l.serve(conn)
 			}
 		}()
@@ -131,36 +131,50 @@ func (l *Listener) accept() {
 // serve answers questions until the other end hangs up. It drops one that says
 // something else, or that does not take its answer.
 func (l *Listener) serve(conn net.Conn) {
-	var line [len(question)]byte
-	for {
-		if _, err := io.ReadFull(conn, line[:]); err != nil || string(line[:]) != question {
+	for lines := bufio.NewScanner(io.LimitReader(conn, maxQuestions)); lines.Scan(); {
+		switch lines.Text() + "\n" {
+		case question:
+			conn.SetWriteDeadline(time.Now().Add(answerTime))
+			if _, err := conn.Write(append(l.status(), '\n')); err != nil {
+				return
+			}
+		case wait:
+			l.await(conn)
 			return
-		}
-		conn.SetWriteDeadline(time.Now().Add(answerTime))
-		if _, err := conn.Write(append(l.status(), '\n')); err != nil {
+		default:
 			return
 		}
 	}
 }
 
-// hold says that conn is being served, or is not any more.
-func (l *Listener) hold(conn net.Conn, served bool) {
+// await holds a connection until the daemon ends, or the other end hangs up.
+func (l *Listener) await(conn net.Conn) {
+	l.mu.Lock()
+	l.waiting[conn] = true
+	tell(conn, l.last)
+	l.mu.Unlock()
+	_, _ = io.Copy(io.Discard, conn)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if served {
-		l.conns[conn] = true
-	} else {
-		delete(l.conns, conn)
+	delete(l.waiting, conn)
+}
+
+// tell says a word to who may not listen any more.
+func tell(conn net.Conn, word string) {
+	if word != "" {
+		conn.SetWriteDeadline(time.Now().Add(lastWordTime))
+		_, _ = io.WriteString(conn, word+"\n")
 	}
 }
 
-// Last tells all who wait for the daemon's end why that is no good one, in one line.
+// Last tells all who wait for the daemon's end, now or later, why that is no good one,
+// in one line.
 func (l *Listener) Last(word string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for conn := range l.conns {
-		conn.SetWriteDeadline(time.Now().Add(time.Second))
-		_, _ = io.WriteString(conn, word+"\n") // who does not listen any more need not know
+	l.last = word
+	for conn := range l.waiting {
+		tell(conn, word)
 	}
 }
 
@@ -231,6 +245,14 @@ const (
 	maxAnswer  = 1 << 20
 )
 
+// The question of AwaitEnd, how long the answer may take to be taken, and how much
+// may be asked.
+const (
+	wait         = "wait\n"
+	lastWordTime = 100 * time.Millisecond
+	maxQuestions = 1 << 20
+)
+
 // Status asks the daemon how it is: the answer is what its status function
 // returned.
 func (c *Conn) Status() ([]byte, error) {
@@ -247,19 +269,24 @@ func (c *Conn) Status() ([]byte, error) {
 	return answer, c.conn.SetDeadline(time.Time{})
 }
 
-// AwaitEnd returns when the daemon has ended, or ctx has. The error is the daemon's
-// last word, if it had one.
+// AwaitEnd returns when the daemon has ended, or ctx has; then it may be called again.
+// The error is the daemon's last word, if it had one.
 func (c *Conn) AwaitEnd(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { c.conn.Close() })
-	defer stop()
+	stop := context.AfterFunc(ctx, func() { c.conn.SetReadDeadline(time.Now()) })
+	defer func() {
+		stop()
+		c.conn.SetReadDeadline(time.Time{})
+	}()
+	// An error means that it has ended, which the read will tell.
+	_, _ = io.WriteString(c.conn, wait)
 	word, err := io.ReadAll(io.LimitReader(c.conn, maxAnswer))
 	switch {
-	case ctx.Err() != nil:
+	case len(word) > 0:
+		return errors.New(strings.TrimSpace(string(word)))
+	case errors.Is(err, os.ErrDeadlineExceeded):
 		return ctx.Err()
 	case errors.Is(err, syscall.ECONNRESET): // it ended before it accepted
 		return nil
-	case err == nil && len(word) > 0:
-		return errors.New(strings.TrimSpace(string(word)))
 	}
 	return err
 }

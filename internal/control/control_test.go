@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 func TestListenAndDial(t *testing.T) {
@@ -65,6 +66,45 @@ func TestAwaitEndReturnsWithTheDaemon(t *testing.T) {
 	daemons.Close()
 	if err := (&Conn{ours}).AwaitEnd(t.Context()); err != nil {
 		t.Errorf("AwaitEnd = %v, want nil", err)
+	}
+}
+
+// Whoever waits for the daemon's end, before or after it has said why that is no good
+// one, hears it; who asks something else does not.
+func TestLastWord(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	l, err := listen(dir, 1, func() []byte { return []byte("{}") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.socket.Close()
+	connect := func() *Conn {
+		conn, err := dial(socket(dir, 1), os.Geteuid())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	early, other := connect(), connect()
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := early.AwaitEnd(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("AwaitEnd = %v, want DeadlineExceeded", err)
+	}
+	l.Last("the disk is gone")
+	late := connect()
+	for what, conn := range map[string]*Conn{"waiting before": early, "waiting after": late} {
+		// Connections end with the process; here, with the patience of the test.
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		err := conn.AwaitEnd(ctx)
+		cancel()
+		if err == nil || err.Error() != "the disk is gone" {
+			t.Errorf("%s: %v, want the last word", what, err)
+		}
+	}
+	if answer, err := other.Status(); err != nil || string(answer) != "{}\n" {
+		t.Errorf("Status = %q, %v", answer, err)
 	}
 }
 
