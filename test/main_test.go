@@ -27,6 +27,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(mmapEnv) != "" {
 		os.Exit(mmapMain(os.Args[1:]))
 	}
+	if os.Getenv(writerEnv) != "" {
+		os.Exit(writerMain(os.Args[1:]))
+	}
 	code, err := testMain(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

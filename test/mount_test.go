@@ -310,14 +310,7 @@ func deadMount(t *testing.T, url string) string {
 	t.Helper()
 	dir := mount(t, url)
 	must(t, "cat", diskOf(dir)) // the kernel now knows the directory's attributes
-	if err := syscall.Kill(daemon(t, dir), syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	waitFor(t, "the process is dead", func() bool { return len(daemons(dir)) == 0 })
-	// What was under way when it died is answered with another error.
-	waitFor(t, "the mount is dead", func() bool {
-		return strings.Contains(run(t, "stat", dir).stderr, "Transport endpoint is not connected")
-	})
+	killDaemon(t, dir)
 	return dir
 }
 

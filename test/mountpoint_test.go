@@ -104,7 +104,13 @@ var attached = make(map[string]string)
 // attach makes a read-only loop device of file.
 func attach(t *testing.T, file string) string {
 	t.Helper()
-	device := strings.TrimSpace(must(t, "losetup", "--read-only", "--find", "--show", file))
+	return attachWith(t, file, "--read-only")
+}
+
+// attachWith makes a loop device of file, as flags of losetup(8) say.
+func attachWith(t *testing.T, file string, flags ...string) string {
+	t.Helper()
+	device := strings.TrimSpace(must(t, "losetup", append(flags, "--find", "--show", file)...))
 	attached[device] = file
 	t.Cleanup(func() {
 		if detached(device) {
@@ -138,20 +144,31 @@ func detachedSoon(device string) bool {
 // mountLoop mounts the file system in file and returns where.
 func mountLoop(t *testing.T, file string) string {
 	t.Helper()
+	var device string
+	t.Cleanup(func() {
+		if device != "" && !detachedSoon(device) {
+			t.Errorf("cleaning up: %s is still attached", device)
+		}
+	})
+	dir := mountDevice(t, file, "-o", "loop,ro")
+	device = sourceOf(dir)
+	attached[device] = file // until it is unmounted
+	return dir
+}
+
+// mountDevice mounts the file system on a device, until the test's end,
+// and returns where.
+func mountDevice(t *testing.T, device string, flags ...string) string {
+	t.Helper()
 	dir := filepath.Join(t.TempDir(), "fs")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	must(t, "mount", "-o", "loop,ro", file, dir)
-	device := sourceOf(dir)
-	attached[device] = file // until it is unmounted
+	must(t, "mount", append(flags, device, dir)...)
 	t.Cleanup(func() {
 		if mounted(dir) && !try("umount", dir) {
 			t.Errorf("cleaning up: %s can't be unmounted", dir)
 			try("umount", "--lazy", dir)
-		}
-		if !detachedSoon(device) {
-			t.Errorf("cleaning up: %s is still attached", device)
 		}
 	})
 	return dir
