@@ -50,6 +50,13 @@ type mountStatus struct {
 		LastError                     string    `json:"last_error"`
 		LastErrorAt                   time.Time `json:"last_error_at"`
 	}
+	// Nil for a read-only disk.
+	Writes  *struct{ Count, Bytes, Flushes, Errors int64 }
+	Overlay *struct {
+		Path    string
+		Changed int64
+		Closing bool
+	}
 }
 
 // parseStatus parses what status --json has printed. A field that the contract
