@@ -108,9 +108,7 @@ func TestEphemeralTMPDIR(t *testing.T) {
 		return startCmd(t, cmd).result(t)
 	}
 	checkFailure(t, with("/no/such/directory"), 1, "/no/such/directory: no such file or directory")
-	if mounted(dir) || len(daemons(dir)) > 0 {
-		t.Errorf("%s is mounted or served", dir)
-	}
+	checkNoMount(t, dir)
 	if r := with(""); r.code != 0 || r.stderr != "" {
 		t.Fatalf("mount: %v, want success without a word", r)
 	}

@@ -33,6 +33,15 @@ func killDaemon(t *testing.T, dir string) {
 	})
 }
 
+// checkNoMount checks that a mount that failed has left no mount and no process.
+func checkNoMount(t *testing.T, dir string) {
+	t.Helper()
+	if mounted(dir) {
+		t.Errorf("%s is mounted", dir)
+	}
+	waitFor(t, "no process is left", func() bool { return len(daemons(dir)) == 0 })
+}
+
 // overlayInfo is what overlay info prints in the row of that name.
 func overlayInfo(t *testing.T, overlay, name string) string {
 	t.Helper()
