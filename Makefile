@@ -5,7 +5,7 @@ TOOL = $(GO) tool -modfile=tools/go.mod
 FUZZTIME ?= 10
 export CGO_ENABLED = 0
 
-.PHONY: help build demo check test lint unit race fuzz integration soak bench bench-cache bench-prefetch bench-create cover install uninstall clean
+.PHONY: help build demo check test lint unit race fuzz integration soak bench bench-cache bench-prefetch bench-create bench-overlay cover install uninstall clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -70,6 +70,9 @@ bench-prefetch: build ## prefetch beside curl, over a line of 50 ms; needs root
 
 bench-create: build ## create beside Debian's create_compressed_fs: CPU time and size; needs root
 	$(GO) test -tags integration -run '^$$' -bench Create -benchtime 3x -timeout 60m ./test
+
+bench-overlay: build ## writing with --overlay beside go-fuse's loopback and QEMU's storage daemon; needs root
+	$(GO) test -tags integration -run '^$$' -bench Overlay -benchtime 9x -timeout 30m ./test
 
 cover: ## statement coverage of the unit tests
 	$(GO) test -coverprofile=build/cover.out ./... && $(GO) tool cover -func=build/cover.out

@@ -28,7 +28,7 @@ func makeDir(t testing.TB) string {
 }
 
 // openDir is makeDir, but every user can get there.
-func openDir(t *testing.T) string {
+func openDir(t testing.TB) string {
 	t.Helper()
 	parent, err := os.MkdirTemp(scratch, "open-")
 	if err != nil {

@@ -363,9 +363,9 @@ func TestOverlayPartition(t *testing.T) {
 	mountAt(t, url, dir, flags...)
 	checkBytes(t, "disk", must(t, "cat", diskOf(dir)), now)
 	w = openWriter(t, diskOf(dir))
-	w.must(t, task{Op: "write", Off: int64(p.off)+777, Data: noise(4, 9999)})
+	w.must(t, task{Op: "write", Off: int64(p.off) + 777, Data: noise(4, 9999)})
 	copy(part[777:], noise(4, 9999))
-	w.must(t, task{Op: "write", Off: int64(p.off+p.size), Data: noise(5, 9999)}) // of the next
+	w.must(t, task{Op: "write", Off: int64(p.off + p.size), Data: noise(5, 9999)}) // of the next
 	w.close(t)
 	umount(t, dir)
 

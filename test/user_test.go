@@ -17,7 +17,7 @@ const nobody = 65534
 
 // userDir makes a mountpoint for a user without rights, who may use /dev/fuse as
 // users of other machines may.
-func userDir(t *testing.T) string {
+func userDir(t testing.TB) string {
 	t.Helper()
 	info, err := os.Stat("/dev/fuse")
 	if err != nil {
