@@ -33,8 +33,8 @@ func TestOverlayFio(t *testing.T) {
 				file = attachWith(t, file, test.loop...)
 			}
 			out := must(t, "fio", slices.Concat([]string{
-				"--name=" + "verify", "--filename=" + file, "--size=32m", "--rw=randwrite", "--bs=4k",
-				"--verify=crc32c", "--verify_fatal=1", "--fdatasync=64", "--output-format=json",
+				"--name=verify", "--filename=" + file, "--size=32m", "--rw=randwrite", "--bs=4k",
+				"--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0", "--fdatasync=64", "--output-format=json",
 			}, test.flags)...)
 			var said struct {
 				Jobs []struct {
