@@ -49,9 +49,11 @@ SOAKTIME ?= 60s
 SOAKKILLS ?= 200
 SOAKWRITEKILLS ?= 500
 SOAKWRITETIME ?= 1h
+SOAKOPS ?= 1000000
 
-soak: build ## the long tests: SOAKTIME (60s) and SOAKWRITETIME (1h), SOAKKILLS and SOAKWRITEKILLS kills (200, 500); needs root
+soak: build ## the long tests: SOAKTIME (60s) and SOAKWRITETIME (1h), SOAKKILLS and SOAKWRITEKILLS kills (200, 500), SOAKOPS operations on an overlay (a million); needs root
 	CLOOPFS_TEST_SOAK=$(SOAKTIME) $(GO) test -v -count=1 -timeout 30m -run '^TestEvictorUnderReaders$$' ./cache
+	CLOOPFS_TEST_OPS=$(SOAKOPS) $(GO) test -v -count=1 -timeout 1h -run '^TestModel$$' ./overlay
 	CLOOPFS_TEST_KILLS=$(SOAKKILLS) $(GO) test -v -tags integration -count=1 -timeout 1h -run '^TestKilledMounts$$' ./test
 	CLOOPFS_TEST_OVERLAY_KILLS=$(SOAKWRITEKILLS) $(GO) test -v -tags integration -count=1 -timeout 2h -run '^TestOverlayKilled' ./test
 	CLOOPFS_TEST_OVERLAY_TIME=$(SOAKWRITETIME) $(GO) test -v -tags integration -count=1 -timeout 0 -run '^TestOverlayModel$$' ./test
