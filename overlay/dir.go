@@ -58,7 +58,8 @@ type Dir struct {
 	state osFile
 	base  Base
 	clean bool
-	made  bool
+	// What OpenOrMake has made.
+	made, madeDir bool
 }
 
 // Open opens and locks the overlay in the directory at path. The error wraps
@@ -81,6 +82,7 @@ func OpenOrMake(path string, base Base) (*Dir, error) {
 			_ = os.Remove(path) // it was ours
 			return nil, err
 		}
+		d.madeDir = true
 		syncParent(path)
 		return d, nil
 	case !errors.Is(err, fs.ErrExist):
@@ -317,8 +319,8 @@ func (d *Dir) Base() Base { return d.base }
 // not, what it had flushed is there nevertheless.
 func (d *Dir) Clean() bool { return d.clean }
 
-// Made says that the overlay was made when it was opened.
-func (d *Dir) Made() bool { return d.made }
+// Made says whether the overlay, and the directory for it, were made when it was opened.
+func (d *Dir) Made() (overlay, directory bool) { return d.made, d.madeDir }
 
 // Path is where the overlay is.
 func (d *Dir) Path() string { return d.path }

@@ -32,6 +32,7 @@ type writes struct {
 	disk     *overlay.Disk // nil for a read-only disk
 	path     string        // empty if what is written is not to be kept
 	made     bool          // just now
+	madeDir  bool          // likewise
 	unclean  bool          // it was not closed
 	flushing atomic.Int32  // how many wait for the last flush
 	closed   atomic.Bool
@@ -59,7 +60,8 @@ func (o *writeOptions) open(ctx context.Context, l *line, log *slog.Logger) (*wr
 	if err != nil {
 		return nil, overlayFailure(err)
 	}
-	w.made, w.unclean = dir.Made(), !dir.Clean() && !dir.Made()
+	w.made, w.madeDir = dir.Made()
+	w.unclean = !dir.Clean()
 	if w.disk, err = dir.Disk(l.disk, base, log); err != nil {
 		dir.Close()
 		return nil, overlayFailure(err)
@@ -103,6 +105,8 @@ func (w *writes) giveUp() {
 		if dir, err := overlay.Open(w.path); err == nil {
 			_ = dir.Discard()
 		}
+	}
+	if w.madeDir {
 		_ = os.Remove(w.path) // unless something else is in it
 	}
 }
