@@ -66,7 +66,7 @@ func TestEphemeral(t *testing.T) {
 					t.Errorf("the process has %q open, want a file without a name", files)
 				}
 				st := statusOf(t, dir)
-				if st.Overlay == nil || st.Overlay.Path != "" || st.Overlay.Changed < 3*mib || st.Overlay.Closing {
+				if st.Overlay == nil || st.Overlay.Path != "" || st.Overlay.Changed < 3*mib || st.Overlay.Flushing {
 					t.Errorf("status says %+v, want an overlay without a path", st.Overlay)
 				}
 				if out := must(t, cloopfs, "status", dir); !strings.Contains(out, "3 MiB changed, not to be kept") {

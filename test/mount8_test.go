@@ -54,8 +54,8 @@ func TestMount8Arguments(t *testing.T) {
 		{"unknown option", []string{url, "-o", "colour=geheim"}, 1, "-o colour: unknown option"},
 		{"bad value", []string{url, "-o", `timeout="ge,heim"`}, 1, "-o timeout: not a duration"},
 		{"no URL", []string{"ftp://127.0.0.1/disk.cloop"}, 1, "not an http or https URL"},
-		{"overlay", []string{url, "-o", "overlay=/tmp/o"}, 1, "-o overlay: disks are read-only"},
-		{"overlay, sloppy", []string{url, "-o", "overlay=/tmp/o", "-s"}, 1, "-o overlay: disks are read-only"},
+		{"ro and overlay", []string{url, "-o", "ro,overlay=/tmp/o"}, 1, "ro and a disk that can be written to"},
+		{"ro and ephemeral, sloppy", []string{url, "-o", "ro,ephemeral", "-s"}, 1, "ro and a disk that can be written to"},
 		{"404", []string{url + ".missing"}, 32, "404"},
 		{"unreachable", []string{refusing, "-o", "timeout=1"}, 32, "refused"},
 		{"not an image", []string{cloopfs}, 32, "neither a cloop image nor"},
@@ -203,9 +203,9 @@ func TestFstabRefused(t *testing.T) {
 	m := newMachine(t)
 	dir := makeDir(t)
 
-	m.writeFstab(t, url+" "+dir+" cloopfs noauto,overlay=/tmp/o 0 0")
+	m.writeFstab(t, url+" "+dir+" cloopfs noauto,ro,overlay=/tmp/o 0 0")
 	m.must(t, "mount", "-a")
-	checkFailure(t, m.run(t, "mount", dir), 1, "-o overlay: disks are read-only")
+	checkFailure(t, m.run(t, "mount", dir), 1, "ro and a disk that can be written to")
 	m.writeFstab(t, url+" "+dir+" cloopfs noauto 0 0")
 	m.must(t, "mount", "-a")
 	if got := m.mounted(t, dir); got != "" {

@@ -204,8 +204,8 @@ func TestMountUsage(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"mount"}, "arg"},
-		{[]string{"mount", url}, "arg"},
+		{[]string{"mount"}, "SOURCE and MOUNTPOINT missing"},
+		{[]string{"mount", url}, "MOUNTPOINT missing"},
 		{[]string{"mount", url, dir, "more"}, "arg"},
 		{[]string{"mount", "--no-such-flag", url, dir}, "no-such-flag"},
 		{[]string{"mount", "--timeout", "soon", url, dir}, "timeout"},
@@ -220,8 +220,8 @@ func TestMountUsage(t *testing.T) {
 		{[]string{"mount", "--format", "qcow2", url, dir}, "--format"},
 		{[]string{"mount", "-v", "-q", url, dir}, "exclude"},
 		{[]string{"mount", "ftp://127.0.0.1/disk.cloop", dir}, "not an http or https URL"},
-		{[]string{"mount", "http:///disk.cloop", dir}, "not an http or https URL"},
-		{[]string{"umount"}, "arg"},
+		{[]string{"mount", "http:///disk.cloop", dir}, "names no host"},
+		{[]string{"umount"}, "MOUNTPOINT missing"},
 		{[]string{"umount", "--lazy", "--force", dir}, "lazy"},
 		{[]string{"no-such-command"}, "no-such-command"},
 	}

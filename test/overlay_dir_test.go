@@ -266,7 +266,7 @@ func TestOverlayStatus(t *testing.T) {
 		t.Errorf("modes are %q, want 700 and 600", got)
 	}
 	st := statusOf(t, dir)
-	if st.Writes == nil || st.Overlay == nil || st.Writes.Count != 0 || st.Overlay.Path != overlay || st.Overlay.Changed != 0 || st.Overlay.Closing {
+	if st.Writes == nil || st.Overlay == nil || st.Writes.Count != 0 || st.Overlay.Path != overlay || st.Overlay.Changed != 0 || st.Overlay.Flushing {
 		t.Fatalf("status says %+v, %+v; want an overlay without changes", st.Writes, st.Overlay)
 	}
 	w := openWriter(t, diskOf(dir))

@@ -53,9 +53,9 @@ type mountStatus struct {
 	// Nil for a read-only disk.
 	Writes  *struct{ Count, Bytes, Flushes, Errors int64 }
 	Overlay *struct {
-		Path    string
-		Changed int64
-		Closing bool
+		Path     string
+		Changed  int64
+		Flushing bool
 	}
 }
 

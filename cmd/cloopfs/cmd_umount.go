@@ -53,6 +53,7 @@ func umount(cmd *cobra.Command, path string, lazy, force bool) error {
 	daemon, dialErr := control.Dial(m.Device, m.Owner)
 	if dialErr == nil {
 		defer daemon.Close()
+		_ = daemon.Follow() // one that does not answer has no last word either
 	}
 	switch {
 	case lazy:

@@ -151,7 +151,10 @@ func (l *Listener) serve(conn net.Conn) {
 func (l *Listener) await(conn net.Conn) {
 	l.mu.Lock()
 	l.waiting[conn] = true
-	tell(conn, l.last)
+	tell(conn, heard)
+	if l.last != "" {
+		tell(conn, l.last+"\n")
+	}
 	l.mu.Unlock()
 	_, _ = io.Copy(io.Discard, conn)
 	l.mu.Lock()
@@ -161,10 +164,8 @@ func (l *Listener) await(conn net.Conn) {
 
 // tell says a word to who may not listen any more.
 func tell(conn net.Conn, word string) {
-	if word != "" {
-		conn.SetWriteDeadline(time.Now().Add(lastWordTime))
-		_, _ = io.WriteString(conn, word+"\n")
-	}
+	conn.SetWriteDeadline(time.Now().Add(lastWordTime))
+	_, _ = io.WriteString(conn, word)
 }
 
 // Last tells all who wait for the daemon's end, now or later, why that is no good one,
@@ -174,7 +175,7 @@ func (l *Listener) Last(word string) {
 	defer l.mu.Unlock()
 	l.last = word
 	for conn := range l.waiting {
-		tell(conn, word)
+		tell(conn, word+"\n")
 	}
 }
 
@@ -245,10 +246,12 @@ const (
 	maxAnswer  = 1 << 20
 )
 
-// The question of AwaitEnd, how long the answer may take to be taken, and how much
-// may be asked.
+// The question of Follow and its answer, how long that and a last word may take, and how
+// much may be asked.
 const (
 	wait         = "wait\n"
+	heard        = "\n"
+	followTime   = time.Second
 	lastWordTime = 100 * time.Millisecond
 	maxQuestions = 1 << 20
 )
@@ -269,16 +272,26 @@ func (c *Conn) Status() ([]byte, error) {
 	return answer, c.conn.SetDeadline(time.Time{})
 }
 
+// Follow tells the daemon that this connection waits for its end: from then on its
+// last word reaches AwaitEnd.
+func (c *Conn) Follow() error {
+	c.conn.SetDeadline(time.Now().Add(followTime))
+	defer c.conn.SetDeadline(time.Time{})
+	if _, err := io.WriteString(c.conn, wait); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(c.conn, make([]byte, len(heard)))
+	return err
+}
+
 // AwaitEnd returns when the daemon has ended, or ctx has; then it may be called again.
-// The error is the daemon's last word, if it had one.
+// The error is the daemon's last word, if it had one and Follow was called before.
 func (c *Conn) AwaitEnd(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { c.conn.SetReadDeadline(time.Now()) })
 	defer func() {
 		stop()
 		c.conn.SetReadDeadline(time.Time{})
 	}()
-	// An error means that it has ended, which the read will tell.
-	_, _ = io.WriteString(c.conn, wait)
 	word, err := io.ReadAll(io.LimitReader(c.conn, maxAnswer))
 	switch {
 	case len(word) > 0:

@@ -87,6 +87,9 @@ func TestLastWord(t *testing.T) {
 		return conn
 	}
 	early, other := connect(), connect()
+	if err := early.Follow(); err != nil {
+		t.Fatal(err)
+	}
 	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if err := early.AwaitEnd(short); !errors.Is(err, context.DeadlineExceeded) {
@@ -94,6 +97,9 @@ func TestLastWord(t *testing.T) {
 	}
 	l.Last("the disk is gone")
 	late := connect()
+	if err := late.Follow(); err != nil {
+		t.Fatal(err)
+	}
 	for what, conn := range map[string]*Conn{"waiting before": early, "waiting after": late} {
 		// Connections end with the process; here, with the patience of the test.
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
