@@ -12,6 +12,15 @@ const (
 	createChunk = 1 << 20
 	// commitChunk is that where stored blocks are fetched: large requests.
 	commitChunk = 4 << 20
+	// commitStored bounds the stored bytes of a chunk that are fetched, but for one
+	// block: a base may store its blocks in many times the bytes they decode to. Those
+	// that don't compress have room in it with what their codec adds.
+	commitStored = commitChunk + commitChunk/4
+	// commitMemory is about how much of a disk the workers may have in work where
+	// the size of the blocks was not chosen here.
+	commitMemory = 128 << 20
+	// fetches is how many stretches of a chunk are fetched at a time.
+	fetches = 32
 	// aheadSize bounds what is ahead of the workers and behind them, but for
 	// one chunk.
 	aheadSize = 64 << 20
@@ -19,8 +28,9 @@ const (
 
 // storedBlock is a block that waits to be written.
 type storedBlock struct {
-	size  int // bytes
-	codec codec
+	size   int // bytes
+	codec  codec
+	copied bool // they are the next in the chunk's copied, not in its stored
 }
 
 // chunk is adjacent blocks on their way into an image.
@@ -30,9 +40,10 @@ type chunk struct {
 	disk  []byte // their decoded bytes, or what was needed of them
 	zeros bool   // nothing but zeros are on the disk; the bytes in disk mean nothing
 
-	stored []byte        // their stored bytes, one behind the other
-	blocks []storedBlock // which are these
-	copied [][]byte      // of those that the base has: how they are stored there
+	blocks []storedBlock // how they are stored
+	stored []byte        // the stored bytes of those made here, one behind the other
+	base   []baseBlock   // where there is a base: what it has of each
+	copied []byte        // the stored bytes of those that it has
 
 	packed chan struct{} // gets a value when stored and blocks are there
 }
@@ -40,7 +51,7 @@ type chunk struct {
 // add appends a block to those that are to be written.
 func (c *chunk) add(stored []byte, k codec) {
 	c.stored = append(c.stored, stored...)
-	c.blocks = append(c.blocks, storedBlock{len(stored), k})
+	c.blocks = append(c.blocks, storedBlock{size: len(stored), codec: k})
 }
 
 // chunkBlocks is how many blocks make a chunk of about so many bytes.

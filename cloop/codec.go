@@ -120,23 +120,36 @@ func (ix *Index) Checker(ctx context.Context, first, count int64) (check func(n 
 			return nil, &blockio.BlockError{Block: first + int64(i), Err: err}
 		}
 	}
-	buffers := sync.Pool{New: func() any { b := make([]byte, ix.blockSize); return &b }}
-	var right atomic.Pointer[smallBlock]
-	return func(n int64, stored []byte) error {
-		c := codecs[n-first]
-		if right.Load().is(c, stored) && n != ix.blocks-1 {
-			return nil
-		}
-		dst := buffers.Get().(*[]byte)
-		defer buffers.Put(dst)
-		if err := ix.decode(n, c, (*dst)[:ix.decodedSize(n)], stored); err != nil {
-			return err
-		}
-		if len(stored) <= smallStored && n != ix.blocks-1 {
-			right.Store(&smallBlock{c, bytes.Clone(stored)})
-		}
+	k := newChecker(ix)
+	return func(n int64, stored []byte) error { return k.check(n, codecs[n-first], stored) }, nil
+}
+
+// checker sees whether stored blocks decode to what they should. It is safe for
+// concurrent use.
+type checker struct {
+	ix      *Index
+	buffers sync.Pool                  // of *[]byte
+	right   atomic.Pointer[smallBlock] // the last one that was right
+}
+
+func newChecker(ix *Index) *checker {
+	return &checker{ix: ix, buffers: sync.Pool{New: func() any { b := make([]byte, ix.blockSize); return &b }}}
+}
+
+func (k *checker) check(n int64, c codec, stored []byte) error {
+	last := n == k.ix.blocks-1
+	if !last && k.right.Load().is(c, stored) {
 		return nil
-	}, nil
+	}
+	dst := k.buffers.Get().(*[]byte)
+	defer k.buffers.Put(dst)
+	if err := k.ix.decode(n, c, (*dst)[:k.ix.decodedSize(n)], stored); err != nil {
+		return err
+	}
+	if len(stored) <= smallStored && !last {
+		k.right.Store(&smallBlock{c, bytes.Clone(stored)})
+	}
+	return nil
 }
 
 // smallStored is the length up to which a stored block that was right is

@@ -30,8 +30,12 @@ type Changes struct {
 // the base has no codec but zlib and method is Zlib, else 4.0. A raw base is no cloop
 // image: then everything is stored anew.
 //
-// out, done, memory and errors are as Create has them; chunks are of 4 MiB, and several of them are
-// fetched at a time.
+// out, done and errors are as Create has them.
+//
+// Memory holds about four chunks for each core: 8 to 48, or fewer, but three, where blocks are
+// larger than 4 MiB. A chunk is at most 4 MiB of the disk, or one block. Of what changed
+// in it that is held decoded and stored; of the rest as much as the base stores, but
+// at most 5 MiB, or one block: a stored block may have 64 KiB more than two decoded ones.
 func Commit(ctx context.Context, out io.WriterAt, c Changes, method Method, level int, done func(bytes int64)) (Summary, error) {
 	e := Encoding{Layout: V4, Method: method, Level: level, BlockSize: c.Base.blockSize}
 	if size := c.Disk.Size(); size != c.Base.disk {
@@ -56,12 +60,13 @@ func Commit(ctx context.Context, out io.WriterAt, c Changes, method Method, leve
 	if err != nil {
 		return Summary{}, err
 	}
-	perChunk := chunkBlocks(commitChunk, e.BlockSize)
-	k := committer{Changes: c, packer: newPacker(e)}
+	k := newCommitter(c, newPacker(e))
+	chunk := k.perChunk * int64(e.BlockSize)
+	workers := max(4, 2*runtime.GOMAXPROCS(0)) // half of them may wait for the network
 	l := line{
-		workers: max(4, 2*runtime.GOMAXPROCS(0)), // half of them may wait for the network
-		chunk:   perChunk * int64(e.BlockSize),
-		next:    counted(c.Base.blocks, perChunk),
+		workers: min(workers, max(2, int(commitMemory/chunk))),
+		chunk:   chunk,
+		next:    k.next,
 		pack:    k.pack,
 	}
 	sum, err := w.run(ctx, l, c.Base.disk, done)

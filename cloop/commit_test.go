@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"compress/zlib"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cloopfs/cloopfs/blockio"
@@ -265,6 +268,74 @@ func TestCommitReadsRuns(t *testing.T) {
 		t.Errorf("%d runs: %s; want 6", got, strings.Join(log.runs, " "))
 	}
 }
+
+// wasteful is an image of blocks of 512 bytes, each the same and stored in 64 KiB
+// more than it needs. Of its bytes there is one block in memory.
+type wasteful struct {
+	*blockiotest.Source // header and index
+	size                int64
+	block               []byte
+	most                atomic.Int64 // bytes of the longest run
+}
+
+func newWasteful(blocks int64) *wasteful {
+	const size = 512
+	w := &wasteful{block: append(clooptest.Deflate(mixed(size), 9), make([]byte, 64<<10)...)}
+	data := clooptest.Header("V2.0", size, int(blocks))
+	start := int64(len(data)) + 8*(blocks+1)
+	for n := range blocks + 1 {
+		data = binary.BigEndian.AppendUint64(data, uint64(start+n*int64(len(w.block))))
+	}
+	w.Source = &blockiotest.Source{Data: data}
+	w.size = start + blocks*int64(len(w.block))
+	return w
+}
+
+func (w *wasteful) Size() int64 { return w.size }
+
+func (w *wasteful) ReadRun(_ context.Context, _ blockio.Class, first, count int64, deliver func(int64, []byte) error) error {
+	for size := count * int64(len(w.block)); ; {
+		if most := w.most.Load(); most >= size || w.most.CompareAndSwap(most, size) {
+			break
+		}
+	}
+	for n := first; n < first+count; n++ {
+		if err := deliver(n, w.block); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A base takes as much memory as another, whatever its blocks are stored in.
+func TestCommitMemoryIsBounded(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
+	const blocks = 3000 // 1.5 MB in 200 MB
+	w := newWasteful(blocks)
+	ix, err := cloop.Open(t.Context(), w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := bytes.Repeat(mixed(512), blocks)
+	c := cloop.Changes{Base: ix, Runs: w, Disk: &blockiotest.Source{Data: disk}, Changed: func(n int64) bool { return n%1000 == 0 }}
+	heap := newHeapWatch()
+	sum, err := cloop.Commit(t.Context(), discard{}, c, cloop.Zlib, 9, func(int64) { heap.look() })
+	if err != nil || sum.Copied != blocks-3 {
+		t.Fatalf("got %+v, %v", sum, err)
+	}
+	if most := w.most.Load(); most > 5<<20 {
+		t.Errorf("a run of %d bytes", most)
+	}
+	if heap.most > 64<<20 { // eight chunks of 5 MiB and the buffers of Commit
+		t.Errorf("%d bytes were in use", heap.most)
+	}
+	t.Logf("%d KiB", heap.most>>10)
+}
+
+// discard is an output that nobody wants.
+type discard struct{}
+
+func (discard) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
 
 // lockedRuns records the runs asked for by several readers.
 type lockedRuns struct {

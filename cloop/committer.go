@@ -2,6 +2,7 @@ package cloop
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -9,68 +10,98 @@ import (
 	"github.com/cloopfs/cloopfs/blockio"
 )
 
-// committer stores the blocks of a disk that has a base. It is safe for concurrent use.
+// committer stores the blocks of a disk that has a base. Its pack is safe for
+// concurrent use.
 type committer struct {
 	Changes
-	packer *packer
-	copied atomic.Int64 // blocks
+	packer   *packer
+	checker  *checker
+	perChunk int64        // blocks, at most
+	first    int64        // block that is in no chunk yet; next's alone
+	copied   atomic.Int64 // blocks
+}
+
+func newCommitter(c Changes, p *packer) *committer {
+	return &committer{
+		Changes: c, packer: p, checker: newChecker(c.Base),
+		perChunk: chunkBlocks(commitChunk, c.Base.blockSize),
+	}
+}
+
+// baseBlock is what the base has of a block.
+type baseBlock struct {
+	size  int // stored bytes; 0 if there is nothing to copy and the block is made anew
+	off   int // of these in the chunk's copied
+	codec codec
+}
+
+// next makes c the next blocks, as many as a chunk may have.
+func (k *committer) next(ctx context.Context, c *chunk) (bool, error) {
+	c.first, c.count, c.base = k.first, 0, c.base[:0]
+	size := 0
+	for c.count < min(k.perChunk, k.Base.blocks-c.first) {
+		b, err := k.baseBlock(ctx, c.first+c.count)
+		if err != nil {
+			return false, err
+		}
+		if size > 0 && size+b.size > commitStored {
+			break
+		}
+		b.off = size
+		size += b.size
+		c.base = append(c.base, b)
+		c.count++
+	}
+	if cap(c.copied) < size {
+		c.copied = make([]byte, size)
+	}
+	c.copied = c.copied[:size]
+	k.first += c.count
+	return c.count > 0, nil
+}
+
+// baseBlock tells what there is to copy of block n.
+func (k *committer) baseBlock(ctx context.Context, n int64) (baseBlock, error) {
+	if k.Changed(n) {
+		return baseBlock{}, nil
+	}
+	ext, codec, err := k.Base.entry(ctx, n)
+	if err != nil {
+		return baseBlock{}, &blockio.BlockError{Block: n, Err: err}
+	}
+	return baseBlock{size: int(ext.Len), codec: codec}, nil
 }
 
 // pack stores the blocks of c: those that the base has as they are there.
 func (k *committer) pack(ctx context.Context, c *chunk) error {
-	codecs, err := k.copyable(ctx, c)
-	if err != nil {
+	if err := k.fetch(ctx, c); err != nil {
 		return err
 	}
-	if err := k.fetch(ctx, c, codecs); err != nil {
+	if err := k.completeLast(c); err != nil {
 		return err
 	}
-	if err := k.read(ctx, c, codecs); err != nil {
+	if err := k.read(ctx, c); err != nil {
 		return err
 	}
-	for i := range c.count {
-		if codecs[i] < 0 {
-			if err := k.packer.packBlock(c, i, false); err != nil {
+	for i, b := range c.base {
+		if b.size == 0 {
+			if err := k.packer.packBlock(c, int64(i), false); err != nil {
 				return err
 			}
 			continue
 		}
-		c.add(c.copied[i], codec(codecs[i]))
+		c.blocks = append(c.blocks, storedBlock{size: b.size, codec: b.codec, copied: true})
 		k.copied.Add(1)
 	}
 	return nil
 }
 
-// makeAnew stands for a codec where the base has nothing to copy.
-const makeAnew = -1
-
-// copyable returns the codecs of the blocks of c, and makeAnew for those that are
-// not to be copied.
-func (k *committer) copyable(ctx context.Context, c *chunk) ([]int, error) {
-	codecs := make([]int, c.count)
-	for i := range codecs {
-		codecs[i] = makeAnew
-		n := c.first + int64(i)
-		if k.Changed(n) {
-			continue
-		}
-		ext, codec, err := k.Base.entry(ctx, n)
-		if err != nil {
-			return nil, &blockio.BlockError{Block: n, Err: err}
-		}
-		if ext.Len > 0 {
-			codecs[i] = int(codec)
-		}
-	}
-	return codecs, nil
-}
-
 // stretches calls f for each stretch [from, to) of adjacent blocks that are to be
 // copied, or of those that are not.
-func stretches(codecs []int, copied bool, f func(from, to int64) error) error {
-	for from := 0; from < len(codecs); {
+func (c *chunk) stretches(copied bool, f func(from, to int64) error) error {
+	for from := 0; from < len(c.base); {
 		to := from
-		for to < len(codecs) && codecs[to] >= 0 == copied {
+		for to < len(c.base) && c.base[to].size > 0 == copied {
 			to++
 		}
 		if to > from {
@@ -83,54 +114,48 @@ func stretches(codecs []int, copied bool, f func(from, to int64) error) error {
 	return nil
 }
 
-// fetch gets what is to be copied, all stretches at once, and sees whether it decodes.
-func (k *committer) fetch(ctx context.Context, c *chunk, codecs []int) error {
-	for int64(len(c.copied)) < c.count {
-		c.copied = append(c.copied, nil)
-	}
+// fetch gets what is to be copied, many stretches at once, and sees whether it decodes.
+func (k *committer) fetch(ctx context.Context, c *chunk) error {
 	g, ctx := errgroup.WithContext(ctx)
-	_ = stretches(codecs, true, func(from, to int64) error {
+	g.SetLimit(fetches)
+	_ = c.stretches(true, func(from, to int64) error {
 		g.Go(func() error {
-			first := c.first + from
-			check, err := k.Base.Checker(ctx, first, to-from)
-			if err != nil {
-				return err
-			}
-			return k.Runs.ReadRun(ctx, blockio.Demand, first, to-from, func(n int64, stored []byte) error {
-				i := n - c.first
-				if err := check(n, stored); err != nil {
+			return k.Runs.ReadRun(ctx, blockio.Demand, c.first+from, to-from, func(n int64, stored []byte) error {
+				b := c.base[n-c.first]
+				if len(stored) != b.size {
+					return fmt.Errorf("%w: has %d bytes, and had %d before", ErrCorrupt, len(stored), b.size)
+				}
+				if err := k.checker.check(n, b.codec, stored); err != nil {
 					return err
 				}
-				c.copied[i] = append(c.copied[i][:0], stored...)
+				copy(c.copied[b.off:], stored)
 				return nil
 			})
 		})
 		return nil
 	})
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	return k.completeLast(c, codecs)
+	return g.Wait()
 }
 
 // completeLast has the last block made anew if it decodes to less than a block:
 // not every reader takes that.
-func (k *committer) completeLast(c *chunk, codecs []int) error {
+func (k *committer) completeLast(c *chunk) error {
 	last := k.Base.blocks - 1 - c.first
-	if last >= c.count || codecs[last] == makeAnew {
+	if last >= c.count || c.base[last].size == 0 {
 		return nil
 	}
-	n, err := decoders[codecs[last]](make([]byte, k.Base.blockSize), c.copied[last])
+	b := &c.base[last]
+	n, err := decoders[b.codec](make([]byte, k.Base.blockSize), c.copied[b.off:b.off+b.size])
 	if n < k.Base.blockSize {
-		codecs[last] = makeAnew
+		b.size = 0
 	}
 	return err
 }
 
 // read reads from the disk what is to be made anew.
-func (k *committer) read(ctx context.Context, c *chunk, codecs []int) error {
+func (k *committer) read(ctx context.Context, c *chunk) error {
 	size := int64(k.Base.blockSize)
-	return stretches(codecs, false, func(from, to int64) error {
+	return c.stretches(false, func(from, to int64) error {
 		c.reserve(c.count, k.Base.blockSize)
 		return readDisk(ctx, k.Disk, c.disk[from*size:to*size], (c.first+from)*size)
 	})

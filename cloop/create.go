@@ -127,7 +127,7 @@ func readFull(ctx context.Context, r io.Reader, p []byte) (n int, err error) {
 // run writes the chunks of l, of a disk of size bytes, and completes the image.
 func (w *writer) run(ctx context.Context, l line, size int64, done func(bytes int64)) (Summary, error) {
 	l.write = func(c *chunk) error {
-		if err := w.add(c.stored, c.blocks); err != nil {
+		if err := w.add(c); err != nil {
 			return err
 		}
 		if done != nil {
@@ -248,6 +248,6 @@ func (p *packer) packBlock(c *chunk, i int64, zeros bool) error {
 		return err
 	}
 	c.stored = stored
-	c.blocks = append(c.blocks, storedBlock{len(stored) - start, k})
+	c.blocks = append(c.blocks, storedBlock{size: len(stored) - start, codec: k})
 	return nil
 }

@@ -77,27 +77,35 @@ func newWriter(out io.WriterAt, e Encoding, blocks int64) (*writer, error) {
 // dataStart is where stored blocks begin if the header comes first.
 func dataStart(blocks int64) int64 { return headerSize + entrySize*(blocks+1) }
 
-// add appends blocks whose stored bytes lie one behind the other.
-func (w *writer) add(stored []byte, blocks []storedBlock) error {
-	if w.written+int64(len(blocks)) > maxBlocks {
+// add appends the blocks of c.
+func (w *writer) add(c *chunk) error {
+	if w.written+int64(len(c.blocks)) > maxBlocks {
 		return errTooManyBlocks
 	}
-	if w.e.Layout == V4Footer && w.written == 0 && likeHeader(stored) {
+	if w.e.Layout == V4Footer && w.written == 0 && likeHeader(c.stored) {
 		// Who looks for a header at the start would find one.
 		w.off = sectorSize
 		if _, err := w.data.Write(make([]byte, sectorSize)); err != nil {
 			return err
 		}
 	}
-	for _, b := range blocks {
+	stored, copied := c.stored, c.copied
+	for _, b := range c.blocks {
 		if err := w.entry(b.codec); err != nil {
 			return err
 		}
+		from := &stored
+		if b.copied {
+			from = &copied
+		}
+		if _, err := w.data.Write((*from)[:b.size]); err != nil {
+			return err
+		}
+		*from = (*from)[b.size:]
 		w.off += int64(b.size)
 	}
-	w.written += int64(len(blocks))
-	_, err := w.data.Write(stored)
-	return err
+	w.written += int64(len(c.blocks))
+	return nil
 }
 
 // likeHeader says whether an image that begins with p seems to begin with a header.
