@@ -3,6 +3,7 @@
 package test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -85,10 +86,18 @@ func TestCreateDebian(t *testing.T) {
 func TestCreateEnded(t *testing.T) {
 	f := need(t, debian64K)
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
-		for _, input := range []string{f.raw, "-"} {
-			t.Run(signal.String()+" "+filepath.Base(input), func(t *testing.T) {
+		for _, args := range [][]string{{f.raw}, {"-"}, {"--force", f.raw}} {
+			t.Run(signal.String()+" "+filepath.Base(strings.Join(args, " ")), func(t *testing.T) {
 				dir := t.TempDir()
-				cmd := exec.Command(cloopfs, "create", input, filepath.Join(dir, "image"))
+				image := filepath.Join(dir, "image")
+				want := ""
+				if args[0] == "--force" {
+					want = "what was here before"
+					if err := os.WriteFile(image, []byte(want), 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				cmd := exec.Command(cloopfs, append(append([]string{"create"}, args...), image)...)
 				in, err := os.Open(f.raw)
 				if err != nil {
 					t.Fatal(err)
@@ -96,34 +105,40 @@ func TestCreateEnded(t *testing.T) {
 				defer in.Close()
 				cmd.Stdin = in
 				p := startCmd(t, cmd)
-				waitUntil(t, func() bool { return anyLarger(t, dir, 1<<20) })
+				waitUntil(t, func() bool { return p.hasOpen(t, dir, 1<<20) })
 				if err := cmd.Process.Signal(signal); err != nil {
 					t.Fatal(err)
 				}
 				r := p.result(t)
-				if _, err := os.Stat(filepath.Join(dir, "image")); err == nil {
+				if signal != syscall.SIGKILL && (r.code != 130 || r.stderr != "") {
+					t.Errorf("got %v", r)
+				}
+				if got, _ := os.ReadFile(image); string(got) != want {
 					t.Error("there is an image")
 				}
-				if signal == syscall.SIGKILL {
-					return
-				}
-				left, err := os.ReadDir(dir)
-				if r.code != 130 || r.stderr != "" || err != nil || len(left) > 0 {
-					t.Errorf("%v; left %v, %v", r, left, err)
+				os.Remove(image)
+				if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+					t.Errorf("left %v, %v", left, err)
 				}
 			})
 		}
 	}
 }
 
-// anyLarger says whether a file in dir has more than so many bytes.
-func anyLarger(t *testing.T, dir string, bytes int64) bool {
-	entries, err := os.ReadDir(dir)
+// hasOpen says whether the process has a file in dir open that has more than so many
+// bytes, be it one without a name.
+func (p *process) hasOpen(t *testing.T, dir string, bytes int64) bool {
+	t.Helper()
+	if !p.running() {
+		t.Fatalf("it has ended: %v", p.result(t))
+	}
+	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.pid()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, e := range entries {
-		if info, err := e.Info(); err == nil && info.Size() > bytes {
+	for _, fd := range fds {
+		path, err := os.Readlink(fd)
+		if info, statErr := os.Stat(fd); err == nil && statErr == nil && filepath.Dir(path) == dir && info.Size() > bytes {
 			return true
 		}
 	}
@@ -150,7 +165,7 @@ func TestCreateOfChangingDisk(t *testing.T) {
 	must(t, "sh", "-c", `head -c 200000000 /dev/urandom >"$1"`, "sh", disk)
 	for change, script := range map[string]string{"grows": `echo >>"$1"`, "shrinks": `truncate -s 100000000 "$1"`} {
 		p := start(t, cloopfs, "create", disk, image)
-		waitUntil(t, func() bool { return anyLarger(t, filepath.Dir(image), 1<<20) })
+		waitUntil(t, func() bool { return p.hasOpen(t, filepath.Dir(image), 1<<20) })
 		must(t, "sh", "-c", script, "sh", disk)
 		if r := p.result(t); r.code != 1 || !strings.Contains(r.stderr, "cloopfs: read "+disk+": image file was changed") {
 			t.Errorf("a disk that %s: %v", change, r)

@@ -2,22 +2,29 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
 
-// newFile makes the file at path. write fills it under another name in the same
-// directory; it gets its own when it is complete and on the disk, and is removed
-// after any error. What is there is an error that wraps os.ErrExist; with replace a
-// regular file there, or where a link there leads to, lends its mode and is replaced.
-func newFile(path string, replace bool, write func(f *os.File) error) (err error) {
-	if target, err := filepath.EvalSymlinks(path); err == nil && replace {
-		path = target
+// newFile makes the file at path. write fills it while it has no name, or where the
+// file system can't do that, another name in the same directory; it gets its own
+// when it is complete and on the disk, and is gone after any error before that. What is
+// there is an error that wraps os.ErrExist; with replace a regular file there, or where a
+// link there leads to, lends its mode and is replaced.
+func newFile(path string, replace bool, write func(f *os.File) error) error {
+	look := os.Lstat
+	if replace {
+		look = os.Stat // a link that leads nowhere is replaced
+		if target, err := filepath.EvalSymlinks(path); err == nil {
+			path = target
+		}
 	}
 	mode := 0o666 &^ umask()
-	if info, err := os.Lstat(path); err == nil {
+	if info, err := look(path); err == nil {
 		switch {
 		case !replace:
 			return &os.PathError{Op: "create", Path: path, Err: os.ErrExist}
@@ -26,26 +33,103 @@ func newFile(path string, replace bool, write func(f *os.File) error) (err error
 		}
 		mode = info.Mode().Perm()
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	p, err := newUnnamed(path)
+	if err != nil {
+		p, err = newNamed(path)
+	}
 	if err != nil {
 		return err
 	}
+	return p.fill(mode, replace, write)
+}
+
+// pendingFile is a file that is to get a name when it is complete.
+type pendingFile struct {
+	f    *os.File
+	path string // that it is to get
+	name string // that it has; empty: none
+}
+
+// newUnnamed makes a file that has no name, and is gone with the process.
+func newUnnamed(path string) (*pendingFile, error) {
+	fd, err := unix.Open(filepath.Dir(path), unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	p := &pendingFile{f: os.NewFile(uintptr(fd), path), path: path}
+	if _, err := os.Stat(p.proc()); err != nil { // without /proc it could get no name
+		p.f.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// newNamed makes a file that has another name in path's directory.
+func newNamed(path string) (*pendingFile, error) {
+	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix(path)+"*")
+	if err != nil {
+		return nil, err
+	}
+	return &pendingFile{f: f, path: path, name: f.Name()}, nil
+}
+
+func tempPrefix(path string) string { return "." + filepath.Base(path) + "." }
+
+// proc is where the open file is in /proc.
+func (p *pendingFile) proc() string { return fmt.Sprintf("/proc/self/fd/%d", p.f.Fd()) }
+
+// fill has write fill the file, and gives it its name and mode.
+func (p *pendingFile) fill(mode os.FileMode, replace bool, write func(f *os.File) error) (err error) {
 	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
+		p.f.Close()
+		if err != nil && p.name != "" {
+			os.Remove(p.name)
 		}
 	}()
-	if err := write(f); err != nil {
+	if err := write(p.f); err != nil {
 		return err
 	}
-	if err := errors.Join(f.Chmod(mode), f.Sync(), f.Close()); err != nil {
+	if err := errors.Join(p.f.Chmod(mode), p.f.Sync()); err != nil {
 		return err
+	}
+	if err := p.install(replace); err != nil {
+		return err
+	}
+	p.name = ""
+	return errors.Join(p.f.Close(), syncDir(filepath.Dir(p.path)))
+}
+
+// install gives the file its name.
+func (p *pendingFile) install(replace bool) error {
+	if p.name == "" {
+		err := p.link(p.path)
+		if err == nil || !replace || !errors.Is(err, os.ErrExist) {
+			return err
+		}
+		// Only a file that has a name can take another's.
+		for errors.Is(err, os.ErrExist) {
+			name := filepath.Join(filepath.Dir(p.path), tempPrefix(p.path)+fmt.Sprint(rand.Uint32()))
+			if err = p.link(name); err == nil {
+				p.name = name
+			}
+		}
+		if err != nil {
+			return err
+		}
 	}
 	if replace {
-		return os.Rename(f.Name(), path)
+		return os.Rename(p.name, p.path)
 	}
-	return renameNew(f.Name(), path)
+	return renameNew(p.name, p.path)
+}
+
+// link gives a file without a name one that nobody has.
+func (p *pendingFile) link(name string) error {
+	err := unix.Linkat(unix.AT_FDCWD, p.proc(), unix.AT_FDCWD, name, unix.AT_SYMLINK_FOLLOW)
+	if err != nil {
+		return &os.PathError{Op: "create", Path: name, Err: err}
+	}
+	return nil
 }
 
 // renameNew renames a file, but not to a name that somebody has taken meanwhile.
@@ -56,6 +140,20 @@ func renameNew(from, to string) error {
 	}
 	if err != nil {
 		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return nil
+}
+
+// syncDir makes the names in a directory durable, if it may be read, and its file
+// system can.
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	if err := dir.Sync(); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, errors.ErrUnsupported) {
+		return err
 	}
 	return nil
 }
