@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -47,35 +46,22 @@ its name when it is complete.`,
 // extractTo writes the disk to path. A regular file that is there, or that a
 // link there leads to, is replaced when the disk is complete, and lends its
 // mode; a device is written in place.
-func extractTo(ctx context.Context, l *line, path string) (err error) {
-	mode := 0o666 &^ umask()
-	if target, err := filepath.EvalSymlinks(path); err == nil {
-		path = target
+func extractTo(ctx context.Context, l *line, path string) error {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return extractInto(ctx, l, path)
 	}
-	if info, err := os.Stat(path); err == nil {
-		if !info.Mode().IsRegular() {
-			return extractInto(ctx, l, path)
+	var failed error // of extract, which says it all
+	err := newFile(path, true, func(f *os.File) error {
+		w := &sparseWriter{f: f}
+		if failed = extract(ctx, l, w); failed != nil {
+			return failed
 		}
-		mode = info.Mode().Perm()
+		return w.finish()
+	})
+	if failed != nil {
+		return failed
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return outputFailure(err)
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	w := &sparseWriter{f: f}
-	if err := extract(ctx, l, w); err != nil {
-		return err
-	}
-	if err := errors.Join(w.finish(), f.Chmod(mode), f.Close()); err != nil {
-		return outputFailure(err)
-	}
-	return outputFailure(os.Rename(f.Name(), path))
+	return outputFailure(err)
 }
 
 // extractInto writes the disk to a device, or to whatever else is at path.
