@@ -90,6 +90,39 @@ func checkVersion(t *testing.T, base, output string, size int64) {
 	must(t, "cmp", output+".debian", output+".ours")
 }
 
+// A new image takes the place neither of the overlay's files nor of its base, whatever
+// way leads there.
+func TestCommitOntoItself(t *testing.T) {
+	work := makeDir(t)
+	base, overlay, links := filepath.Join(work, "base"), filepath.Join(work, "overlay"), filepath.Join(work, "links")
+	must(t, "cp", "--preserve=timestamps", need(t, small).image, base)
+	dir := mount(t, base, "--overlay", overlay)
+	must(t, "dd", "if=/dev/urandom", "of="+diskOf(dir), "bs=4096", "count=5", "conv=notrunc,fsync", "status=none")
+	umount(t, dir)
+	must(t, "mkdir", links)
+	for name, to := range map[string]string{"overlay": "../overlay", "data": "../overlay/data", "base": "../base"} {
+		if err := os.Symlink(to, filepath.Join(links, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(t, "ln", base, filepath.Join(links, "hard"))
+	before := must(t, "sh", "-c", `sha256sum "$1" "$2"/* && ls "$2"`, "sh", base, overlay)
+	const inside, itself = "it lies in the overlay's directory", "it is the overlay's base"
+	for output, want := range map[string]string{
+		"overlay/data": inside, "overlay/new": inside, "links/overlay/map": inside, "links/overlay/new": inside, "links/data": inside,
+		"base": itself, "links/base": itself, "links/hard": itself, "links/overlay/../base": itself,
+	} {
+		r := run(t, "sh", "-c", `cd "$1" && "$2" overlay commit --force overlay "$3"`, "sh", work, cloopfs, output)
+		checkFailure(t, r, 1, "write the image: "+output+": "+want)
+	}
+	r := run(t, "sh", "-c", `cd "$1" && "$2" overlay commit --force . ../overlay/data`, "sh", filepath.Join(links, "overlay"), cloopfs)
+	checkFailure(t, r, 1, inside)
+	if after := must(t, "sh", "-c", `sha256sum "$1" "$2"/* && ls "$2"`, "sh", base, overlay); after != before {
+		t.Errorf("there was\n%sand is\n%s", before, after)
+	}
+	must(t, cloopfs, "overlay", "commit", overlay, filepath.Join(links, "new"))
+}
+
 // Whatever ends it, there is a whole image or none, and the overlay is as it was.
 func TestCommitKilled(t *testing.T) {
 	f := need(t, debian64K)

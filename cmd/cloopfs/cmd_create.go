@@ -60,6 +60,9 @@ zlib. Other codecs need version 4.0 (--layout v4), whose header can be at the en
 				return err
 			}
 			defer in.close()
+			if in.info != nil && args[1] != "-" && leadsTo(args[1], in.info) {
+				return misplaced(args[1], "it is INPUT, too")
+			}
 			return o.create(cmd, in, args[1])
 		},
 	}
@@ -109,6 +112,7 @@ func (o *createOptions) resolve(cmd *cobra.Command, output string) error {
 // input is a disk to be packed: a file, or a stream.
 type input struct {
 	name   string
+	info   os.FileInfo     // nil if it is no file
 	file   *localfile.File // nil for a stream
 	stream io.Reader
 }
@@ -116,10 +120,14 @@ type input struct {
 // openInput opens the disk at path.
 func openInput(path string, stdin io.Reader) (*input, error) {
 	if path == "-" {
-		return &input{name: "the standard input", stream: stdin}, nil
+		in := &input{name: "the standard input", stream: stdin}
+		if f, ok := stdin.(*os.File); ok {
+			in.info, _ = f.Stat()
+		}
+		return in, nil
 	}
-	in := &input{name: path}
 	info, err := os.Stat(path)
+	in := &input{name: path, info: info}
 	if err == nil && !info.Mode().IsRegular() && !info.IsDir() && !isBlockDevice(info) {
 		return nil, &failure{
 			code: exitFailure, err: in.failed(errors.New("neither a file nor a block device")),
@@ -244,6 +252,14 @@ func tagOutput(err error) error {
 		return nil
 	}
 	return &outputError{err}
+}
+
+// misplaced says that an image would destroy what it is made of.
+func misplaced(output, why string) error {
+	return &failure{
+		code: exitFailure, err: fmt.Errorf("write the image: %s: %s", output, why),
+		hint: "the new image needs a place of its own",
+	}
 }
 
 // imageFailure says that the image could not be written.

@@ -53,11 +53,20 @@ const commitMemory = 64 << 20
 
 func (o *commitOptions) run(cmd *cobra.Command, path, output string) error {
 	ctx, stderr := cmd.Context(), cmd.ErrOrStderr()
+	if output == "-" {
+		return &failure{
+			code: exitUsage, err: errors.New("overlay commit: OUTPUT has to be a file"),
+			hint: "the image's header comes first and is written last; ./- is a file of that name",
+		}
+	}
 	dir, err := overlay.Open(path)
 	if err != nil {
 		return overlayFailure(err)
 	}
 	defer dir.Close()
+	if info, err := os.Stat(path); err == nil && inside(output, info) {
+		return misplaced(output, "it lies in the overlay's directory")
+	}
 	if !dir.Clean() {
 		say(stderr, notClosed)
 	}
@@ -70,6 +79,9 @@ func (o *commitOptions) run(cmd *cobra.Command, path, output string) error {
 		return o.hinted(err)
 	}
 	defer l.Close()
+	if info, err := os.Stat(l.at.Path); err == nil && l.at.URL == "" && leadsTo(output, info) {
+		return misplaced(output, "it is the overlay's base")
+	}
 	base, err := l.base(ctx)
 	if err != nil {
 		return err

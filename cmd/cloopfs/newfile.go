@@ -144,6 +144,33 @@ func renameNew(from, to string) error {
 	return nil
 }
 
+// leadsTo says whether path leads to the file of info.
+func leadsTo(path string, info os.FileInfo) bool {
+	there, err := os.Stat(path)
+	return err == nil && os.SameFile(there, info)
+}
+
+// inside says whether newFile makes a file at path in the directory of info, or
+// below it.
+func inside(path string, info os.FileInfo) bool {
+	target, err := filepath.EvalSymlinks(path)
+	if err != nil { // not there yet
+		dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+		if err != nil {
+			return false
+		}
+		target = filepath.Join(dir, filepath.Base(path))
+	}
+	for at := filepath.Dir(target); ; at += "/.." {
+		if leadsTo(at, info) {
+			return true
+		}
+		if here, err := os.Stat(at); err != nil || leadsTo(at+"/..", here) {
+			return false
+		}
+	}
+}
+
 // syncDir makes the names in a directory durable, if it may be read, and its file
 // system can.
 func syncDir(path string) error {
