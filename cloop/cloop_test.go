@@ -61,8 +61,8 @@ func TestImageConforms(t *testing.T) {
 	}{
 		{1, 512},
 		{100_000, 512},
-		{1 << 20, 64 << 10},
-		{1<<20 - 1, 64 << 10},
+		{512 << 10, 64 << 10},
+		{512<<10 - 1, 64 << 10},
 		{3_000_000, 1 << 20},
 	} {
 		t.Run(fmt.Sprintf("%d in blocks of %d", c.size, c.blockSize), func(t *testing.T) {

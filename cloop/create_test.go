@@ -97,20 +97,23 @@ func encodings(level int) []cloop.Encoding {
 // What was packed comes out again, from a file and from a stream alike, in every
 // encoding and of every size.
 func TestCreate(t *testing.T) {
-	random := make([]byte, 200_000)
+	random := make([]byte, 100_000)
 	rand.NewChaCha8([32]byte{1}).Read(random)
 	disks := map[string][]byte{
-		"a byte": {1}, "a block": mixed(64 << 10), "mixed": mixed(333_333), "zeros": make([]byte, 300_001), "random": random,
+		"a byte": {1}, "a block": mixed(64 << 10), "mixed": mixed(133_333), "zeros": make([]byte, 300_001), "random": random,
 		"text": []byte(strings.Repeat("what is in block n? ", 20_000)),
 	}
 	for _, e := range encodings(6) {
 		for name, disk := range disks {
 			for _, e.BlockSize = range []int{512, 4096 + 512, 64 << 10, 1 << 20} {
-				if len(disk) > 1000 && e.BlockSize == 512 && e.Layout == cloop.V4 {
-					continue // as in V2
+				// xz takes long, most of all with the race detector.
+				slow := e.Method == cloop.XZ || e.Method == cloop.Best
+				if slow && len(disk) > 1000 && (e.BlockSize == 512 || name != "mixed") {
+					continue
 				}
-				if slow := e.Method == cloop.XZ || e.Method == cloop.Best; slow && len(disk) > 1000 && (e.BlockSize == 512 || name != "mixed") {
-					continue // xz takes long, most of all with the race detector
+				// One layout has all sizes.
+				if len(disk) > 1000 && e.BlockSize != 64<<10 && (slow && e.Layout == cloop.V4Footer || !slow && e.Layout == cloop.V4) {
+					continue
 				}
 				t.Run(fmt.Sprintf("%+v %s", e, name), func(t *testing.T) {
 					t.Parallel()
@@ -401,7 +404,7 @@ func TestCreateMemoryIsBounded(t *testing.T) {
 		}
 	}
 	e := cloop.Encoding{BlockSize: 64 << 10, Level: 1}
-	if _, err := cloop.CreateStream(t.Context(), out, io.LimitReader(rand.NewChaCha8([32]byte{}), 96<<20), e, watch); err != nil {
+	if _, err := cloop.CreateStream(t.Context(), out, io.LimitReader(rand.NewChaCha8([32]byte{}), 48<<20), e, watch); err != nil {
 		t.Fatal(err)
 	}
 	if heap.most > 32<<20 {
