@@ -144,7 +144,6 @@ func TestClaimsByClass(t *testing.T) {
 // What was thrown away is not here, although its sum stays and neighbours that share
 // its first and last page have come back.
 func TestHereBesideRefilledNeighbours(t *testing.T) {
-	d := newDir(t, roomy)
 	p := random(2*mib + 3000)
 	size := int64(len(p))
 	for name, at := range map[string]blockio.Extent{
@@ -159,6 +158,7 @@ func TestHereBesideRefilledNeighbours(t *testing.T) {
 		"a little of the other": {Off: mib - 100, Len: 20_000},
 	} {
 		t.Run(name, func(t *testing.T) {
+			d := newDir(t, roomy) // another's entry might go first, in another minute
 			e := openEntry(t, d, image(name, size))
 			b := wholeBlocks(t, e, false)
 			blocks := []blockio.Extent{{Len: at.Off}, at, {Off: at.End(), Len: size - at.End()}}
