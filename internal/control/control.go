@@ -292,10 +292,11 @@ func (c *Conn) AwaitEnd(ctx context.Context) error {
 		stop()
 		c.conn.SetReadDeadline(time.Time{})
 	}()
-	word, err := io.ReadAll(io.LimitReader(c.conn, maxAnswer))
+	text, err := io.ReadAll(io.LimitReader(c.conn, maxAnswer))
+	word := strings.TrimSpace(string(text)) // Follow may have missed an answer that came late
 	switch {
-	case len(word) > 0:
-		return errors.New(strings.TrimSpace(string(word)))
+	case word != "":
+		return errors.New(word)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return ctx.Err()
 	case errors.Is(err, syscall.ECONNRESET): // it ended before it accepted
