@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -97,6 +98,14 @@ func (w *writable) Write(ctx context.Context, _ fs.FileHandle, data []byte, off 
 	wait := w.parking.enterOnce(ctx, w.timeout)
 	defer wait.leave()
 	n, err := w.to.WriteAtContext(wait, p, off)
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		// Not every signal kills, and few writers try again: UML's do not.
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), interruptGrace)
+		defer cancel()
+		if n, err = w.to.WriteAtContext(grace, p, off); errors.Is(err, context.DeadlineExceeded) {
+			err = context.Canceled
+		}
+	}
 	w.hasChanged()
 	if err != nil {
 		return 0, w.writeFailed("write failed", wait, err, "offset", off, "length", len(p))
@@ -104,6 +113,9 @@ func (w *writable) Write(ctx context.Context, _ fs.FileHandle, data []byte, off 
 	w.count.wrote(n)
 	return uint32(n), 0
 }
+
+// interruptGrace is how long an interrupted write goes on before it fails with EINTR.
+const interruptGrace = time.Second
 
 const (
 	punchHole = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
