@@ -53,8 +53,8 @@ type late struct {
 	until    time.Time // when it is forgotten
 }
 
-// enter returns the context of a read of n bytes at off, which ends with ctx or
-// after timeout (0 means never). The caller must leave.
+// enter returns the context of a read of n bytes at off, which ends after timeout (0
+// means never), or when ctx has and the reader is killed. The caller must leave.
 func (p *parking) enter(ctx context.Context, timeout time.Duration, off int64, n int) *waiter {
 	w := &waiter{parent: ctx, parking: p, off: off, end: off + int64(n)}
 	if timeout > 0 {
@@ -114,6 +114,7 @@ type waiter struct {
 	mu      sync.Mutex
 	parked  context.Context // nil until Done was called
 	cancel  context.CancelFunc
+	stop    func() bool   // nobody is to look any more whether the reader is killed
 	since   time.Time     // set with place
 	place   *list.Element // guarded by parking.mu; nil if not in its queue
 	crowded bool          // guarded by parking.mu: the parking ended the wait
@@ -125,11 +126,17 @@ func (w *waiter) Done() <-chan struct{} {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.parked == nil {
+		parent := context.WithoutCancel(w.parent)
 		if w.deadline.IsZero() {
-			w.parked, w.cancel = context.WithCancel(w.parent)
+			w.parked, w.cancel = context.WithCancel(parent)
 		} else {
-			w.parked, w.cancel = context.WithDeadline(w.parent, w.deadline)
+			w.parked, w.cancel = context.WithDeadline(parent, w.deadline)
 		}
+		parked, cancel := w.parked, w.cancel
+		w.stop = context.AfterFunc(w.parent, func() {
+			awaitKill(parent, parked.Done())
+			cancel()
+		})
 		w.parking.park(w)
 	}
 	return w.parked.Done()
@@ -144,7 +151,7 @@ func (w *waiter) Err() error {
 	case w.overdue():
 		return context.DeadlineExceeded
 	}
-	return w.parent.Err()
+	return nil
 }
 
 // overdue says whether the time for it is over.
@@ -188,6 +195,7 @@ func (w *waiter) leave() {
 	if !w.forgotten && errors.Is(w.parked.Err(), context.DeadlineExceeded) {
 		w.parking.addLate(w)
 	}
+	w.stop()
 	w.cancel()
 	w.parking.mu.Lock()
 	defer w.parking.mu.Unlock()

@@ -2,7 +2,6 @@ package fusefs
 
 import (
 	"context"
-	"errors"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -88,8 +87,8 @@ func (w *writable) Open(context.Context, uint32) (fs.FileHandle, uint32, syscall
 // beyond it there is no space. (The kernel sends a large write in pieces of
 // maxRequest, so the first of them are done in any case.)
 //
-// If the writer is interrupted while the write waits for bytes to complete its
-// ends, it fails with EINTR. Whatever the error, some of the bytes may be written.
+// If the writer is killed while the write waits for bytes to complete its ends, it
+// fails with EINTR. Whatever the error, some of the bytes may be written.
 func (w *writable) Write(ctx context.Context, _ fs.FileHandle, data []byte, off int64) (uint32, syscall.Errno) {
 	p, _ := blockio.Clip(data, off, int64(w.attr.Size))
 	if len(p) == 0 && len(data) > 0 {
@@ -98,14 +97,6 @@ func (w *writable) Write(ctx context.Context, _ fs.FileHandle, data []byte, off 
 	wait := w.parking.enterOnce(ctx, w.timeout)
 	defer wait.leave()
 	n, err := w.to.WriteAtContext(wait, p, off)
-	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
-		// Not every signal kills, and few writers try again: UML's do not.
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), interruptGrace)
-		defer cancel()
-		if n, err = w.to.WriteAtContext(grace, p, off); errors.Is(err, context.DeadlineExceeded) {
-			err = context.Canceled
-		}
-	}
 	w.hasChanged()
 	if err != nil {
 		return 0, w.writeFailed("write failed", wait, err, "offset", off, "length", len(p))
@@ -113,9 +104,6 @@ func (w *writable) Write(ctx context.Context, _ fs.FileHandle, data []byte, off 
 	w.count.wrote(n)
 	return uint32(n), 0
 }
-
-// interruptGrace is how long an interrupted write goes on before it fails with EINTR.
-const interruptGrace = time.Second
 
 const (
 	punchHole = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE

@@ -383,6 +383,69 @@ func TestKernelStuckWriters(t *testing.T) {
 	must(t, `xfs_io -c "pwrite 600k 4k" -c fsync "$1"`, file)
 }
 
+// A signal that a reader or writer has a handler for does not end what he waits for;
+// one that kills him does, also after another.
+func TestKernelInterrupted(t *testing.T) {
+	for name, args := range map[string][]string{
+		"write":        {"if=/dev/zero", "conv=notrunc"},
+		"direct write": {"if=/dev/zero", "conv=notrunc", "oflag=direct"},
+		"direct read":  {"of=/dev/null", "iflag=direct"},
+	} {
+		for _, kill := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, killed %v", name, kill), func(t *testing.T) {
+				dev := blockiotest.NewDevice(noise(1 << 20))
+				var asked, ended atomic.Int64
+				release := make(chan struct{})
+				wait := func(ctx context.Context, _ blockio.Extent) error {
+					asked.Add(1)
+					select {
+					case <-release:
+						return nil
+					case <-ctx.Done():
+						ended.Add(1)
+						return ctx.Err()
+					}
+				}
+				dev.OnWrite, dev.OnRead = wait, wait
+				file, _ := mountDevice(t, dev, Options{Timeout: time.Hour})
+				side := "of="
+				if name == "direct read" {
+					side = "if="
+				}
+				cmd := exec.Command("dd", append(args, side+file, "bs=4096", "count=1", "status=none")...)
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = cmd.Process.Kill() })
+				soon(t, "it waits", func() bool { return asked.Load() == 1 })
+				for range 3 {
+					if err := cmd.Process.Signal(syscall.SIGUSR1); err != nil { // dd tells how far it is
+						t.Fatal(err)
+					}
+					time.Sleep(2 * killTime)
+				}
+				if asked.Load() != 1 || ended.Load() != 0 {
+					t.Errorf("a signal has ended it: it was asked for %d times", asked.Load())
+				}
+				if kill {
+					if err := cmd.Process.Kill(); err != nil {
+						t.Fatal(err)
+					}
+					soon(t, "it has ended", func() bool { return ended.Load() == 1 })
+					if err := cmd.Wait(); err == nil {
+						t.Error("it was not killed")
+					}
+					return
+				}
+				close(release)
+				if err := cmd.Wait(); err != nil || asked.Load() != 1 {
+					t.Errorf("%v, asked for %d times", err, asked.Load())
+				}
+			})
+		}
+	}
+}
+
 // Neither do pages of a mapping that the kernel can't get rid of.
 func TestKernelStuckWriteback(t *testing.T) {
 	const size = 1 << 20

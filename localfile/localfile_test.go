@@ -139,7 +139,7 @@ func TestMapAt(t *testing.T) {
 		off += n
 	}
 	if zeros == 0 {
-		t.Skip("the file system has no holes")
+		t.Error("nothing is known to be zeros: this test needs a file system with holes")
 	}
 	if err := os.Truncate(path, 1000); err != nil {
 		t.Fatal(err)

@@ -1,0 +1,59 @@
+package fusefs
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// killTime is how long a process that was killed may go on to wait, if it was sent
+// another signal before.
+const killTime = 50 * time.Millisecond
+
+// awaitKill returns when whoever sent a request, which has been interrupted, is about
+// to die, or when done is closed. The kernel interrupts a request once, for any signal,
+// and then waits for its answer; but reads and writes of files do not fail with
+// EINTR, and what was written would be lost with those who do not try again: User Mode
+// Linux does not, and it gets signals all the time.
+func awaitKill(ctx context.Context, done <-chan struct{}) {
+	caller, ok := fuse.FromContext(ctx)
+	for ok && !dying(caller.Pid) {
+		select {
+		case <-done:
+			return
+		case <-time.After(killTime):
+		}
+	}
+}
+
+// dying says whether the thread with this number has been killed, be it by a signal
+// that it has no handler for (proc_pid_status(5)). One that can't be seen, because
+// it is in no PID namespace of ours, counts as killed.
+func dying(tid uint32) bool {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
+	if err != nil {
+		return true
+	}
+	for line := range bytes.Lines(status) {
+		name, value, _ := bytes.Cut(bytes.TrimSpace(line), []byte(":"))
+		value = bytes.TrimSpace(value)
+		switch string(name) {
+		case "State":
+			if len(value) > 0 && bytes.IndexByte([]byte("ZX"), value[0]) >= 0 {
+				return true
+			}
+		case "SigPnd", "ShdPnd":
+			pending, err := strconv.ParseUint(string(value), 16, 64)
+			if err == nil && pending>>(syscall.SIGKILL-1)&1 == 1 {
+				return true
+			}
+		}
+	}
+	return false
+}
