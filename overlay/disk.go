@@ -114,22 +114,25 @@ func (d *Disk) ReadAtContext(ctx context.Context, p []byte, off int64) (int, err
 // several pieces of it are read at a time.
 func (d *Disk) read(ctx context.Context, p []byte, off int64) error {
 	whole := blockio.Extent{Off: off, Len: int64(len(p))}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	var g *errgroup.Group
+	stop := func() {}
 	for piece := range d.pieces(whole) {
 		part := p[piece.Off-off:][:piece.Len]
 		switch {
 		case piece.here:
 			if _, err := d.data.ReadAt(part, piece.Off); err != nil {
-				cancel()
+				stop()
 				return waitAfter(g, fmt.Errorf("read the overlay: %w", err))
 			}
 		case piece.Extent == whole:
 			return d.readBelow(ctx, part, piece.Off)
 		default:
 			if g == nil {
-				g, ctx = errgroup.WithContext(ctx)
+				// Not before: a context that is derived from costs something.
+				below, cancel := context.WithCancel(ctx)
+				defer cancel()
+				stop = cancel
+				g, ctx = errgroup.WithContext(below)
 				g.SetLimit(maxBelow)
 			}
 			g.Go(func() error { return d.readBelow(ctx, part, piece.Off) })

@@ -221,3 +221,42 @@ func TestConforms(t *testing.T) {
 		})
 	}
 }
+
+// askedContext counts who asks when it ends: that is who waits.
+type askedContext struct {
+	context.Context
+	asked *int
+}
+
+func (c askedContext) Done() <-chan struct{} {
+	*c.asked++
+	return c.Context.Done()
+}
+
+// Reads and writes that need not wait ask for nothing.
+func TestNothingWaits(t *testing.T) {
+	disk, err := reopened(newMemFile(crashSize), newMemFile(mapSize(crashSize)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	ctx := askedContext{t.Context(), &asked}
+	p := make([]byte, 2*clusterSize)
+	for _, off := range []int64{0, 10 * clusterSize} {
+		if _, err := disk.ReadAtContext(ctx, p, off); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := disk.WriteAtContext(ctx, p, off); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := disk.ReadAtContext(ctx, p, off); err != nil {
+			t.Fatal(err)
+		}
+		if err := disk.ZeroContext(ctx, blockio.Extent{Off: off, Len: clusterSize}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if asked > 0 {
+		t.Errorf("the context was asked %d times", asked)
+	}
+}
