@@ -17,19 +17,37 @@ import (
 const killTime = 50 * time.Millisecond
 
 // awaitKill returns when whoever sent a request, which has been interrupted, is about
-// to die, or when done is closed. The kernel interrupts a request once, for any signal,
-// and then waits for its answer; but reads and writes of files do not fail with
-// EINTR, and what was written would be lost with those who do not try again: User Mode
-// Linux does not, and it gets signals all the time.
-func awaitKill(ctx context.Context, done <-chan struct{}) {
+// to die, when nobody waits for its answer any more, or when done is closed. The kernel
+// interrupts a request once, for any signal, and then waits for its answer; but reads
+// and writes of files do not fail with EINTR, and what was written would be lost with
+// those who do not try again: User Mode Linux does not, and it gets signals all the
+// time.
+func awaitKill(ctx context.Context, from sender, done <-chan struct{}) {
 	caller, ok := fuse.FromContext(ctx)
 	for ok && !dying(caller.Pid) {
+		gone := make(chan struct{})
+		go func() {
+			if from.gone() {
+				close(gone)
+			}
+		}()
 		select {
 		case <-done:
+			return
+		case <-gone:
 			return
 		case <-time.After(killTime):
 		}
 	}
+}
+
+// gone says whether the kernel has closed the connection: that interrupts all requests,
+// and says so no further. Asked for what it keeps of the file behind its end, it sends a
+// request, for which there must be a connection. gone may block until the last other
+// request has been answered.
+func (d *disk) gone() bool {
+	_, e := d.ReadCache(int64(d.attr.Size), make([]byte, 1))
+	return e == syscall.ENODEV || e == syscall.ENOTCONN || e == syscall.ENOENT
 }
 
 // dying says whether the thread with this number has been killed, be it by a signal

@@ -53,10 +53,17 @@ type late struct {
 	until    time.Time // when it is forgotten
 }
 
+// sender is the kernel, as the one who sends requests for a file.
+type sender interface {
+	// gone says whether it does not want the answers any more.
+	gone() bool
+}
+
 // enter returns the context of a read of n bytes at off, which ends after timeout (0
-// means never), or when ctx has and the reader is killed. The caller must leave.
-func (p *parking) enter(ctx context.Context, timeout time.Duration, off int64, n int) *waiter {
-	w := &waiter{parent: ctx, parking: p, off: off, end: off + int64(n)}
+// means never), or when ctx has and the reader is killed or the sender is gone. The
+// caller must leave.
+func (p *parking) enter(ctx context.Context, from sender, timeout time.Duration, off int64, n int) *waiter {
+	w := &waiter{parent: ctx, parking: p, from: from, off: off, end: off + int64(n)}
 	if timeout > 0 {
 		now := time.Now()
 		w.forgotten = p.isLate(now, w.off, w.end)
@@ -71,8 +78,8 @@ func (p *parking) enter(ctx context.Context, timeout time.Duration, off int64, n
 // enterOnce returns the context of a write, or of anything else that the kernel does
 // not repeat if it fails: it has all of timeout, whatever has timed out before, and
 // makes nobody impatient. The caller must leave.
-func (p *parking) enterOnce(ctx context.Context, timeout time.Duration) *waiter {
-	w := &waiter{parent: ctx, parking: p, forgotten: true}
+func (p *parking) enterOnce(ctx context.Context, from sender, timeout time.Duration) *waiter {
+	w := &waiter{parent: ctx, parking: p, from: from, forgotten: true}
 	if timeout > 0 {
 		w.deadline = time.Now().Add(timeout + timeoutSlack)
 	}
@@ -104,6 +111,7 @@ func (p *parking) addLate(w *waiter) {
 type waiter struct {
 	parent   context.Context
 	parking  *parking
+	from     sender
 	off, end int64     // what is read
 	deadline time.Time // zero means none
 	// forgotten says that its timeout is not remembered: it is no read, or follows
@@ -134,7 +142,7 @@ func (w *waiter) Done() <-chan struct{} {
 		}
 		parked, cancel := w.parked, w.cancel
 		w.stop = context.AfterFunc(w.parent, func() {
-			awaitKill(parent, parked.Done())
+			awaitKill(parent, w.from, parked.Done())
 			cancel()
 		})
 		w.parking.park(w)

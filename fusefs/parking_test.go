@@ -28,7 +28,7 @@ func TestWaiterEnds(t *testing.T) {
 					time.AfterFunc(c.cancel, cancel)
 				}
 				var p parking
-				w := p.enter(ctx, c.timeout, 0, 1)
+				w := p.enter(ctx, nil, c.timeout, 0, 1)
 				defer w.leave()
 				start := time.Now()
 				if err := w.Err(); err != nil {
@@ -53,7 +53,7 @@ func TestWaiterEnds(t *testing.T) {
 func TestWaiterErrWithoutDone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p parking
-		w := p.enter(t.Context(), time.Second, 0, 1)
+		w := p.enter(t.Context(), nil, time.Second, 0, 1)
 		defer w.leave()
 		time.Sleep(time.Second + timeoutSlack)
 		if err := w.Err(); !errors.Is(err, context.DeadlineExceeded) {
@@ -80,7 +80,7 @@ func TestParkingIsBounded(t *testing.T) {
 				}
 				time.Sleep(minParked)
 			}
-			waiters[i] = p.enter(t.Context(), time.Hour, 0, 1)
+			waiters[i] = p.enter(t.Context(), nil, time.Hour, 0, 1)
 			waiters[i].Done()
 		}
 		for i, w := range waiters {
@@ -102,7 +102,7 @@ func TestSecondQuestionIsShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p parking
 		wait := func(off int64, n int) time.Duration {
-			w := p.enter(t.Context(), 10*time.Second, off, n)
+			w := p.enter(t.Context(), nil, 10*time.Second, off, n)
 			defer w.leave()
 			start := time.Now()
 			<-w.Done()
@@ -130,7 +130,7 @@ func TestSecondQuestionIsShort(t *testing.T) {
 			t.Errorf("elsewhere: waited %v, want %v", got, 10*time.Second)
 		}
 		for off := range int64(1000) {
-			w := p.enter(t.Context(), time.Millisecond, 10*off, 10)
+			w := p.enter(t.Context(), nil, time.Millisecond, 10*off, 10)
 			<-w.Done()
 			w.leave()
 		}

@@ -27,7 +27,7 @@ func (d *disk) Lseek(ctx context.Context, _ fs.FileHandle, off uint64, whence ui
 	if off >= size {
 		return 0, syscall.ENXIO
 	}
-	wait := d.parking.enterOnce(ctx, d.timeout)
+	wait := d.parking.enterOnce(ctx, d, d.timeout)
 	defer wait.leave()
 	for off < size {
 		n, zeros, err := blockio.MapAt(wait, d.dev, d.off+int64(off))

@@ -136,7 +136,7 @@ func (d *disk) Fsync(context.Context, fs.FileHandle, uint32) syscall.Errno { ret
 func (d *disk) Read(ctx context.Context, _ fs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
 	dest, _ = blockio.Clip(dest, off, int64(d.attr.Size))
 	off += d.off
-	wait := d.parking.enter(ctx, d.timeout, off, len(dest))
+	wait := d.parking.enter(ctx, d, d.timeout, off, len(dest))
 	defer wait.leave()
 	n, err := d.dev.ReadAtContext(wait, dest, off)
 	if err == nil || err == io.EOF {

@@ -94,7 +94,7 @@ func (w *writable) Write(ctx context.Context, _ fs.FileHandle, data []byte, off 
 	if len(p) == 0 && len(data) > 0 {
 		return 0, syscall.ENOSPC
 	}
-	wait := w.parking.enterOnce(ctx, w.timeout)
+	wait := w.parking.enterOnce(ctx, w, w.timeout)
 	defer wait.leave()
 	n, err := w.to.WriteAtContext(wait, p, off)
 	w.hasChanged()
@@ -124,7 +124,7 @@ func (w *writable) Allocate(ctx context.Context, _ fs.FileHandle, off, size uint
 	if mode == 0 || mode == unix.FALLOC_FL_KEEP_SIZE {
 		return 0
 	}
-	wait := w.parking.enterOnce(ctx, w.timeout)
+	wait := w.parking.enterOnce(ctx, w, w.timeout)
 	defer wait.leave()
 	e := blockio.Extent{Off: int64(off), Len: int64(size)}
 	err := w.to.ZeroContext(wait, e)

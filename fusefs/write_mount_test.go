@@ -9,12 +9,16 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/blockio/blockiotest"
@@ -443,6 +447,50 @@ func TestKernelInterrupted(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// When the connection is closed nobody waits any more, whether or not a signal came
+// before, and the server ends, although the reader lives on.
+func TestKernelAborted(t *testing.T) {
+	for _, signal := range []bool{false, true} {
+		t.Run(fmt.Sprintf("a signal before %v", signal), func(t *testing.T) {
+			dev := blockiotest.NewDevice(noise(1 << 20))
+			asked, ended := make(chan bool, 1), make(chan bool, 1)
+			dev.OnRead = func(ctx context.Context, _ blockio.Extent) error {
+				asked <- true
+				<-ctx.Done()
+				ended <- true
+				return ctx.Err()
+			}
+			file, server := mountDevice(t, dev, Options{Timeout: time.Hour})
+			thread, read := make(chan int, 1), make(chan error, 1)
+			go func() {
+				runtime.LockOSThread() // and ends with this thread
+				thread <- unix.Gettid()
+				fd, err := unix.Open(file, unix.O_RDONLY|unix.O_DIRECT, 0)
+				if err == nil {
+					_, err = unix.Pread(fd, make([]byte, pageSize), 0)
+					_ = unix.Close(fd)
+				}
+				read <- err
+			}()
+			<-asked
+			if signal {
+				if err := unix.Tgkill(os.Getpid(), <-thread, unix.SIGURG); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(2 * killTime)
+			}
+			if err := unix.Unmount(filepath.Dir(file), unix.MNT_FORCE); err != unix.EBUSY {
+				t.Fatalf("a forced unmount: %v, want that it is busy", err)
+			}
+			<-ended
+			if err := <-read; err != unix.ECONNABORTED {
+				t.Errorf("the reader: %v, want that the connection was aborted", err)
+			}
+			server.Wait() // it is not unmounted yet
+		})
 	}
 }
 
