@@ -79,7 +79,7 @@ func OpenOrMake(path string, base Base) (*Dir, error) {
 	case err == nil:
 		d, err := open(path, unix.O_RDWR|unix.O_CREAT, func(d *Dir) error { return d.make(base) })
 		if err != nil {
-			_ = os.Remove(path) // it was ours
+			removeDir(path) // it was ours
 			return nil, err
 		}
 		d.madeDir = true
@@ -89,6 +89,17 @@ func OpenOrMake(path string, base Base) (*Dir, error) {
 		return nil, err
 	}
 	return open(path, unix.O_RDWR|unix.O_CREAT, func(d *Dir) error { return d.make(base) })
+}
+
+// removeDir removes a directory that was just emptied. FUSE file systems notice a
+// moment late that the files in it have been closed, and refuse until then.
+func removeDir(path string) {
+	for range 20 {
+		if err := unix.Rmdir(path); err == nil || err == unix.ENOENT {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 // open opens and locks the overlay at path, whose lock's file is opened with flags. If
