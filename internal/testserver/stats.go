@@ -1,5 +1,11 @@
 package testserver
 
+import (
+	"cmp"
+	"net/http"
+	"slices"
+)
+
 // Stats counts what clients asked for. A request, with all that is sent in
 // answer to it, counts where it was received: before or after a Reset.
 type Stats struct {
@@ -7,6 +13,27 @@ type Stats struct {
 	Bytes    int64   // bytes of bodies sent
 	Conns    int     // connections accepted
 	Ranges   []Range // one for each request, in the order received
+}
+
+// Unique is how many bytes were sent, each byte of a file counted once.
+func (st Stats) Unique() int64 {
+	sent := make(map[string][]Range) // with Off where the body starts
+	for _, r := range st.Ranges {
+		if r.Status != http.StatusPartialContent {
+			r.Off = 0
+		}
+		sent[r.Name] = append(sent[r.Name], r)
+	}
+	total := int64(0)
+	for _, list := range sent {
+		slices.SortFunc(list, func(a, b Range) int { return cmp.Compare(a.Off, b.Off) })
+		end := int64(0)
+		for _, r := range list {
+			total += max(0, r.Off+r.Sent-max(r.Off, end))
+			end = max(end, r.Off+r.Sent)
+		}
+	}
+	return total
 }
 
 // Range is one request. It is up to date with what the client has seen: Status
