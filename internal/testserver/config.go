@@ -7,7 +7,8 @@ import "time"
 //
 // Faults with a number of times count down as they happen; a negative number
 // never runs out. A request follows the settings of the moment it is received,
-// but Rate, SlowStart, Truncate and Flip are looked at while it is answered.
+// but Rate, Buffer, SlowStart, Truncate and Flip are looked at while it is
+// answered.
 type Config struct {
 	// RTT is the round trip time: the first byte of a response leaves RTT after
 	// its request was received. A new connection costs one RTT more, before its
@@ -18,6 +19,15 @@ type Config struct {
 	// together. They take turns, first come first served, with pieces of at most
 	// 16 KiB or 50 ms. 0 or less: no limit.
 	Rate int64
+
+	// Buffer is how many bytes of bodies the queue at the line's narrow end holds.
+	// A response puts its next piece in as soon as there is room, and pieces leave
+	// in the order in which they came in: a new response has to wait for all that
+	// is in the queue. For room its first piece waits for other first pieces only,
+	// since the rest of a response follows as its earlier bytes get away. 0 or
+	// less: each response has one piece under way, so a new one waits for one
+	// piece of each of the others. Without a Rate it does nothing.
+	Buffer int64
 
 	// SlowStart gives each connection a congestion window, which is how much may
 	// leave within one RTT. It starts at 10 segments of 1460 bytes, doubles each
@@ -85,6 +95,11 @@ const (
 // paced reports whether bodies are held back to simulate a line.
 func (c *Config) paced() bool {
 	return c.Rate > 0 || c.SlowStart && c.RTT > 0
+}
+
+// queues reports whether bodies go through a queue with a buffer.
+func (c *Config) queues() bool {
+	return c.Rate > 0 && c.Buffer > 0
 }
 
 // hangs reports whether a request for a range that starts at off hangs.

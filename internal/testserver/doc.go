@@ -1,6 +1,6 @@
 // Package testserver is an HTTP server for tests, demonstrations and
 // benchmarks of programs that read files with Range requests. It simulates a
-// line (round trip time, rate, slow start), injects faults, and counts what its
+// line (round trip time, rate, buffer, slow start), injects faults, and counts what its
 // clients ask for.
 //
 // A new Server is plain, fast and correct; [Server.Set] makes it otherwise:

@@ -26,10 +26,12 @@ type exchange struct {
 	status int             // 0: the file's
 	hang   <-chan struct{} // nil: it does not hang; else closed when it no longer does
 
-	due time.Time // simulated time: when what has been sent should have left
+	due    time.Time // simulated time: when what has been sent should have left
+	begun  bool      // something of the body has been in the line's queue
+	queued []piece   // of the body, that are in it now
 
 	// Decided when the response begins. Offsets are those of the file.
-	off  int64 // of the next byte of the body
+	off  int64 // of the next byte of the body to be sent or queued
 	cut  int64 // where the body ends early; MaxInt64: it does not
 	flip int64 // of the byte to damage; -1: none
 }
@@ -81,46 +83,68 @@ func (x *exchange) decideFaults(code int) {
 	}
 }
 
-// Write sends bytes of the body.
+// Write sends bytes of the body, or puts them in the line's queue.
 func (x *exchange) Write(p []byte) (int, error) {
 	done := 0
 	for done < len(p) {
 		if x.off >= x.cut {
 			return done, errCut
 		}
-		n := int(min(int64(len(p)-done), x.cut-x.off))
+		rest := p[done:]
+		rest = rest[:min(int64(len(rest)), x.cut-x.off)]
+		put := x.sendPaced
 		cfg := x.srv.config()
-		if cfg.paced() {
-			var err error
-			if n, err = x.pace(&cfg, n); err != nil {
-				return done, err
-			}
+		if cfg.queues() {
+			put = x.enqueue
 		}
-		n, err := x.send(p[done : done+n])
+		n, err := put(&cfg, rest)
 		done += n
+		x.off += int64(n)
 		if err != nil {
 			return done, err
-		}
-		if cfg.paced() {
-			x.flush()
-			x.window.sent(time.Now())
 		}
 	}
 	return done, nil
 }
 
-// send sends p as it is, or with one bit flipped.
-func (x *exchange) send(p []byte) (int, error) {
+// sendPaced sends some of the next bytes of the body, p, when they may leave, and
+// returns how many.
+func (x *exchange) sendPaced(cfg *Config, p []byte) (int, error) {
+	if err := x.drain(); err != nil {
+		return 0, err
+	}
+	n := len(p)
+	if cfg.paced() {
+		var err error
+		if n, err = x.pace(cfg, n); err != nil {
+			return 0, err
+		}
+	}
+	n, err := x.send(x.damage(p[:n]))
+	if err == nil && cfg.paced() {
+		x.flush()
+		x.window.sent(time.Now())
+	}
+	return n, err
+}
+
+// damage returns the next bytes of the body, p, as they are, or a copy with one
+// bit flipped.
+func (x *exchange) damage(p []byte) []byte {
 	if i := x.flip - x.off; i >= 0 && i < int64(len(p)) {
 		p = bytes.Clone(p)
 		p[i] ^= 1
 	}
+	return p
+}
+
+// send sends p.
+func (x *exchange) send(p []byte) (int, error) {
 	x.count(len(p))
 	n, err := x.ResponseWriter.Write(p)
 	if n < len(p) {
 		x.count(n - len(p))
 	}
-	x.off += int64(n)
 	return n, err
 }
 

@@ -42,7 +42,7 @@ func TestFlip(t *testing.T) {
 
 func TestTruncate(t *testing.T) {
 	content := pattern(100_000)
-	for _, cfg := range []testserver.Config{{}, {Rate: 100_000_000}} {
+	for _, cfg := range []testserver.Config{{}, {Rate: 100_000_000}, {Rate: 100_000_000, Buffer: 30_000}} {
 		s := newServer(t)
 		s.AddBytes("f", content)
 		cfg.Truncate = 1

@@ -96,7 +96,8 @@ func (x *exchange) serveFile() {
 		modTime = time.Time{}
 	}
 	http.ServeContent(x, x.req, "", modTime, io.NewSectionReader(x.file.content, 0, x.file.size))
-	if x.off < x.cut {
+	// If that fails, the response ends early and its connection with it.
+	if err := x.drain(); err != nil || x.off < x.cut {
 		return
 	}
 	x.flush()

@@ -132,6 +132,7 @@ var stuck = []struct {
 }{
 	{"RTT", testserver.Config{RTT: time.Hour}},
 	{"Rate", testserver.Config{Rate: 1}},
+	{"Buffer", testserver.Config{Rate: 1, Buffer: 10}},
 	{"HangBeforeHeaders", testserver.Config{Hang: testserver.HangBeforeHeaders}},
 	{"HangMidBody", testserver.Config{Hang: testserver.HangMidBody}},
 }

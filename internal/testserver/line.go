@@ -25,8 +25,10 @@ const (
 // line is the way out that all connections share.
 type line struct {
 	// mu guards the fields below.
-	mu   sync.Mutex
-	free time.Time // when the last byte that was given to the line has left
+	mu      sync.Mutex
+	free    time.Time // when the last byte that was given to the line has left
+	waiting []*entry  // for room in the queue, in this order
+	room    *time.Timer
 }
 
 // reserve gives the line n bytes that are ready at the time given, and returns
@@ -34,8 +36,13 @@ type line struct {
 func (l *line) reserve(ready time.Time, n int, rate int64) time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.free = later(l.free, ready).Add(time.Duration(float64(n) / float64(rate) * float64(time.Second)))
+	l.free = later(l.free, ready).Add(transfer(int64(n), rate))
 	return l.free
+}
+
+// transfer is how long n bytes take at rate bytes per second.
+func transfer(n, rate int64) time.Duration {
+	return time.Duration(float64(n) / float64(rate) * float64(time.Second))
 }
 
 // window is the congestion window of a connection.
@@ -75,17 +82,9 @@ func (w *window) sent(now time.Time) {
 // pace waits until some of the next n bytes of the body may leave, and returns
 // how many.
 func (x *exchange) pace(cfg *Config, n int) (int, error) {
-	x.due = later(x.due, time.Now().Add(-maxLag))
-	if cfg.Rate > 0 {
-		n = int(min(int64(n), maxPiece, max(1, cfg.Rate/piecesPerSecond)))
-	}
-	if cfg.SlowStart && cfg.RTT > 0 {
-		n, x.due = x.window.take(x.due, n, cfg.RTT)
-		// The line is reserved only when the window is open: until then it is
-		// free for others.
-		if err := x.waitUntil(x.due); err != nil {
-			return 0, err
-		}
+	n, err := x.toLine(cfg, n)
+	if err != nil {
+		return 0, err
 	}
 	if cfg.Rate > 0 {
 		x.due = x.srv.line.reserve(x.due, n, cfg.Rate)
@@ -93,7 +92,27 @@ func (x *exchange) pace(cfg *Config, n int) (int, error) {
 	return n, x.waitUntil(x.due)
 }
 
-// waitUntil returns nil at t, or an error if the request is over before.
+// toLine waits until some of the next n bytes of the body may go to the line, and
+// returns how many. x.due is when they may.
+func (x *exchange) toLine(cfg *Config, n int) (int, error) {
+	x.due = later(x.due, time.Now().Add(-maxLag))
+	if cfg.Rate > 0 {
+		n = int(min(int64(n), maxPiece, max(1, cfg.Rate/piecesPerSecond)))
+	}
+	if cfg.queues() {
+		n = int(min(int64(n), cfg.Buffer))
+	}
+	if !cfg.SlowStart || cfg.RTT <= 0 {
+		return n, nil
+	}
+	n, x.due = x.window.take(x.due, n, cfg.RTT)
+	// The line is reserved only when the window is open: until then it is free for
+	// others.
+	return n, x.waitUntil(x.due)
+}
+
+// waitUntil returns nil at t, or an error if the request is over before. What
+// leaves the queue meanwhile is sent.
 func (x *exchange) waitUntil(t time.Time) error {
 	d := time.Until(t)
 	if d <= 0 {
@@ -101,14 +120,8 @@ func (x *exchange) waitUntil(t time.Time) error {
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-x.req.Context().Done():
-		return x.req.Context().Err()
-	case <-x.srv.done:
-		return errCut
-	}
+	_, err := x.await(timer.C)
+	return err
 }
 
 func later(a, b time.Time) time.Time {

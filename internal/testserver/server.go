@@ -53,16 +53,21 @@ func New() (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{
-		addr:   l.Addr().String(),
+	s := newServer()
+	s.addr = l.Addr().String()
+	s.http = &http.Server{Handler: http.HandlerFunc(s.serveOwn), ConnContext: s.ConnContext}
+	s.active.Go(func() { _ = s.http.Serve(l) }) // until Close
+	return s, nil
+}
+
+// newServer is a Server without a port.
+func newServer() *Server {
+	return &Server{
 		done:   make(chan struct{}),
 		unhang: make(chan struct{}),
 		files:  make(map[string]*file),
 		tally:  new(tally),
 	}
-	s.http = &http.Server{Handler: http.HandlerFunc(s.serveOwn), ConnContext: s.ConnContext}
-	s.active.Go(func() { _ = s.http.Serve(l) }) // until Close
-	return s, nil
 }
 
 // Close ends all requests, those that hang too, and frees the port. It waits for

@@ -181,6 +181,7 @@ func TestConcurrentUse(t *testing.T) {
 			for i := range 20 {
 				s.Set(func(c *testserver.Config) {
 					c.Rate = int64(i%2) * 500_000_000
+					c.Buffer = int64(i%3) * 30_000
 					c.SlowStart = !c.SlowStart
 					c.RTT = time.Millisecond
 				})
