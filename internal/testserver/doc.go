@@ -15,7 +15,8 @@
 // It answers GET and HEAD. One range is followed (bytes=a-b, bytes=a-,
 // bytes=-n); several ranges, or a Range header that makes no sense, are answered
 // with the whole file, as RFC 9110 section 14.2 allows. Preconditions (If-Range,
-// If-None-Match, ...) are those of [http.ServeContent].
+// If-None-Match, ...) are those of [http.ServeContent]. For clients that look into
+// directories the root is a page with links to all files.
 //
 // The line is simulated where a response is written, by sleeping: only the bytes
 // of bodies count, not those of headers, and what the client sends costs nothing.

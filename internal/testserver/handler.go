@@ -30,6 +30,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		w.Header().Set("Allow", "GET, HEAD")
 		x.answer(http.StatusMethodNotAllowed)
+	case x.file == nil && x.rec.Name == "":
+		x.list()
 	case x.file == nil:
 		x.answer(http.StatusNotFound)
 	case x.file.location != "":

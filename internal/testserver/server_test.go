@@ -244,3 +244,17 @@ func TestRedirect(t *testing.T) {
 		t.Errorf("recorded %v, want one request with status 302", got)
 	}
 }
+
+func TestIndex(t *testing.T) {
+	s := newServer(t)
+	s.AddBytes("f", pattern(10))
+	s.AddBytes("a b&c", pattern(10))
+	resp, body := get(t, newClient(t), s.URL(""))
+	if got := resp.Header.Get("Content-Type"); got != "text/html; charset=utf-8" {
+		t.Errorf("got Content-Type %q", got)
+	}
+	want := "<a href=\"a%20b&amp;c\">a b&amp;c</a>\n<a href=\"f\">f</a>\n"
+	if string(body) != want {
+		t.Errorf("got %q, want %q", body, want)
+	}
+}
