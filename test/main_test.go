@@ -30,6 +30,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(writerEnv) != "" {
 		os.Exit(writerMain(os.Args[1:]))
 	}
+	if os.Getenv(bulkEnv) != "" {
+		os.Exit(bulkMain())
+	}
 	code, err := testMain(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

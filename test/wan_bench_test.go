@@ -1,0 +1,212 @@
+//go:build integration
+
+package test
+
+import (
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cloopfs/cloopfs/internal/testserver"
+)
+
+// wanPeersEnv limits BenchmarkWAN to these peers: names from the list peers, or
+// "cloopfs" with flags, separated by commas.
+const wanPeersEnv = "CLOOPFS_WAN_PEERS"
+
+// workload is something to do with a disk that has just been mounted.
+type workload struct {
+	name string
+	what errand // without the path
+	// peers are those that take part, of those that were chosen.
+	peers func(chosen []peer) []peer
+}
+
+// BenchmarkWAN compares cloopfs with its peers over lines of some length, with a
+// buffer of one bandwidth-delay product: in each round all of them, in an order that
+// changes, each from a cold start. The time is that from the start of the peer's first
+// process to the last byte; ratios are those of times, medians of the rounds' ratios. Every byte read is
+// compared with the disk itself.
+func BenchmarkWAN(b *testing.B) {
+	f := need(b, debian64K)
+	squashfs := needSquashfs(b, f)
+	used := usedPages(b, f.raw)
+	names := wanFiles(b, f)
+	shuffled := slices.Clone(names)
+	rand.New(rand.NewPCG(1, 0)).Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
+	workloads := []workload{
+		{"Files", errand{Names: names, Readers: 1}, anyPeers},
+		{"FilesShuffled", errand{Names: shuffled, Readers: 1}, anyPeers},
+		{"FilesParallel", errand{Names: names, Readers: 8}, anyPeers},
+		{"Sequential", errand{Readers: 1}, besideCurl},
+		{"Random", errand{Offsets: choices(1, used, 500), Readers: 1}, withDisks},
+		{"Random16", errand{Offsets: choices(2, used, 1000), Readers: 16}, withDisks},
+		{"Latency", errand{Offsets: choices(4, used[len(used)*3/4:], 100), Readers: 1}, withFill},
+	}
+	chosen := chosenPeers(b)
+	for _, line := range []struct {
+		name string
+		rtt  time.Duration
+		mbit int64
+	}{
+		{"metro", 10 * time.Millisecond, 200},
+		{"wan", 50 * time.Millisecond, 50},
+		{"far", 150 * time.Millisecond, 20},
+	} {
+		for _, work := range workloads {
+			b.Run(line.name+"/"+work.name, func(b *testing.B) {
+				srv, url := serve(b, nil)
+				srv.Set(func(c *testserver.Config) {
+					c.RTT, c.Rate = line.rtt, line.mbit*1e6/8
+					c.Buffer = int64(c.RTT.Seconds() * float64(c.Rate))
+				})
+				at := site{cloop: url}
+				for _, image := range []struct {
+					url  *string
+					path string
+				}{{&at.cloop, f.image}, {&at.raw, f.raw}, {&at.squashfs, squashfs}} {
+					name := filepath.Base(image.path)
+					if err := srv.AddFile(name, image.path); err != nil {
+						b.Fatal(err)
+					}
+					*image.url = srv.URL(name)
+				}
+				benchPeers(b, work, work.peers(chosen), srv, at, f)
+			})
+		}
+	}
+}
+
+// anyPeers, besideCurl, withDisks and withFill say who takes part in a workload: all;
+// those that show a disk, and curl; those that show a disk; cloopfs while it is idle
+// and while it fetches the rest.
+func anyPeers(chosen []peer) []peer { return chosen }
+
+func withDisks(chosen []peer) []peer {
+	return slices.DeleteFunc(slices.Clone(chosen), func(p peer) bool { return p.tree })
+}
+
+func besideCurl(chosen []peer) []peer { return append(withDisks(chosen), curl) }
+
+func withFill(chosen []peer) []peer {
+	var list []peer
+	for _, p := range chosen {
+		if strings.HasPrefix(p.name, "cloopfs") {
+			fill, _ := peerNamed(p.name + " --background-fill")
+			list = append(list, p, fill)
+		}
+	}
+	return list
+}
+
+// chosenPeers are those that take part if they can.
+func chosenPeers(b *testing.B) []peer {
+	b.Helper()
+	env := os.Getenv(wanPeersEnv)
+	if env == "" {
+		return peers
+	}
+	var chosen []peer
+	for name := range strings.SplitSeq(env, ",") {
+		p, ok := peerNamed(name)
+		if !ok {
+			b.Fatalf("%s: no peer is called %q", wanPeersEnv, name)
+		}
+		chosen = append(chosen, p)
+	}
+	return chosen
+}
+
+// benchPeers does the rounds of one workload.
+func benchPeers(b *testing.B, work workload, list []peer, srv *testserver.Server, at site, f fixture) {
+	want := referenceSum(b, work.what, f)
+	rounds := make([][]*outcome, len(list))
+	round := 0
+	for b.Loop() {
+		for i := range list {
+			k := (round + i) % len(list)
+			o, err := visit(b, list[k], work.what, srv, at)
+			if err == nil && list[k].name != curl.name && o.Sum != want {
+				err = errors.New("has read wrong bytes")
+			}
+			if err != nil {
+				o = nil
+				b.Logf("%s has failed: %v", list[k].name, err)
+				if strings.HasPrefix(list[k].name, "cloopfs") {
+					b.Fail()
+				}
+			}
+			rounds[k] = append(rounds[k], o)
+		}
+		round++
+	}
+	if len(list) > 0 {
+		report(b, list, rounds)
+	}
+}
+
+// visit starts a peer, has the errand done, and ends the peer.
+func visit(b *testing.B, p peer, what errand, srv *testserver.Server, at site) (*outcome, error) {
+	s := newSession(b)
+	defer s.end()
+	srv.Reset()
+	begin := time.Now()
+	v, err := p.start(s, at)
+	var got reading
+	if err == nil && p.name != curl.name {
+		got, err = readView(b, s, v, what, func() int64 { return srv.Stats().Bytes })
+	}
+	return &outcome{got, time.Since(begin), srv.Stats()}, err
+}
+
+// readView does an errand on the disk or the files of a view.
+func readView(b *testing.B, s *session, v view, what errand, progress func() int64) (got reading, err error) {
+	what.Path = v.disk
+	if len(what.Names) > 0 {
+		if what.Path = v.tree; v.disk != "" {
+			if what.Path, err = s.loop(v.disk); err != nil {
+				return got, err
+			}
+		}
+	}
+	return bulkRead(b, what, progress, s.abort)
+}
+
+// referenceSum is what an errand has to come to.
+func referenceSum(b *testing.B, what errand, f fixture) uint32 {
+	b.Helper()
+	s := newSession(b)
+	defer s.end()
+	got, err := readView(b, s, view{disk: f.raw}, what, func() int64 { return 0 })
+	if err != nil {
+		b.Fatal(err)
+	}
+	return got.Sum
+}
+
+// needSquashfs makes a squashfs of the same files, once.
+func needSquashfs(b *testing.B, f fixture) string {
+	b.Helper()
+	dir := filepath.Dir(f.raw)
+	unlock, err := lock(filepath.Join(dir, "lock"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer unlock()
+	path := filepath.Join(dir, "debian.squashfs")
+	if older(path, f.raw) {
+		_ = os.Remove(path) // made below
+	}
+	err = chain(step{path, func(out string) error {
+		return command("mksquashfs", filepath.Join(dir, "debian-rootfs"), out, "-b", "64K", "-comp", "gzip", "-quiet", "-no-progress")
+	}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return path
+}
