@@ -5,7 +5,7 @@ TOOL = $(GO) tool -modfile=tools/go.mod
 FUZZTIME ?= 10
 export CGO_ENABLED = 0
 
-.PHONY: help build demo check test lint unit race fuzz integration soak bench bench-cache bench-prefetch bench-create bench-overlay cover install uninstall clean
+.PHONY: help build demo check test lint unit race fuzz integration soak bench bench-cache bench-prefetch bench-create bench-overlay bench-wan cover install uninstall clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -75,6 +75,15 @@ bench-create: build ## create beside Debian's create_compressed_fs: CPU time and
 
 bench-overlay: build ## writing with --overlay beside go-fuse's loopback and QEMU's storage daemon; needs root
 	$(GO) test -tags integration -run '^$$' -bench Overlay -benchtime 9x -timeout 30m ./test
+
+# What bench-wan does: LINE/WORKLOAD, a regular expression for each, and how often.
+WAN ?= .
+WANROUNDS ?= 3
+
+bench-wan: build ## cloopfs beside its peers over slow lines, WANROUNDS (3) times; hours, but WAN=metro/Files limits it; needs root
+	@echo "make bench-wan installs Debian packages, mounts file systems and uses loop devices: it needs root"
+	test/install packages.txt bench-packages.txt
+	$(GO) test -tags integration -run '^$$' -bench '^BenchmarkWAN$$/$(WAN)' -benchtime $(WANROUNDS)x -timeout 0 ./test
 
 cover: ## statement coverage of the unit tests
 	$(GO) test -coverprofile=build/cover.out ./... && $(GO) tool cover -func=build/cover.out
