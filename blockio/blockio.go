@@ -52,6 +52,11 @@ type Extent struct {
 // End is the offset of the first byte after the extent.
 func (e Extent) End() int64 { return e.Off + e.Len }
 
+// Span is adjacent blocks: [First, First+Count).
+type Span struct {
+	First, Count int64
+}
+
 // Extents locates the stored blocks of an image. It is safe for concurrent use.
 type Extents interface {
 	// Blocks is the number of blocks; it never changes.

@@ -170,6 +170,17 @@ func (d *Dir) Enforce() error {
 	return err
 }
 
+// Spare says how many more bytes could be stored without throwing anything away.
+func (d *Dir) Spare() int64 {
+	d.room.mu.Lock()
+	defer d.room.mu.Unlock()
+	left, err := d.left(d.bound())
+	if err != nil {
+		return 0
+	}
+	return left - 2*maxStep // which is thrown away ahead of time
+}
+
 // left is how many more bytes the directory may take within a size.
 func (d *Dir) left(size int64) (int64, error) {
 	_, left, err := d.measure(size)

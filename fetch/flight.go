@@ -51,7 +51,7 @@ func (s *Scheduler) mayStartLocked(r *request) bool {
 	class := r.rng.Class
 	switch {
 	case class == blockio.Fill && (s.active[blockio.Demand] > 0 || s.active[class] >= maxFill),
-		class > blockio.Demand && s.due > 0 && s.due+r.rng.Len > s.opt.Window:
+		class > blockio.Demand && s.due > 0 && s.due+r.rng.Len > s.windowLocked():
 		return false
 	}
 	return total < s.opt.Requests
@@ -81,6 +81,7 @@ func (s *Scheduler) fly(r *request) {
 		s.releaseLocked(b)
 	}
 	s.startLocked()
+	s.wakeLocked()
 }
 
 // receive brings r's blocks: those that another process has stored meanwhile from
@@ -115,7 +116,7 @@ func (s *Scheduler) stream(r *request, blocks []*block) error {
 		return err
 	}
 	defer body.Close()
-	from := &counted{Reader: body, s: s, rng: rng}
+	from := s.count(body, rng)
 	for _, b := range blocks {
 		stored := getBuffer(b.ext.Len)
 		if _, err := io.ReadFull(from, stored); err != nil {
@@ -134,9 +135,11 @@ func (s *Scheduler) stream(r *request, blocks []*block) error {
 		}
 		s.dueLocked(r, -b.ext.Len)
 		s.startLocked()
+		s.wakeLocked()
 		s.mu.Unlock()
 		close(b.done)
 	}
+	from.end()
 	return nil
 }
 

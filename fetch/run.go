@@ -3,6 +3,7 @@ package fetch
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
 )
@@ -24,6 +25,9 @@ func (s *Scheduler) ReadRun(ctx context.Context, class blockio.Class, first, cou
 	if first < 0 || count < 0 || first > s.ext.Blocks()-count {
 		return errRange(first, count, s.ext.Blocks())
 	}
+	if class == blockio.Demand && count > 0 {
+		s.wanted(first, count)
+	}
 	r := run{s: s, ctx: ctx, class: class, budget: &s.demand, next: first, end: first + count}
 	if class > blockio.Demand {
 		r.budget = &s.others
@@ -40,6 +44,14 @@ func (s *Scheduler) ReadRun(ctx context.Context, class blockio.Class, first, cou
 			return err
 		}
 	}
+}
+
+// wanted notes that a reader wants blocks.
+func (s *Scheduler) wanted(first, count int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.policy.wanted(time.Now(), first, count)
+	s.wakeLocked()
 }
 
 // run is one call of ReadRun.

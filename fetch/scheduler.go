@@ -29,8 +29,13 @@ type Options struct {
 	// class can make a reader wait for room. A single block may be longer.
 	Buffer int64
 	// Window is how many bytes may be on their way for other classes than demand;
-	// 32 MiB if 0. A single block may be longer.
+	// as many as keep the line busy if 0. A single block may be longer.
 	Window int64
+	// Ahead says what to bring before somebody asks for it.
+	Ahead Ahead
+	// Spare says how many more bytes may be brought now that perhaps nobody will ask
+	// for. It is called about once a second. nil means any number.
+	Spare func() int64
 	// Store keeps what was fetched, and is asked first. nil means none.
 	Store blockio.BlockStore
 }
@@ -49,6 +54,7 @@ type Scheduler struct {
 	ctx    context.Context // of every flight; ended by Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // all goroutines
+	wake   chan struct{}  // there may be something for the pump to do
 	demand budget
 	others budget // for the classes after Demand
 
@@ -62,9 +68,14 @@ type Scheduler struct {
 	room   int64                // of Keep, what is left
 	failed []*block             // in the order in which they failed
 
-	claimless time.Time // until then what other processes claim counts for nothing
+	policy    policy
+	line      estimate
+	length    length                 // of stored blocks
+	read      int64                  // bytes of blocks that readers have had
+	brought   [blockio.Classes]int64 // bytes that the pump has asked for
+	claimless time.Time              // until then what other processes claim counts for nothing
 	stats     Stats
-	unread    [blockio.Classes]unread // of what was stored, for other classes than demand
+	unread    [blockio.Classes]bitset // of what was stored for other classes than demand, what nobody has read
 	closed    bool
 }
 
@@ -103,6 +114,7 @@ type request struct {
 
 	// Guarded by Scheduler.mu.
 	started bool
+	ahead   bool  // of readers: it is made even if nobody wants it
 	users   int   // of its blocks, until it is started
 	due     int64 // bytes that have not come
 }
@@ -121,9 +133,6 @@ func New(src blockio.Ranges, ext blockio.Extents, opt Options) *Scheduler {
 	if opt.Buffer == 0 {
 		opt.Buffer = 64 << 20
 	}
-	if opt.Window == 0 {
-		opt.Window = 32 << 20
-	}
 	others := max(1, opt.Buffer/4)
 	s := &Scheduler{
 		src: src, ext: ext, opt: opt,
@@ -131,8 +140,11 @@ func New(src blockio.Ranges, ext blockio.Extents, opt Options) *Scheduler {
 		others: budget{semaphore.NewWeighted(others), others},
 		blocks: make(map[int64]*block),
 		room:   opt.Keep,
+		wake:   make(chan struct{}, 1),
+		policy: policy{blocks: ext.Blocks(), ahead: opt.Ahead},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.wg.Go(s.pump)
 	return s
 }
 
@@ -182,6 +194,10 @@ func (s *Scheduler) join(class blockio.Class, run []located) []*block {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.purgeLocked()
+	most := s.opt.MaxRequest
+	if class > blockio.Demand && s.opt.Window == 0 {
+		most = min(most, s.line.request()) // which somebody who waits may have to wait for
+	}
 	var r *request // the request being put together
 	for i, l := range run {
 		if l.ext.Len == 0 || l.local {
@@ -190,7 +206,7 @@ func (s *Scheduler) join(class blockio.Class, run []located) []*block {
 		}
 		b := s.blocks[l.n]
 		if b == nil {
-			if r == nil || l.ext.Off != r.rng.End() || r.rng.Len+l.ext.Len > s.opt.MaxRequest {
+			if r == nil || l.ext.Off != r.rng.End() || r.rng.Len+l.ext.Len > most {
 				s.submitLocked(r)
 				r = &request{rng: blockio.Range{Extent: blockio.Extent{Off: l.ext.Off}, Class: class}}
 			}
@@ -246,7 +262,7 @@ func (s *Scheduler) releaseLocked(b *block) {
 	case b.req.started && b.users == 0:
 		putBuffer(b.stored)
 		b.stored = nil
-	case !b.req.started && b.req.users == 0:
+	case !b.req.started && b.req.users == 0 && !b.req.ahead:
 		s.unqueueLocked(b.req)
 		for _, b := range b.req.blocks {
 			s.forgetLocked(b)
@@ -264,6 +280,9 @@ func (s *Scheduler) forgetLocked(b *block) {
 func (s *Scheduler) leave(b *block, read bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if read {
+		s.read += b.ext.Len
+	}
 	if read && b.fetched && !b.used {
 		b.used = true
 		s.stats.of(b.req.rng).Used += b.ext.Len

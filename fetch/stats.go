@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"io"
+	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
 )
@@ -27,35 +28,11 @@ func (s *Stats) of(r blockio.Range) *ClassStats {
 	return &s.Class[r.Class]
 }
 
-// unread is the blocks that were fetched for one class and stored, and that no reader
-// has had yet: a bit for each. The zero value is empty.
-type unread map[int64]uint64
-
-func (u *unread) add(n int64) {
-	if *u == nil {
-		*u = make(unread)
-	}
-	(*u)[n/64] |= 1 << (n % 64)
-}
-
-// remove says whether block n was there.
-func (u unread) remove(n int64) bool {
-	word, bit := u[n/64], uint64(1)<<(n%64)
-	switch {
-	case word&bit == 0:
-		return false
-	case word == bit:
-		delete(u, n/64)
-	default:
-		u[n/64] = word &^ bit
-	}
-	return true
-}
-
 // readLocal notes that a reader has had b, from the store.
 func (s *Scheduler) readLocal(b *block) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.read += b.ext.Len
 	for class := range s.unread {
 		if s.unread[class].remove(b.n) {
 			s.stats.Class[class].Used += b.ext.Len
@@ -64,12 +41,20 @@ func (s *Scheduler) readLocal(b *block) {
 	}
 }
 
-// counted counts what arrives from a body.
+// counted counts what arrives from a body, and when.
 type counted struct {
 	io.Reader
-	s   *Scheduler
-	rng blockio.Range
-	any bool
+	s    *Scheduler
+	rng  blockio.Range
+	sent sent
+	any  bool
+}
+
+// count counts what arrives of a range, which is being asked for now.
+func (s *Scheduler) count(body io.Reader, rng blockio.Range) *counted {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &counted{Reader: body, s: s, rng: rng, sent: s.line.send(time.Now())}
 }
 
 func (c *counted) Read(p []byte) (int, error) {
@@ -79,12 +64,21 @@ func (c *counted) Read(p []byte) (int, error) {
 		defer c.s.mu.Unlock()
 		of := c.s.stats.of(c.rng)
 		of.Bytes += int64(n)
+		c.s.line.received(n)
 		if !c.any {
 			c.any = true
 			of.Requests++
+			c.s.line.answered(time.Now(), c.sent)
 		}
 	}
 	return n, err
+}
+
+// end says that all of the range has arrived.
+func (c *counted) end() {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	c.s.line.ended(time.Now(), c.sent)
 }
 
 // Stats says what has been fetched so far.

@@ -1,6 +1,8 @@
 package httpblock
 
 import (
+	"errors"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,10 +27,14 @@ func (s *Source) Stats() Stats {
 	return s.count.stats(Redact(s.where().url))
 }
 
+// Overloaded says that the server has answered 429 or 503, and nothing else since.
+func (s *Source) Overloaded() bool { return s.count.overloaded.Load() }
+
 // counter counts what a server does. The zero value is ready.
 type counter struct {
 	requests, bytes atomic.Int64
 	failing         atomic.Bool // nothing has arrived since the last failure
+	overloaded      atomic.Bool // likewise, and that was the server's plea for less
 
 	// mu guards the fields below.
 	mu     sync.Mutex
@@ -42,6 +48,10 @@ func (c *counter) failure(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.failing.Store(true)
+	var status *StatusError
+	if errors.As(err, &status) && (status.Code == http.StatusTooManyRequests || status.Code == http.StatusServiceUnavailable) {
+		c.overloaded.Store(true)
+	}
 	c.last, c.lastAt = err, time.Now()
 	c.failed++
 }
@@ -51,6 +61,7 @@ func (c *counter) received(n int) {
 	if n > 0 {
 		c.bytes.Add(int64(n))
 		c.failing.Store(false)
+		c.overloaded.Store(false)
 	}
 }
 

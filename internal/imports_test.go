@@ -20,7 +20,7 @@ var allowed = map[string][]string{
 	"cache":               {"blockio"},
 	"cloop":               {"blockio", "internal/deflate"},
 	"cloop/clooptest":     {},
-	"cmd/cloopfs":         {"blockio", "cache", "cloop", "fetch", "fusefs", "httpblock", "internal/control", "internal/iso9660", "internal/mounts", "internal/partition", "internal/signature", "localfile", "overlay"},
+	"cmd/cloopfs":         {"blockio", "cache", "cloop", "fetch", "fusefs", "httpblock", "internal/control", "internal/iso9660", "internal/mounts", "internal/partition", "internal/signature", "localfile", "overlay", "profile"},
 	"fetch":               {"blockio"},
 	"fusefs":              {"blockio", "internal/errno"},
 	"httpblock":           {"blockio"},
@@ -36,6 +36,7 @@ var allowed = map[string][]string{
 	"internal/testserver": {},
 	"localfile":           {"blockio"},
 	"overlay":             {"blockio"},
+	"profile":             {"blockio"},
 	"test":                {},
 	"test/demo":           {"internal/testserver"},
 }

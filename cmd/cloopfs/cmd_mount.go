@@ -28,6 +28,7 @@ type mountOptions struct {
 	Describe   bool   // somebody reads what the disk is
 	Memory     sizeValue
 	Fill       bool // in the background
+	Profile    profileOptions
 	Write      writeOptions
 	AllowOther bool
 	UID, GID   uint32
@@ -85,6 +86,7 @@ With --overlay or --ephemeral the disk can be written to; then it is disk.img al
 	f.BoolVar(&o.Write.Ephemeral, "ephemeral", false, "let the disk be written to; unmounted, what was written is gone")
 	f.Var(&o.Write.Overlay, "overlay", "let the disk be written to, and keep what was written in `DIR`")
 	f.BoolVar(&o.Fill, "background-fill", false, "bring all of the image into the cache while no reader waits")
+	o.Profile.addFlags(f)
 	f.BoolVar(&o.AllowOther, "allow-other", false, "let other users, root included, use the mount")
 	f.Uint32Var(&o.UID, "uid", uint32(os.Getuid()), "owner of the files")
 	f.Uint32Var(&o.GID, "gid", uint32(os.Getgid()), "group of the files")
@@ -117,6 +119,9 @@ func (o *mountOptions) complete(ctx context.Context, source, mode string) (err e
 		return usage(errors.New("--background-fill without an on-disk cache (--cache-size 0)"))
 	}
 	if err := o.Write.complete(); err != nil {
+		return err
+	}
+	if err := o.Profile.complete(); err != nil {
 		return err
 	}
 	o.Mode = 0o400
@@ -154,6 +159,9 @@ func (o *mountOptions) complete(ctx context.Context, source, mode string) (err e
 		return err
 	}
 	if err := o.notBelow("the overlay", string(o.Write.Overlay)); err != nil {
+		return err
+	}
+	if err := o.notBelow("the file for --record", string(o.Profile.Record)); err != nil {
 		return err
 	}
 	return o.notBelow("the cache directory", string(o.Line.Cache.Dir))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/cloopfs/cloopfs/internal/iso9660"
 	"github.com/cloopfs/cloopfs/internal/signature"
 	"github.com/cloopfs/cloopfs/localfile"
+	"github.com/cloopfs/cloopfs/profile"
 )
 
 // line is the whole way from the image's bytes to the disk.
@@ -27,6 +29,7 @@ type line struct {
 	store  *cache.Blocks    // nil if nothing is kept on disk
 	fetch  *fetch.Scheduler
 	memory *cache.Memory
+	record *profile.Recorder // nil if nobody wants to know what is read
 	disk   *cloop.Image
 	index  *cloop.Index
 	kind   signature.Kind // of a raw image, as far as that was looked at
@@ -79,6 +82,9 @@ func (l *line) join(ctx context.Context, opt sourceOptions, memory int64) error 
 		return err
 	}
 	options := fetch.Options{Requests: opt.Connections, Window: opt.window}
+	if l.file.http != nil {
+		options.Ahead, options.Spare = opt.ahead, l.spare
+	}
 	if c := l.file.cached; c != nil {
 		// The blocks of a raw file end where chunks do.
 		if l.store, err = c.entry.Blocks(l.parts, l.index.Raw() && l.at.Inside == ""); err != nil {
@@ -92,7 +98,16 @@ func (l *line) join(ctx context.Context, opt sourceOptions, memory int64) error 
 	l.start = &diskStart{ReaderAt: l.source}
 	l.fetch = fetch.New(l.source, l.index, options)
 	l.memory = cache.NewMemory(memory, l.index.BlockSize())
-	l.disk = cloop.NewImage(l.index, l.fetch, l.memory)
+	var runs blockio.Runs = l.fetch
+	if opt.record {
+		of, err := l.profiled(ctx)
+		if err != nil {
+			return err
+		}
+		l.record = profile.NewRecorder(runs, of)
+		runs = l.record
+	}
+	l.disk = cloop.NewImage(l.index, runs, l.memory)
 	return nil
 }
 
@@ -103,6 +118,18 @@ func (l *line) find(ctx context.Context, format string) (err error) {
 	}
 	l.index, l.kind, err = openIndex(ctx, l.source, format)
 	return err
+}
+
+// spare says how many bytes may be fetched that perhaps nobody will ask for.
+func (l *line) spare() int64 {
+	switch c := l.file.cached; {
+	case l.file.http.Overloaded():
+		return 0
+	case c == nil:
+		return math.MaxInt64
+	default:
+		return c.dir.Spare()
+	}
 }
 
 // Close ends everything that is under way.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/cloopfs/cloopfs/fetch"
 )
 
 // sourceOptions are the flags of every command that takes a SOURCE.
@@ -21,6 +23,8 @@ type sourceOptions struct {
 	Cache       cacheOptions
 
 	window int64 // of fetch.Options
+	record bool  // what is read
+	ahead  fetch.Ahead
 }
 
 // Values of --format.

@@ -13,6 +13,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/fetch"
 	"github.com/cloopfs/cloopfs/fusefs"
 	"github.com/cloopfs/cloopfs/internal/control"
 	"github.com/cloopfs/cloopfs/internal/mounts"
@@ -35,6 +36,11 @@ type readiness struct {
 // the disk has been unmounted and its last user has let go. ctx ends the
 // opening; from then on the process's signals count.
 func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready func(readiness)) error {
+	trace, err := o.Profile.file()
+	if err != nil {
+		return err
+	}
+	o.Line.record, o.Line.ahead = o.Profile.Record != "", fetch.Ahead(o.Profile.Speculate)
 	l, err := openLine(ctx, o.Source, o.Line, int64(o.Memory), log)
 	if err != nil {
 		return err
@@ -46,6 +52,18 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	defer signal.Stop(signals)
 	if ctx.Err() != nil {
 		return ctx.Err() // the signal came before somebody was here to hear it
+	}
+	if l.record != nil {
+		r, err := newRecording(string(o.Profile.Record), l.record, log)
+		if err != nil {
+			return fmt.Errorf("--record: %w", err)
+		}
+		defer inBackgroundOf(ctx, r.run)()
+	}
+	if trace != nil {
+		if err := l.replay(ctx, trace); err != nil {
+			log.Warn("the profile is not used", "profile", string(o.Profile.Profile), "error", err)
+		}
 	}
 	written, err := o.Write.open(ctx, l, log)
 	if err != nil {
@@ -94,6 +112,7 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 			log.Warn("the cache can't be kept within its bounds", "error", err)
 		}
 	}
+	defer inBackgroundOf(ctx, func(ctx context.Context) { o.Profile.replayRemote(ctx, l, o.Line, log) })()
 	if o.Fill {
 		defer inBackgroundOf(ctx, func(ctx context.Context) { fill(ctx, l, log) })()
 	}

@@ -166,22 +166,29 @@ const identityBlocks = 64
 // the same if its size, first bytes, last blocks' places and date are; without a date
 // what the server says of its version counts.
 func (l *line) base(ctx context.Context) (overlay.Base, error) {
-	fail := func(err error) (overlay.Base, error) {
+	id, err := l.identity(ctx, "cloopfs base", l.version())
+	if err != nil {
 		return overlay.Base{}, sourceFailure(fmt.Errorf("open %s: %w", l.at, err))
 	}
+	return overlay.Base{Source: l.at.text(), Size: l.disk.Size(), Identity: id}, nil
+}
+
+// identity is a digest, for the purpose named, of what tells the image from others,
+// wherever it is.
+func (l *line) identity(ctx context.Context, purpose, version string) (string, error) {
 	head := make([]byte, min(headSize, l.source.Size()))
 	if _, err := l.source.ReadAtContext(ctx, head, 0); err != nil {
-		return fail(err)
+		return "", err
 	}
-	list := []string{"cloopfs base", strconv.FormatInt(l.source.Size(), 10), strconv.FormatInt(l.disk.Size(), 10), string(head), l.version()}
+	list := []string{purpose, strconv.FormatInt(l.source.Size(), 10), strconv.FormatInt(l.index.DiskSize(), 10), string(head), version}
 	for n := max(0, l.index.Blocks()-identityBlocks); n < l.index.Blocks(); n++ {
 		e, err := l.index.Extent(ctx, n)
 		if err != nil {
-			return fail(err)
+			return "", err
 		}
 		list = append(list, fmt.Sprint(e))
 	}
-	return overlay.Base{Source: l.at.text(), Size: l.disk.Size(), Identity: digest(list...)}, nil
+	return digest(list...), nil
 }
 
 // version tells versions of the file apart that look the same.

@@ -1,0 +1,57 @@
+package cache
+
+import (
+	"fmt"
+	"hash/fnv"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// besidePrefix begins the names of what is kept of files that lie beside an image.
+const besidePrefix = "beside-"
+
+func besideName(name string) string {
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, name) // never fails
+	return fmt.Sprintf("%s%016x", besidePrefix, h.Sum64())
+}
+
+// Beside is what SetBeside has kept under name, and how old it is. It is checked by
+// nothing.
+func (e *Entry) Beside(name string) (content []byte, old time.Duration, err error) {
+	f, err := openAt(e.f, besideName(name), unix.O_RDONLY)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, err
+	}
+	content, err = io.ReadAll(f)
+	return content, time.Since(info.ModTime()), err
+}
+
+// SetBeside keeps, as long as the entry, what was found beside the image under name:
+// small files that belong to it; nothing, if there is none.
+func (e *Entry) SetBeside(name string, content []byte) error {
+	temporary := fmt.Sprintf("%s.%d", besideName(name), os.Getpid())
+	f, err := openAt(e.f, temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		err = unix.Renameat(int(e.f.Fd()), temporary, int(e.f.Fd()), besideName(name))
+	}
+	if err != nil {
+		_ = unix.Unlinkat(int(e.f.Fd()), temporary, 0)
+	}
+	return err
+}

@@ -1,0 +1,218 @@
+package fetch
+
+import (
+	"slices"
+	"time"
+
+	"github.com/cloopfs/cloopfs/blockio"
+)
+
+// Ahead says what to bring before somebody asks for it, beside what a trace says.
+type Ahead uint8
+
+const (
+	Nothing    Ahead = iota
+	Sequential       // what sequential readers will want: in vain at most a 64th of what they have read
+	Neighbours       // that without this bound, and what lies near the last reads
+)
+
+// policy decides which blocks to bring before a reader waits for them. It is told what
+// readers want, and whenever there is room on the line it is asked for the next block.
+// In this order it offers:
+//
+//   - what a sequential reader will want next, up to what fills the line;
+//   - what the trace of an earlier run says, as long as readers keep to it;
+//   - what lies near the last reads: a disk's blocks are wanted in clusters, and
+//     the one around the last read is the one that is being read;
+//   - what the trace says although readers have left it.
+//
+// A reader who keeps to the trace is followed by nothing else. It knows no line, no
+// clock and no bytes, and is not safe for concurrent use. Its figures come from
+// TestSimulate.
+type policy struct {
+	blocks int64 // of the image
+	ahead  Ahead
+	// neighbours says that now is the time to look for them.
+	neighbours bool
+	// window is how many blocks fill the line, as it seems.
+	window int64
+
+	asked   bitset    // blocks that somebody has asked for
+	streams []*stream // the last read first
+	centres []*centre // likewise
+	trace   *trace    // nil: none
+	last    time.Time // of the last read
+	vain    int       // blocks in a row, since then, that were here already
+}
+
+const (
+	// maxStreams is how many sequential readers are told apart.
+	maxStreams = 16
+	// streamSlack is by how many blocks one may go back or skip: the kernel's own
+	// read-ahead sends its requests out of order.
+	streamSlack = 4
+	// minStream is how many blocks one must have read to be sequential.
+	minStream = 4
+	// strict is which part of what a reader has read may be brought in vain, if
+	// nothing is to be.
+	strict = 64
+
+	// maxCentres is around how many of the last reads to look.
+	maxCentres = 16
+	// maxDistance is how many blocks far.
+	maxDistance = 64
+	// backward and age say what comes first: the block at the least distance,
+	// which counts backward times if it lies before the read, and is age more for each
+	// later read elsewhere.
+	backward = 4
+	age      = 16
+	// idleTime without a read is the end of that.
+	idleTime = 5 * time.Second
+	// maxVain is how many blocks to look at that turn out to be here already,
+	// until the next read.
+	maxVain = 1024
+)
+
+// stream is a sequential reader.
+type stream struct {
+	next   int64 // the block behind what it has read
+	length int64 // how many blocks that are
+	ahead  int64 // the block behind what was brought for it, at least next
+}
+
+// centre is a place where somebody has read.
+type centre struct {
+	from, to      int64 // what was read
+	before, after int64 // how many blocks beside that were looked at
+}
+
+// wanted tells of a reader who wants the blocks [first, first+count).
+func (p *policy) wanted(now time.Time, first, count int64) {
+	p.last, p.vain = now, 0
+	for n := first; n < first+count; n++ {
+		p.asked.add(n)
+	}
+	if !p.trace.wanted(first) || p.trace.stale() {
+		p.follow(first, count)
+		p.look(first, count)
+	}
+}
+
+// follow notes a read of a sequential reader, or of one who may become one.
+func (p *policy) follow(first, count int64) {
+	i := slices.IndexFunc(p.streams, func(s *stream) bool {
+		return first >= s.next-streamSlack && first <= s.next+streamSlack
+	})
+	end := first + count
+	s := &stream{next: end, length: count, ahead: end}
+	if i >= 0 {
+		s = p.streams[i]
+		p.streams = slices.Delete(p.streams, i, i+1)
+		s.length += max(0, min(count, end-s.next))
+		s.next = max(s.next, end)
+		s.ahead = max(s.ahead, s.next)
+	}
+	p.streams = slices.Insert(p.streams, 0, s)
+	p.streams = p.streams[:min(len(p.streams), maxStreams)]
+}
+
+// look notes the place of a read.
+func (p *policy) look(first, count int64) {
+	end := first + count
+	i := slices.IndexFunc(p.centres, func(c *centre) bool { return first <= c.to && end >= c.from })
+	c := &centre{from: first, to: end}
+	if i >= 0 {
+		c = p.centres[i]
+		p.centres = slices.Delete(p.centres, i, i+1)
+		c.after = max(0, c.after-max(0, end-c.to))
+		c.before = max(0, c.before-max(0, c.from-first))
+		c.from, c.to = min(c.from, first), max(c.to, end)
+	}
+	p.centres = slices.Insert(p.centres, 0, c)
+	p.centres = p.centres[:min(len(p.centres), maxCentres)]
+}
+
+// next is the next block to bring, and for which class. It is never named again.
+func (p *policy) next(now time.Time) (n int64, class blockio.Class, ok bool) {
+	for {
+		n, class, ok = p.choose(now)
+		if !ok || !p.asked.has(n) {
+			break
+		}
+	}
+	if ok {
+		p.asked.add(n)
+	}
+	return n, class, ok
+}
+
+// choose is next, but may name a block that somebody has asked for.
+func (p *policy) choose(now time.Time) (n int64, class blockio.Class, ok bool) {
+	if n, ok = p.readAhead(); ok {
+		return n, blockio.ReadAhead, true
+	}
+	if !p.trace.stale() {
+		if n, ok = p.trace.next(); ok {
+			return n, blockio.Trace, true
+		}
+	}
+	if p.neighbours && now.Sub(p.last) <= idleTime && p.vain < maxVain {
+		if n, ok = p.neighbour(); ok {
+			return n, blockio.Speculation, true
+		}
+	}
+	n, ok = p.trace.next()
+	return n, blockio.Trace, ok
+}
+
+// here says that a block that next has named was here already.
+func (p *policy) here() { p.vain++ }
+
+// readAhead is the next block for a sequential reader. For one who has read k blocks
+// no more than k are brought ahead.
+func (p *policy) readAhead() (n int64, ok bool) {
+	if p.ahead == Nothing {
+		return 0, false
+	}
+	for _, s := range p.streams {
+		if s.length < minStream {
+			continue
+		}
+		most := min(s.length, p.window)
+		if p.ahead < Neighbours {
+			most = min(most, s.length/strict)
+		}
+		if s.ahead < min(s.next+most, p.blocks) {
+			s.ahead++
+			return s.ahead - 1, true
+		}
+	}
+	return 0, false
+}
+
+// neighbour is the next block near the last reads.
+func (p *policy) neighbour() (n int64, ok bool) {
+	var best *centre
+	var back bool
+	least := int64(0)
+	for i, c := range p.centres {
+		cost := c.after + 1 + age*int64(i)
+		if c.after < maxDistance && c.to+c.after < p.blocks && (best == nil || cost < least) {
+			best, back, least = c, false, cost
+		}
+		cost = backward*(c.before+1) + age*int64(i)
+		if c.before < maxDistance && c.from-c.before > 0 && (best == nil || cost < least) {
+			best, back, least = c, true, cost
+		}
+	}
+	switch {
+	case best == nil:
+		return 0, false
+	case back:
+		best.before++
+		return best.from - best.before, true
+	default:
+		best.after++
+		return best.to + best.after - 1, true
+	}
+}

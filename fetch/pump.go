@@ -1,0 +1,193 @@
+package fetch
+
+import (
+	"math"
+	"time"
+
+	"github.com/cloopfs/cloopfs/blockio"
+)
+
+// Replay brings what an earlier run wanted, in that order, as far as nobody waits for
+// other blocks. Spans must not overlap, and lie within the image.
+func (s *Scheduler) Replay(spans []blockio.Span) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.policy.trace = newTrace(spans)
+	s.wakeLocked()
+}
+
+// wakeLocked has the pump look for something to bring.
+func (s *Scheduler) wakeLocked() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// readersFirst is how long the pump waits after anything has happened: whoever has just
+// got a block may be about to want the next.
+const readersFirst = 100 * time.Microsecond
+
+// pump brings blocks before anybody waits for them, while there is room on the line.
+func (s *Scheduler) pump() {
+	var p pending
+	for s.asleep() {
+		for s.step(&p) {
+		}
+		s.submit(&p)
+	}
+}
+
+// asleep returns when there may be something to do, or with false at the end.
+func (s *Scheduler) asleep() bool {
+	select {
+	case <-s.wake:
+		time.Sleep(readersFirst)
+		return true
+	case <-s.ctx.Done():
+		return false
+	}
+}
+
+// step chooses one block and has it asked for, perhaps together with the next. It says
+// whether there was one.
+func (s *Scheduler) step(p *pending) bool {
+	s.lookForRoom(p)
+	n, class, ok := s.choose(p)
+	if !ok {
+		return false
+	}
+	l, err := s.locate(s.ctx, n)
+	switch {
+	case err != nil:
+		return true
+	case l.local || l.ext.Len == 0:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.policy.here()
+		return true
+	}
+	if !p.takes(class, l) {
+		s.submit(p)
+	}
+	p.add(class, l)
+	return true
+}
+
+// pending is a request that the pump is putting together.
+type pending struct {
+	class  blockio.Class
+	blocks []located
+	bytes  int64
+	most   int64 // bytes of a request
+
+	spare  int64     // bytes that may be brought that perhaps nobody will ask for
+	looked time.Time // when that was asked
+}
+
+// takes says whether a block belongs into the same request.
+func (p *pending) takes(class blockio.Class, l located) bool {
+	last := len(p.blocks) - 1
+	return last < 0 || class == p.class && l.ext.Off == p.blocks[last].ext.End() && p.bytes+l.ext.Len <= p.most
+}
+
+func (p *pending) add(class blockio.Class, l located) {
+	p.class = class
+	p.blocks = append(p.blocks, l)
+	p.bytes += l.ext.Len
+}
+
+// choose is the next block to bring, if there is room for it.
+func (s *Scheduler) choose(p *pending) (n int64, class blockio.Class, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	window := s.windowLocked()
+	p.most = min(s.line.request(), window)
+	if len(p.blocks) == 0 {
+		window -= p.most / 2 // wait until there is room for a request worth making
+	}
+	if s.closed || s.due+p.bytes >= window || s.waitingLocked() {
+		return 0, 0, false
+	}
+	s.policy.window = s.windowLocked() / s.length.average()
+	s.policy.neighbours = s.maySpeculateLocked(p)
+	return s.policy.next(time.Now())
+}
+
+const (
+	// freeSpeculation is how many bytes may be brought for nothing, beside as many as
+	// were read.
+	freeSpeculation = 32 << 20
+	// spareTime is for how long an answer of Options.Spare counts.
+	spareTime = time.Second
+)
+
+// maySpeculateLocked says whether to bring what perhaps nobody will ask for.
+func (s *Scheduler) maySpeculateLocked(p *pending) bool {
+	if s.opt.Ahead < Neighbours || p.spare <= 0 {
+		return false
+	}
+	unread := s.brought[blockio.Speculation] - s.stats.Class[blockio.Speculation].Used
+	if s.opt.Store == nil {
+		return unread+s.due < s.opt.Keep/2
+	}
+	return unread < freeSpeculation+s.read
+}
+
+// lookForRoom asks what may be brought that perhaps nobody will ask for.
+func (s *Scheduler) lookForRoom(p *pending) {
+	switch {
+	case s.opt.Ahead < Neighbours:
+	case s.opt.Spare == nil:
+		p.spare = math.MaxInt64
+	case time.Since(p.looked) >= spareTime:
+		p.spare, p.looked = s.opt.Spare(), time.Now()
+	}
+}
+
+// waitingLocked says whether something that was chosen before could not start yet.
+func (s *Scheduler) waitingLocked() bool {
+	for _, q := range s.queue[blockio.Demand+1:] {
+		if len(q) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// windowLocked is how many bytes may be on their way for other classes than demand.
+func (s *Scheduler) windowLocked() int64 {
+	if s.opt.Window > 0 {
+		return s.opt.Window
+	}
+	return s.line.window()
+}
+
+// submit asks for what is pending.
+func (s *Scheduler) submit(p *pending) {
+	if len(p.blocks) == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.purgeLocked()
+	var r *request
+	for _, l := range p.blocks {
+		if s.blocks[l.n] != nil { // a reader was faster
+			s.submitLocked(r)
+			r = nil
+			continue
+		}
+		if r == nil {
+			r = &request{rng: blockio.Range{Extent: blockio.Extent{Off: l.ext.Off}, Class: p.class}, ahead: true}
+		}
+		s.addLocked(r, l)
+		s.length.add(l.ext.Len)
+	}
+	s.submitLocked(r)
+	s.brought[p.class] += p.bytes
+	if p.class == blockio.Speculation {
+		p.spare -= p.bytes
+	}
+	p.blocks, p.bytes = p.blocks[:0], 0
+}
