@@ -137,8 +137,13 @@ func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 		r.served(*b, false)
 		return nil
 	}
-	for again := false; ; again = true {
+	for again := false; ; {
 		stored, err := r.s.wait(r.ctx, *b)
+		if err != nil && r.ctx.Err() == nil && r.class == blockio.Demand && (*b).ahead() {
+			// It was asked for before this reader came: he has more time.
+			r.put(b, r.s.replace(*b, blockio.Range{Class: r.class}))
+			continue
+		}
 		if err != nil {
 			return blockError((*b).n, err)
 		}
@@ -155,10 +160,15 @@ func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 			r.s.condemn(*b, err)
 			return err
 		}
-		next := r.s.reject(*b)
-		r.s.leave(*b, false)
-		*b = next
+		r.put(b, r.s.reject(*b))
+		again = true
 	}
+}
+
+// put puts another copy into the place of the first block ahead.
+func (r *run) put(b **block, next *block) {
+	r.s.leave(*b, false)
+	*b = next
 }
 
 // reads says whether what is delivered counts as used: who fills only compares.

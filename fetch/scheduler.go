@@ -36,6 +36,9 @@ type Options struct {
 	// Spare says how many more bytes may be brought now that perhaps nobody will ask
 	// for. It is called about once a second. nil means any number.
 	Spare func() int64
+	// Trip is the line's round trip, as it was lately, while it was idle; 0 if it is not
+	// known. nil means that it is short.
+	Trip func() time.Duration
 	// Store keeps what was fetched, and is asked first. nil means none.
 	Store blockio.BlockStore
 }
@@ -141,6 +144,7 @@ func New(src blockio.Ranges, ext blockio.Extents, opt Options) *Scheduler {
 		blocks: make(map[int64]*block),
 		room:   opt.Keep,
 		wake:   make(chan struct{}, 1),
+		line:   newEstimate(opt.Trip),
 		policy: policy{blocks: ext.Blocks(), ahead: opt.Ahead},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -315,6 +319,9 @@ func (s *Scheduler) abandon(blocks []*block, then func()) {
 	})
 }
 
+// ahead says that b was asked for before anybody wanted it.
+func (b *block) ahead() bool { return b.req != nil && b.req.ahead }
+
 // finished says that b's bytes have arrived, or never will.
 func (b *block) finished() bool {
 	select {
@@ -354,11 +361,18 @@ func (s *Scheduler) failing(b *block) error {
 // reject says that b's bytes are bad. It returns the block's next copy, which
 // the caller has joined.
 func (s *Scheduler) reject(b *block) *block {
+	return s.replace(b, blockio.Range{Refetch: true})
+}
+
+// replace returns the next copy of a block that is of no use, which the caller has
+// joined. If there is none yet, it is asked for as how says.
+func (s *Scheduler) replace(b *block, how blockio.Range) *block {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	next := s.blocks[b.n]
 	if next == nil || next == b {
-		r := &request{rng: blockio.Range{Extent: blockio.Extent{Off: b.ext.Off}, Refetch: true}}
+		how.Extent = blockio.Extent{Off: b.ext.Off}
+		r := &request{rng: how}
 		next = s.addLocked(r, located{n: b.n, ext: b.ext})
 		s.useLocked(next)
 		s.submitLocked(r)

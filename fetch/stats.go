@@ -68,7 +68,6 @@ func (c *counted) Read(p []byte) (int, error) {
 		if !c.any {
 			c.any = true
 			of.Requests++
-			c.s.line.answered(time.Now(), c.sent)
 		}
 	}
 	return n, err

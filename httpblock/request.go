@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
+	"sync/atomic"
+	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
 )
@@ -68,9 +71,16 @@ func (s *Source) send(ctx context.Context, at *url.URL, rng string, refetch bool
 		req.Header.Set("Cache-Control", "no-cache")
 	}
 	s.count.requests.Add(1)
+	var wrote atomic.Pointer[time.Time] // when the request had been sent: then its connection was there
+	req = req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		WroteRequest: func(httptrace.WroteRequestInfo) { now := time.Now(); wrote.Store(&now) },
+	}))
 	resp, err := s.transports.roundTrip(req)
 	if err != nil {
 		return nil, "", cause(ctx, err)
+	}
+	if at := wrote.Load(); at != nil {
+		s.trips.Add(-time.Since(*at).Seconds())
 	}
 	return resp, token, nil
 }

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/internal/recent"
 )
 
 // Options says how to talk to the server. The zero value is usable.
@@ -85,6 +86,7 @@ type Source struct {
 	modTime time.Time // zero if the server did not say
 
 	count counter
+	trips recent.Max // the negative of how long a server took to answer, in seconds
 
 	// mu guards the fields below.
 	mu         sync.Mutex
@@ -109,7 +111,7 @@ func Open(ctx context.Context, rawURL string, opt Options) (*Source, error) {
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Source{opt: opt, stall: stallTime(opt.Timeout), illTime: illTime, samples: samples{seed: maphash.MakeSeed()}}
+	s := &Source{opt: opt, stall: stallTime(opt.Timeout), illTime: illTime, samples: samples{seed: maphash.MakeSeed()}, trips: recent.Max{Period: tripTime}}
 	if opt.Rate > 0 {
 		s.limit = rate.NewLimiter(rate.Limit(opt.Rate), int(min(maxBurst, max(minBurst, opt.Rate/16))))
 	}
@@ -209,6 +211,16 @@ func (s *Source) Adopted() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.also)
+}
+
+// tripTime is for how long the line's round trip is believed, or twice that: it is seen
+// only while nothing else is under way.
+const tripTime = 5 * time.Minute
+
+// Trip is the line's round trip: the least time, lately, from a request to its answer.
+func (s *Source) Trip() time.Duration {
+	v, _ := s.trips.Value()
+	return time.Duration(-v * float64(time.Second))
 }
 
 // Credentials is a digest of all that told the server who we are: another user's

@@ -83,7 +83,7 @@ func (l *line) join(ctx context.Context, opt sourceOptions, memory int64) error 
 	}
 	options := fetch.Options{Requests: opt.Connections, Window: opt.window}
 	if l.file.http != nil {
-		options.Ahead, options.Spare = opt.ahead, l.spare
+		options.Ahead, options.Spare, options.Trip = opt.ahead, l.spare, l.file.http.Trip
 	}
 	if c := l.file.cached; c != nil {
 		// The blocks of a raw file end where chunks do.

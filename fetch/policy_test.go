@@ -1,0 +1,187 @@
+package fetch
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/cloopfs/cloopfs/blockio"
+)
+
+var someTime = time.Unix(1_000_000_000, 0)
+
+// newPolicy returns the policy for an image of 10,000 blocks, of which 16 fill the line.
+func newPolicy(ahead Ahead, trace ...blockio.Span) *policy {
+	p := &policy{blocks: 10_000, ahead: ahead, neighbours: ahead == Neighbours, window: 16}
+	if trace != nil {
+		p.trace = newTrace(trace)
+	}
+	return p
+}
+
+// choice is what a policy offers.
+type choice struct {
+	N     int64
+	Class blockio.Class
+}
+
+// take takes what p offers, at most n blocks.
+func take(p *policy, n int) (list []choice) {
+	for range n {
+		b, class, ok := p.next(someTime)
+		if !ok {
+			break
+		}
+		list = append(list, choice{b, class})
+	}
+	return list
+}
+
+func choices(class blockio.Class, blocks ...int64) (list []choice) {
+	for _, n := range blocks {
+		list = append(list, choice{n, class})
+	}
+	return list
+}
+
+// from is the numbers of count blocks.
+func from(first, count int64) (list []int64) {
+	for n := first; n < first+count; n++ {
+		list = append(list, n)
+	}
+	return list
+}
+
+func check(t *testing.T, what string, got, want []choice) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+func TestPolicyFollowsSequentialReaders(t *testing.T) {
+	p := newPolicy(Sequential)
+	for i := range int64(256) { // three at a time, one of them backwards
+		p.wanted(someTime, 100+i, 1)
+		p.wanted(someTime, 5000+2*i, 2)
+		p.wanted(someTime, 9000-i, 1)
+	}
+	var want []choice
+	want = append(want, choices(blockio.ReadAhead, from(5512, 8)...)...) // a 64th, the last reader first
+	want = append(want, choices(blockio.ReadAhead, from(356, 4)...)...)
+	check(t, "for two readers", take(p, 100), want)
+
+	p = newPolicy(Neighbours)
+	p.neighbours = false
+	p.wanted(someTime, 100, 3)
+	check(t, "for one who has just begun", take(p, 100), nil)
+	p.wanted(someTime, 103, 5)
+	check(t, "for one who has read a little", take(p, 100), choices(blockio.ReadAhead, from(108, 8)...))
+	p.wanted(someTime, 111, 30) // what the kernel asks for need not be in order
+	p.wanted(someTime, 108, 3)
+	check(t, "for one who has read more", take(p, 100), choices(blockio.ReadAhead, from(141, 16)...))
+	p.wanted(someTime, 9980, 10)
+	check(t, "near the end", take(p, 100), choices(blockio.ReadAhead, from(9990, 10)...))
+
+	p = newPolicy(Nothing)
+	p.wanted(someTime, 100, 1000)
+	check(t, "for one who wants nothing else", take(p, 100), nil)
+}
+
+func TestPolicyForgetsOldReaders(t *testing.T) {
+	p := newPolicy(Neighbours)
+	for i := range int64(1000) {
+		p.wanted(someTime, i*7919%10_000, 1)
+	}
+	if len(p.streams) > maxStreams || len(p.centres) > maxCentres {
+		t.Errorf("%d streams and %d centres after 1000 reads", len(p.streams), len(p.centres))
+	}
+}
+
+func TestPolicyLooksAroundReads(t *testing.T) {
+	p := newPolicy(Neighbours)
+	p.wanted(someTime, 500, 1)
+	check(t, "around one read", take(p, 9), choices(blockio.Speculation, 501, 502, 503, 504, 499, 505, 506, 507, 508))
+	p.wanted(someTime, 700, 1)
+	check(t, "the last read first", take(p, 4), choices(blockio.Speculation, 701, 702, 703, 704))
+	p.wanted(someTime, 501, 1) // which goes on where the first was
+	check(t, "where somebody has come back", take(p, 4), choices(blockio.Speculation, 509, 498, 510, 511))
+
+	rest := take(p, 1000)
+	seen := make(map[int64]bool)
+	for _, c := range rest {
+		if seen[c.N] {
+			t.Errorf("block %d is offered twice", c.N)
+		}
+		seen[c.N] = true
+		if near := c.N > 500-65 && c.N < 502+65 || c.N > 700-65 && c.N < 701+65; !near {
+			t.Errorf("block %d is not near", c.N)
+		}
+	}
+	if len(rest) < 200 {
+		t.Errorf("only %d more blocks are near", len(rest))
+	}
+
+	p = newPolicy(Neighbours)
+	p.wanted(someTime, 0, 1)
+	p.wanted(someTime, 9999, 1)
+	for _, c := range take(p, 1000) {
+		if c.N < 0 || c.N >= 10_000 {
+			t.Errorf("block %d of 10000 is offered", c.N)
+		}
+	}
+}
+
+func TestPolicyStopsLooking(t *testing.T) {
+	p := newPolicy(Neighbours)
+	p.wanted(someTime, 500, 1)
+	if _, _, ok := p.next(someTime.Add(idleTime + 1)); ok {
+		t.Error("long after the last read a block is offered")
+	}
+	for range maxVain {
+		p.here()
+	}
+	check(t, "where everything is here already", take(p, 1), nil)
+	p.wanted(someTime, 600, 1)
+	check(t, "after another read", take(p, 1), choices(blockio.Speculation, 601))
+}
+
+func TestPolicyReplays(t *testing.T) {
+	p := newPolicy(Neighbours, blockio.Span{First: 40, Count: 3}, blockio.Span{First: 10, Count: 2}, blockio.Span{First: 90, Count: 1})
+	p.wanted(someTime, 41, 1) // a reader was faster
+	check(t, "what is left", take(p, 100), choices(blockio.Trace, 40, 42, 10, 11, 90))
+
+	long := []blockio.Span{}
+	for i := range int64(1000) {
+		long = append(long, blockio.Span{First: 9999 - 3*i, Count: 1})
+	}
+	p = newPolicy(Neighbours, long...)
+	for i := range 10 {
+		p.wanted(someTime, long[i].First, 1)
+	}
+	check(t, "while readers keep to it", take(p, 2), choices(blockio.Trace, long[10].First, long[11].First))
+	for i := range int64(maxForeign) {
+		p.wanted(someTime, 10+100*i, 1)
+	}
+	check(t, "while some do not", take(p, 1), choices(blockio.Trace, long[12].First))
+	p.wanted(someTime, 5000, 1)
+	check(t, "when most do not", take(p, 2), choices(blockio.Speculation, 5001, 5002))
+	for i := range 32 {
+		p.wanted(someTime, long[100+i].First, 1)
+	}
+	check(t, "when they have come back", take(p, 1), choices(blockio.Trace, long[13].First))
+
+	p.wanted(someTime, long[500].First, 1)
+	check(t, "where one has left something out", take(p, 2), choices(blockio.Trace, long[501].First, long[502].First))
+	var all []int64
+	for _, c := range take(p, 10_000) {
+		if c.Class == blockio.Trace {
+			all = append(all, c.N)
+		}
+	}
+	if !slices.Contains(all, long[14].First) || !slices.Contains(all, long[999].First) {
+		t.Error("not everything is brought in the end")
+	}
+}

@@ -1,0 +1,169 @@
+package fetch_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/blockio/blockiotest"
+	"github.com/cloopfs/cloopfs/fetch"
+)
+
+// inClass is how many bytes were asked for of a class.
+func inClass(src *blockiotest.Source, class blockio.Class) (bytes int64) {
+	for _, r := range src.Asked() {
+		if r.Class == class {
+			bytes += r.Len
+		}
+	}
+	return bytes
+}
+
+func TestReplayBringsTheTrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(100, 1000)...)
+		slow(src)
+		st := newStore()
+		s := fetch.New(src, ext, fetch.Options{Store: process{st, 1}, Window: 3000})
+		defer s.Close()
+		s.Replay([]blockio.Span{{First: 50, Count: 3}, {First: 10, Count: 1}, {First: 20, Count: 2}})
+		time.Sleep(1500 * time.Millisecond)
+		if err := s.ReadRun(t.Context(), blockio.Demand, 20, 1, ignore); err != nil { // it is on its way
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		want := []blockio.Extent{{Off: 10_000, Len: 1000}, {Off: 20_000, Len: 2000}, {Off: 50_000, Len: 3000}}
+		if diff := cmp.Diff(want, asked(src)); diff != "" {
+			t.Errorf("requests (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff([]int64{10, 20, 21, 50, 51, 52}, st.what()); diff != "" {
+			t.Errorf("stored (-want +got):\n%s", diff)
+		}
+		if got := s.Stats().Class[blockio.Trace]; got.Bytes != 6000 || got.Used != 1000 {
+			t.Errorf("%d bytes of the trace have come, of which %d were used, want 6000 and 1000", got.Bytes, got.Used)
+		}
+	})
+}
+
+// What was stored before is not brought again.
+func TestReplayOfWhatIsHere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(10, 1000)...)
+		st := newStore()
+		st.Put(3, blockio.Extent{}, src.Data[3000:4000])
+		s := fetch.New(src, ext, fetch.Options{Store: process{st, 1}})
+		defer s.Close()
+		s.Replay([]blockio.Span{{First: 2, Count: 3}})
+		time.Sleep(time.Minute)
+		if diff := cmp.Diff([]blockio.Extent{{Off: 2000, Len: 1000}, {Off: 4000, Len: 1000}}, asked(src)); diff != "" {
+			t.Errorf("requests (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestSpeculationIsBounded(t *testing.T) {
+	const mib = 1 << 20
+	for _, c := range []struct {
+		name  string
+		opt   fetch.Options
+		reads int64
+		most  int64 // bytes asked for in vain
+		least int64
+	}{
+		{"by 32 MiB and what was read", fetch.Options{Store: process{newStore(), 1}}, 1, 34 * mib, 32 * mib},
+		{"more after more", fetch.Options{Store: process{newStore(), 1}}, 10, 43 * mib, 40 * mib},
+		{"by the room that is left", fetch.Options{Store: process{newStore(), 1}, Spare: func() int64 { return 0 }}, 1, 0, 0},
+		{"by what is kept in memory", fetch.Options{Keep: 8 * mib}, 1, 4 * mib, 2 * mib},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				src, ext := newImage(equal(150, mib)...)
+				c.opt.Ahead = fetch.Neighbours
+				s := fetch.New(src, ext, c.opt)
+				defer s.Close()
+				for i := range c.reads {
+					if err := s.ReadRun(t.Context(), blockio.Demand, 60-3*i, 1, ignore); err != nil { // not in sequence
+						t.Fatal(err)
+					}
+					time.Sleep(time.Second)
+				}
+				time.Sleep(time.Minute)
+				got := s.Stats().Class[blockio.Speculation]
+				if vain := got.Bytes - got.Used; vain > c.most || vain < c.least {
+					t.Errorf("%d bytes were fetched in vain, want %d to %d", vain, c.least, c.most)
+				}
+			})
+		})
+	}
+}
+
+// Spare is asked again as time goes by.
+func TestSpeculationLooksForRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(150, 1000)...)
+		room := int64(0)
+		s := fetch.New(src, ext, fetch.Options{Store: process{newStore(), 1}, Ahead: fetch.Neighbours, Spare: func() int64 { return room }})
+		defer s.Close()
+		for n := range int64(2) {
+			if err := s.ReadRun(t.Context(), blockio.Demand, 50+40*n, 1, ignore); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * time.Second)
+			if got := inClass(src, blockio.Speculation); (got > 0) != (room > 0) {
+				t.Errorf("with room for %d bytes %d were asked for", room, got)
+			}
+			room = 1 << 20
+		}
+	})
+}
+
+// A reader is not the victim of a request that was made before he came.
+func TestReaderTriesAgainWhatFailedAheadOfHim(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(10, 1000)...)
+		down := errors.New("down")
+		src.Open = func(ctx context.Context, r blockio.Range, body io.Reader) (io.Reader, error) {
+			if err := sleep(ctx, time.Second); err != nil || r.Class == blockio.Trace {
+				return nil, errors.Join(err, down)
+			}
+			return body, nil
+		}
+		s := fetch.New(src, ext, fetch.Options{Store: process{newStore(), 1}})
+		defer s.Close()
+		s.Replay([]blockio.Span{{First: 3, Count: 2}})
+		time.Sleep(time.Second / 2)
+		begin := time.Now()
+		if err := s.ReadRun(t.Context(), blockio.Demand, 3, 1, ignore); err != nil { // joins it
+			t.Errorf("%v after %v", err, time.Since(begin))
+		}
+		if err := s.ReadRun(t.Context(), blockio.Demand, 4, 1, ignore); err != nil { // it has just failed
+			t.Error(err)
+		}
+		time.Sleep(time.Minute)
+		if n := inClass(src, blockio.Trace); n != 2000 {
+			t.Errorf("%d bytes of the trace were asked for: what fails is not tried again for nobody", n)
+		}
+	})
+}
+
+// Close does not wait for what nobody wants.
+func TestCloseEndsThePump(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(100, 1<<20)...)
+		slow(src)
+		s := fetch.New(src, ext, fetch.Options{Store: process{newStore(), 1}})
+		s.Replay([]blockio.Span{{First: 0, Count: 100}})
+		time.Sleep(time.Millisecond)
+		begin := time.Now()
+		s.Close()
+		if d := time.Since(begin); d > time.Millisecond {
+			t.Errorf("Close took %v", d)
+		}
+	})
+}

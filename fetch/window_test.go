@@ -1,0 +1,58 @@
+package fetch
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestWindowFollowsTheLine(t *testing.T) {
+	for _, c := range []struct {
+		trip            time.Duration
+		bytes           int // that arrive in the time of a request
+		took            time.Duration
+		window, request int64
+	}{
+		{0, 0, 0, minWindow, minCap},
+		{50 * time.Millisecond, 1 << 20, 100 * time.Millisecond, 1 << 20, 1 << 19},
+		{50 * time.Millisecond, 1 << 10, 100 * time.Millisecond, minWindow, minCap},
+		{time.Second, 1 << 30, time.Second, maxWindow, maxCap},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			e := newEstimate(func() time.Duration { return c.trip })
+			r := e.send(time.Now())
+			time.Sleep(c.took)
+			e.received(c.bytes)
+			e.ended(time.Now(), r)
+			if e.window() != c.window || e.request() != c.request {
+				t.Errorf("%v, %d bytes in %v: a window of %d and requests of %d, want %d and %d",
+					c.trip, c.bytes, c.took, e.window(), e.request(), c.window, c.request)
+			}
+			time.Sleep(3 * rateTime)
+			if e.window() != minWindow {
+				t.Errorf("long after: a window of %d", e.window())
+			}
+		})
+	}
+	unknown := newEstimate(nil)
+	if unknown.window() != minWindow {
+		t.Errorf("a window of %d on an unknown line", unknown.window())
+	}
+}
+
+func TestLength(t *testing.T) {
+	var l length
+	if l.average() != 1 {
+		t.Errorf("the average of nothing is %d", l.average())
+	}
+	l.add(1000)
+	if l.average() != 1000 {
+		t.Errorf("the average of one is %d", l.average())
+	}
+	for range 500 {
+		l.add(100)
+	}
+	if a := l.average(); a < 99 || a > 101 {
+		t.Errorf("the average of the last is %d", a)
+	}
+}
