@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -107,18 +108,18 @@ func TestSpeculationIsBounded(t *testing.T) {
 func TestSpeculationLooksForRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src, ext := newImage(equal(150, 1000)...)
-		room := int64(0)
-		s := fetch.New(src, ext, fetch.Options{Store: process{newStore(), 1}, Ahead: fetch.Neighbours, Spare: func() int64 { return room }})
+		var room atomic.Int64
+		s := fetch.New(src, ext, fetch.Options{Store: process{newStore(), 1}, Ahead: fetch.Neighbours, Spare: room.Load})
 		defer s.Close()
 		for n := range int64(2) {
 			if err := s.ReadRun(t.Context(), blockio.Demand, 50+40*n, 1, ignore); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(2 * time.Second)
-			if got := inClass(src, blockio.Speculation); (got > 0) != (room > 0) {
-				t.Errorf("with room for %d bytes %d were asked for", room, got)
+			if got := inClass(src, blockio.Speculation); (got > 0) != (room.Load() > 0) {
+				t.Errorf("with room for %d bytes %d were asked for", room.Load(), got)
 			}
-			room = 1 << 20
+			room.Store(1 << 20)
 		}
 	})
 }

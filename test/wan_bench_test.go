@@ -40,9 +40,9 @@ func BenchmarkWAN(b *testing.B) {
 	shuffled := slices.Clone(names)
 	rand.New(rand.NewPCG(1, 0)).Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
 	workloads := []workload{
-		{"Files", errand{Names: names, Readers: 1}, anyPeers},
-		{"FilesShuffled", errand{Names: shuffled, Readers: 1}, anyPeers},
-		{"FilesParallel", errand{Names: names, Readers: 8}, anyPeers},
+		{"Files", errand{Names: names, Readers: 1}, filePeers},
+		{"FilesShuffled", errand{Names: shuffled, Readers: 1}, filePeers},
+		{"FilesParallel", errand{Names: names, Readers: 8}, filePeers},
 		{"Sequential", errand{Readers: 1}, besideCurl},
 		{"Random", errand{Offsets: choices(1, used, 500), Readers: 1}, withDisks},
 		{"Random16", errand{Offsets: choices(2, used, 1000), Readers: 16}, withDisks},
@@ -76,27 +76,36 @@ func BenchmarkWAN(b *testing.B) {
 					}
 					*image.url = srv.URL(name)
 				}
-				benchPeers(b, work, work.peers(chosen), srv, at, f)
+				list := work.peers(chosen)
+				if slices.ContainsFunc(list, func(p peer) bool { return strings.Contains(p.name, traceFile) }) {
+					at.trace = recordTrace(b, work.what, f)
+				}
+				benchPeers(b, work, list, srv, at, f)
 			})
 		}
 	}
 }
 
-// anyPeers, besideCurl, withDisks and withFill say who takes part in a workload: all;
-// those that show a disk, and curl; those that show a disk; cloopfs while it is idle
-// and while it fetches the rest.
-func anyPeers(chosen []peer) []peer { return chosen }
-
-func withDisks(chosen []peer) []peer {
-	return slices.DeleteFunc(slices.Clone(chosen), func(p peer) bool { return p.tree })
+// filePeers, besideCurl, withDisks and withFill say who takes part in a workload: all, but
+// who speculates not; those that show a disk, and curl; those that show a disk, but who
+// replays a trace; cloopfs while it is idle and while it fetches the rest.
+func filePeers(chosen []peer) []peer {
+	return slices.DeleteFunc(slices.Clone(chosen), func(p peer) bool { return p.name == demandOnly })
 }
 
-func besideCurl(chosen []peer) []peer { return append(withDisks(chosen), curl) }
+func besideCurl(chosen []peer) []peer {
+	list := slices.DeleteFunc(filePeers(chosen), func(p peer) bool { return p.tree })
+	return append(list, curl)
+}
+
+func withDisks(chosen []peer) []peer {
+	return slices.DeleteFunc(slices.Clone(chosen), func(p peer) bool { return p.tree || strings.Contains(p.name, traceFile) })
+}
 
 func withFill(chosen []peer) []peer {
 	var list []peer
 	for _, p := range chosen {
-		if strings.HasPrefix(p.name, "cloopfs") {
+		if strings.HasPrefix(p.name, "cloopfs") && !strings.Contains(p.name, traceFile) {
 			fill, _ := peerNamed(p.name + " --background-fill")
 			list = append(list, p, fill)
 		}
@@ -175,6 +184,22 @@ func readView(b *testing.B, s *session, v view, what errand, progress func() int
 		}
 	}
 	return bulkRead(b, what, progress, s.abort)
+}
+
+// recordTrace is the trace of an errand.
+func recordTrace(b *testing.B, what errand, f fixture) (file string) {
+	b.Helper()
+	s := newSession(b)
+	defer s.end()
+	file = filepath.Join(b.TempDir(), "trace")
+	v, err := startCloopfs("--record", file)(s, site{cloop: f.image})
+	if err == nil {
+		_, err = readView(b, s, v, what, func() int64 { return 0 })
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	return file
 }
 
 // referenceSum is what an errand has to come to.

@@ -11,7 +11,18 @@ import (
 
 // site is where the peers find the same disk: as cloop, as it is, and its files as
 // squashfs.
-type site struct{ cloop, raw, squashfs string }
+type site struct {
+	cloop, raw, squashfs string
+	trace                string // a file: what the workload reads of the disk
+}
+
+// traceFile stands for site.trace among the flags of cloopfs.
+const traceFile = "TRACE"
+
+const (
+	replaying  = "cloopfs --profile " + traceFile
+	demandOnly = "cloopfs --speculate off"
+)
 
 // view is what a peer makes of it: a file that is the disk, or a directory.
 type view struct{ disk, tree string }
@@ -26,6 +37,8 @@ type peer struct {
 // peers are those that BenchmarkWAN compares.
 var peers = []peer{
 	{name: "cloopfs", start: startCloopfs()},
+	{name: replaying, start: startCloopfs("--profile", traceFile)},
+	{name: demandOnly, start: startCloopfs("--speculate", "off")},
 	{name: "download", start: startDownload},
 	{name: "qemu", start: startQEMU},
 	{name: "rclone", start: startRclone},
@@ -64,6 +77,9 @@ func startCloopfs(flags ...string) func(s *session, at site) (view, error) {
 			return view{}, err
 		}
 		flags := append(cacheFlags(s.path("cache"), "2GiB"), flags...)
+		if i := slices.Index(flags, traceFile); i >= 0 {
+			flags[i] = at.trace
+		}
 		_, err = s.run(cloopfs, slices.Concat([]string{"mount"}, flags, []string{at.cloop, dir})...)
 		s.undo = append(s.undo, func() {
 			if !try(cloopfs, "umount", dir) {
