@@ -52,7 +52,7 @@ const (
 	// read-ahead sends its requests out of order.
 	streamSlack = 4
 	// minStream is how many blocks one must have read to be sequential.
-	minStream = 4
+	minStream = 64
 	// strict is which part of what a reader has read may be brought in vain, if
 	// nothing is to be.
 	strict = 64
@@ -64,7 +64,7 @@ const (
 	// backward and age say what comes first: the block at the least distance,
 	// which counts backward times if it lies before the read, and is age more for each
 	// later read elsewhere.
-	backward = 4
+	backward = 8
 	age      = 16
 	// idleTime without a read is the end of that.
 	idleTime = 5 * time.Second

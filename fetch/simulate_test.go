@@ -220,12 +220,12 @@ func TestSimulate(t *testing.T) {
 		surplus  float64    // at most so many times the bytes that are wanted
 	}{
 		{"files, strict", files, Sequential, nil, [3]float64{2.3, 3, 3.6}, [3]float64{}, 1.02},
-		{"files", files, Neighbours, nil, [3]float64{.63, .75, .79}, [3]float64{}, 1.75},
+		{"files", files, Neighbours, nil, [3]float64{.59, .7, .74}, [3]float64{}, 1.75},
 		{"files, trace", files, Neighbours, files.spans(), [3]float64{.4, .45, .48}, [3]float64{1.1, 1.07, 1.07}, 1.001},
-		{"files, trace with holes", files, Neighbours, holes, [3]float64{.54, .62, .69}, [3]float64{}, 1.6},
-		{"shuffled", shuffled, Neighbours, nil, [3]float64{.68, .77, .79}, [3]float64{}, 1.9},
+		{"files, trace with holes", files, Neighbours, holes, [3]float64{.52, .59, .64}, [3]float64{}, 1.6},
+		{"shuffled", shuffled, Neighbours, nil, [3]float64{.67, .75, .78}, [3]float64{}, 1.9},
 		{"shuffled, trace", shuffled, Neighbours, shuffled.spans(), [3]float64{.4, .45, .48}, [3]float64{1.1, 1.07, 1.07}, 1.001},
-		{"eight readers", eight, Neighbours, nil, [3]float64{.64, .74, .77}, [3]float64{}, 1.75},
+		{"eight readers", eight, Neighbours, nil, [3]float64{.61, .7, .73}, [3]float64{}, 1.75},
 		{"eight readers, trace", eight, Neighbours, eight.spans(), [3]float64{.4, .45, .48}, [3]float64{1.1, 1.07, 1.07}, 1.001},
 	} {
 		for i, line := range simLines {
@@ -287,8 +287,8 @@ func TestSimulateLatency(t *testing.T) {
 				waits := s.latencies(t, l, load)
 				p50, p99 := waits[len(waits)/2].Seconds()/l.rtt.Seconds(), waits[len(waits)*99/100].Seconds()/l.rtt.Seconds()
 				t.Logf("p50 %.2f, p99 %.2f round trips", p50, p99)
-				if p50 > 2.05 || p99 > 4 {
-					t.Errorf("p50 %.2f, p99 %.2f round trips, want at most 2.05 and 4", p50, p99)
+				if p50 > 2 || p99 > 4 {
+					t.Errorf("p50 %.2f, p99 %.2f round trips, want at most 2 and 4", p50, p99)
 				}
 			})
 		}

@@ -8,11 +8,10 @@ import (
 
 const (
 	// minWindow and maxWindow bound what is on its way for nobody who waits.
-	minWindow = 512 << 10
-	maxWindow = 16 << 20
-	// minCap and maxCap bound a request for nobody who waits.
-	minCap = 256 << 10
-	maxCap = 4 << 20
+	minWindow = 384 << 10
+	maxWindow = 12 << 20
+	// requests is in how many requests that is, if the blocks are adjacent.
+	requests = 3
 	// rateTime is for how long a measurement counts, or twice that.
 	rateTime = 10 * time.Second
 )
@@ -58,13 +57,15 @@ func (e *estimate) product() float64 {
 	return e.trip().Seconds() * rate
 }
 
-// window is how many bytes to have on their way for nobody who waits: twice what
+// window is how many bytes to have on their way for nobody who waits: half more than
 // fills the line, for the pauses between requests. The surplus waits before the line's
 // narrow end, and a reader's block waits behind it.
-func (e *estimate) window() int64 { return min(max(int64(2*e.product()), minWindow), maxWindow) }
+func (e *estimate) window() int64 {
+	return min(max(int64(1.5*e.product()), minWindow), maxWindow)
+}
 
 // request is how many bytes to ask for in one request for nobody who waits.
-func (e *estimate) request() int64 { return min(max(int64(e.product()), minCap), maxCap) }
+func (e *estimate) request() int64 { return e.window() / requests }
 
 // length is the average length of the last stored blocks, in bytes; the zero value has
 // seen none.

@@ -13,10 +13,10 @@ func TestWindowFollowsTheLine(t *testing.T) {
 		took            time.Duration
 		window, request int64
 	}{
-		{0, 0, 0, minWindow, minCap},
-		{50 * time.Millisecond, 1 << 20, 100 * time.Millisecond, 1 << 20, 1 << 19},
-		{50 * time.Millisecond, 1 << 10, 100 * time.Millisecond, minWindow, minCap},
-		{time.Second, 1 << 30, time.Second, maxWindow, maxCap},
+		{0, 0, 0, minWindow, minWindow / 3},
+		{50 * time.Millisecond, 2 << 20, 100 * time.Millisecond, 3 << 19, 1 << 19},
+		{50 * time.Millisecond, 1 << 10, 100 * time.Millisecond, minWindow, minWindow / 3},
+		{time.Second, 1 << 30, time.Second, maxWindow, maxWindow / 3},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			e := newEstimate(func() time.Duration { return c.trip })

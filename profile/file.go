@@ -17,7 +17,7 @@ const (
 	// maxRuns bounds the memory for a profile, to 24 MiB, and its file.
 	maxRuns = 1 << 20
 	// maxLine is longer than any line that makes sense.
-	maxLine = 256
+	maxLine     = 256
 	maxIdentity = 64
 	// maxGap bounds a gap: an hour.
 	maxGap = time.Hour
