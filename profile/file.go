@@ -2,9 +2,11 @@ package profile
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,8 +16,8 @@ const (
 	// magic is the first line of a profile, without its version.
 	magic   = "cloopfs profile"
 	version = 1
-	// maxRuns bounds the memory for a profile, to 24 MiB, and its file.
-	maxRuns = 1 << 20
+	// maxRuns bounds the memory for a profile, to 6 MiB, and its file.
+	maxRuns = 1 << 18
 	// maxLine is longer than any line that makes sense.
 	maxLine     = 256
 	maxIdentity = 64
@@ -24,7 +26,7 @@ const (
 )
 
 // MaxSize is more bytes than the file of any profile has.
-const MaxSize = (maxRuns + 3) * 64
+const MaxSize = (maxRuns + 4) * 64
 
 // Write writes the profile's file.
 func (p *Profile) Write(w io.Writer) error {
@@ -38,58 +40,71 @@ func (p *Profile) Write(w io.Writer) error {
 }
 
 // Read reads a profile's file. The error wraps ErrFormat, ErrVersion or ErrDamaged if
-// it is no good.
+// it is no good. What is read lies within the image, and has no block twice.
 func Read(r io.Reader) (*Profile, error) {
-	lines := bufio.NewScanner(io.LimitReader(r, MaxSize))
-	lines.Buffer(make([]byte, maxLine), maxLine)
-	next := func() []string {
-		if !lines.Scan() {
-			return nil
-		}
-		return strings.Split(lines.Text(), " ")
-	}
-	if err := checkVersion(next()); err != nil {
-		return nil, errors.Join(err, readError(lines))
-	}
+	in := &lines{in: bufio.NewReaderSize(io.LimitReader(r, MaxSize), maxLine)}
 	p := new(Profile)
-	if err := p.Image.parse(next()); err != nil {
+	if err := in.version(); err != nil {
 		return nil, err
 	}
-	left := p.Image.Blocks
-	for number := 3; ; number++ {
-		words := next()
-		if len(words) == 2 && words[0] == "end" {
-			if words[1] != strconv.Itoa(len(p.Runs)) || lines.Scan() {
-				return nil, fmt.Errorf("%w: line %d", ErrDamaged, number)
+	if err := in.image(&p.Image); err != nil {
+		return nil, err
+	}
+	for {
+		words, err := in.next()
+		if err != nil {
+			return nil, err
+		}
+		if words[0] == "end" {
+			if err := in.end(words, p); err != nil {
+				return nil, err
 			}
 			return p, nil
 		}
-		if words == nil {
-			if err := readError(lines); err != nil {
-				return nil, err
-			}
-			return nil, fmt.Errorf("%w: cut off after line %d", ErrDamaged, number-1)
+		run, ok := parseRun(words, p.Image.Blocks)
+		if !ok {
+			return nil, in.damaged("no run of blocks of the image")
 		}
-		run, err := parseRun(words, p.Image.Blocks)
-		if left -= run.Count; err != nil || left < 0 || len(p.Runs) == maxRuns {
-			return nil, fmt.Errorf("%w: line %d", ErrDamaged, number)
+		if len(p.Runs) == maxRuns {
+			return nil, in.damaged("too many runs")
 		}
 		p.Runs = append(p.Runs, run)
 	}
 }
 
-// readError is why there are no more lines, if that is not the end of the file.
-func readError(lines *bufio.Scanner) error {
-	if err := lines.Err(); err != nil && !errors.Is(err, bufio.ErrTooLong) {
-		return err
-	}
-	return nil
+// lines reads the lines of a profile.
+type lines struct {
+	in     *bufio.Reader
+	number int // of the last line
 }
 
-func checkVersion(words []string) error {
+// damaged says what is wrong with the last line.
+func (l *lines) damaged(what string) error {
+	return fmt.Errorf("%w: line %d: %s", ErrDamaged, l.number, what)
+}
+
+// next is the words of the next line, at least one.
+func (l *lines) next() ([]string, error) {
+	l.number++
+	line, err := l.in.ReadSlice('\n')
+	switch {
+	case err == nil:
+		return strings.Split(string(line[:len(line)-1]), " "), nil
+	case errors.Is(err, bufio.ErrBufferFull):
+		return nil, l.damaged("too long")
+	case errors.Is(err, io.EOF):
+		return nil, l.damaged("cut off")
+	}
+	return nil, err
+}
+
+func (l *lines) version() error {
+	words, err := l.next()
 	n := len(words) - 1
 	switch {
-	case n < 1 || strings.Join(words[:n], " ") != magic:
+	case err != nil && !errors.Is(err, ErrDamaged):
+		return err
+	case err != nil, strings.Join(words[:n], " ") != magic:
 		return ErrFormat
 	case words[n] != strconv.Itoa(version):
 		return fmt.Errorf("%w: %.20q, not %d", ErrVersion, words[n], version)
@@ -97,36 +112,58 @@ func checkVersion(words []string) error {
 	return nil
 }
 
-func (im *Image) parse(words []string) error {
+func (l *lines) image(im *Image) error {
+	words, err := l.next()
+	if err != nil {
+		return err
+	}
 	if len(words) != 4 || words[0] != "image" {
-		return fmt.Errorf("%w: no image in line 2", ErrDamaged)
+		return l.damaged("no image")
 	}
-	size, ok := number(words[1], 1<<62)
-	blocks, okBlocks := number(words[2], 1<<62)
-	if !ok || !okBlocks || blocks == 0 || words[3] == "" || len(words[3]) > maxIdentity || strings.ContainsFunc(words[3], notPrintable) {
-		return fmt.Errorf("%w: line 2", ErrDamaged)
+	size, okSize := number(words[1], 0, 1<<62)
+	blocks, okBlocks := number(words[2], 1, 1<<62)
+	id := words[3]
+	if !okSize || !okBlocks || id == "" || len(id) > maxIdentity || strings.ContainsFunc(id, notPrintable) {
+		return l.damaged("no image")
 	}
-	*im = Image{Size: size, Blocks: blocks, Identity: words[3]}
+	*im = Image{Size: size, Blocks: blocks, Identity: id}
+	return nil
+}
+
+// end checks the last line, and what is read as a whole.
+func (l *lines) end(words []string, p *Profile) error {
+	if len(words) != 2 || words[1] != strconv.Itoa(len(p.Runs)) {
+		return l.damaged(fmt.Sprintf("not the end of %d runs", len(p.Runs)))
+	}
+	switch _, err := l.in.ReadByte(); {
+	case err == nil:
+		return l.damaged("more behind it")
+	case !errors.Is(err, io.EOF):
+		return err
+	}
+	sorted := slices.SortedFunc(slices.Values(p.Runs), func(a, b Run) int { return cmp.Compare(a.First, b.First) })
+	for i := 1; i < len(sorted); i++ {
+		if sorted[i].First < sorted[i-1].end() {
+			return fmt.Errorf("%w: block %d is in it twice", ErrDamaged, sorted[i].First)
+		}
+	}
 	return nil
 }
 
 func notPrintable(r rune) bool { return r <= ' ' || r > '~' }
 
-func parseRun(words []string, blocks int64) (Run, error) {
+func parseRun(words []string, blocks int64) (r Run, ok bool) {
 	if len(words) != 3 {
-		return Run{}, ErrDamaged
+		return Run{}, false
 	}
-	first, okFirst := number(words[0], blocks-1)
-	count, okCount := number(words[1], blocks)
-	gap, okGap := number(words[2], maxGap.Microseconds())
-	if !okFirst || !okCount || !okGap || count == 0 || first > blocks-count {
-		return Run{}, ErrDamaged
-	}
-	return Run{first, count, time.Duration(gap) * time.Microsecond}, nil
+	first, okFirst := number(words[0], 0, blocks-1)
+	count, okCount := number(words[1], 1, blocks-first)
+	gap, okGap := number(words[2], 0, maxGap.Microseconds())
+	return Run{first, count, time.Duration(gap) * time.Microsecond}, okFirst && okCount && okGap
 }
 
-// number reads a decimal from 0 to most.
-func number(s string, most int64) (n int64, ok bool) {
+// number reads a decimal from least to most, as Write writes it.
+func number(s string, least, most int64) (n int64, ok bool) {
 	n, err := strconv.ParseInt(s, 10, 64)
-	return n, err == nil && n >= 0 && n <= most
+	return n, err == nil && n >= least && n <= most && s == strconv.FormatInt(n, 10)
 }

@@ -5,8 +5,6 @@ package profile
 
 import (
 	"errors"
-	"fmt"
-	"slices"
 	"time"
 )
 
@@ -36,7 +34,10 @@ type Run struct {
 	Gap time.Duration
 }
 
-// Profile is an access trace. No more than Image.Blocks blocks are in it.
+// end is the block behind the run.
+func (r Run) end() int64 { return r.First + r.Count }
+
+// Profile is an access trace. Its runs lie within the image and do not overlap.
 type Profile struct {
 	Image Image
 	Runs  []Run
@@ -50,42 +51,10 @@ func (p *Profile) Blocks() (n int64) {
 	return n
 }
 
-// Merge makes one profile of several of one image: first the blocks that are in all
-// of them, then those in all but one, and so on; alike ones in the order of the first
-// profile that has them. Gaps are lost. The error wraps ErrOther if the images are not
-// the same.
-func Merge(list ...*Profile) (*Profile, error) {
-	if len(list) == 0 {
-		return nil, errors.New("nothing to merge")
+// Gaps is the time of all gaps in the profile.
+func (p *Profile) Gaps() (d time.Duration) {
+	for _, r := range p.Runs {
+		d += r.Gap
 	}
-	in := make(map[int64]int) // in how many profiles a block is
-	var order []int64
-	for i, p := range list {
-		if p.Image != list[0].Image {
-			return nil, fmt.Errorf("the first and number %d: %w", i+1, ErrOther)
-		}
-		have := make(map[int64]bool) // of this one
-		for _, r := range p.Runs {
-			for n := r.First; n < r.First+r.Count; n++ {
-				if have[n] {
-					continue
-				}
-				have[n] = true
-				if in[n]++; in[n] == 1 {
-					order = append(order, n)
-				}
-			}
-		}
-	}
-	slices.SortStableFunc(order, func(a, b int64) int { return in[b] - in[a] })
-	merged := &Profile{Image: list[0].Image}
-	for i, n := range order {
-		last := len(merged.Runs) - 1
-		if i > 0 && n == order[i-1]+1 && in[n] == in[order[i-1]] {
-			merged.Runs[last].Count++
-		} else {
-			merged.Runs = append(merged.Runs, Run{First: n, Count: 1})
-		}
-	}
-	return merged, nil
+	return d
 }

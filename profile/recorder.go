@@ -48,13 +48,14 @@ func (r *Recorder) enter(first, count int64) {
 		gap = min(max(time.Since(r.idle), time.Microsecond), maxGap).Truncate(time.Microsecond)
 	}
 	r.readers++
+	before := len(r.noted)
 	for n := max(0, first); n < min(first+count, r.image.Blocks); n++ {
 		word, bit := n/64, uint64(1)<<(n%64)
 		if r.seen[word]&bit != 0 {
 			continue
 		}
 		r.seen[word] |= bit
-		if last := len(r.noted) - 1; n > first && last >= 0 && r.noted[last].First+r.noted[last].Count == n {
+		if last := len(r.noted) - 1; last >= before && r.noted[last].end() == n {
 			r.noted[last].Count++
 		} else if len(r.noted) < maxRuns {
 			r.noted = append(r.noted, Run{n, 1, gap})
