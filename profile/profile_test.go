@@ -174,11 +174,13 @@ func TestMerge(t *testing.T) {
 		{"the same twice", []*profile.Profile{a, a}, runs([2]int64{10, 5}, [2]int64{50, 1}, [2]int64{0, 2})},
 		{"with nothing", []*profile.Profile{a, runs()}, runs([2]int64{10, 5}, [2]int64{50, 1}, [2]int64{0, 2})},
 		{
-			"what they share comes first, in the order of the first", []*profile.Profile{a, runs([2]int64{1, 1}, [2]int64{60, 1}, [2]int64{12, 2})},
+			"what they share comes first, in the order of the first",
+			[]*profile.Profile{a, runs([2]int64{1, 1}, [2]int64{60, 1}, [2]int64{12, 2})},
 			runs([2]int64{12, 2}, [2]int64{1, 1}, [2]int64{10, 2}, [2]int64{14, 1}, [2]int64{50, 1}, [2]int64{0, 1}, [2]int64{60, 1}),
 		},
 		{
-			"then what most have", []*profile.Profile{runs([2]int64{1, 1}), runs([2]int64{5, 1}, [2]int64{3, 1}), runs([2]int64{3, 1}, [2]int64{9, 1}, [2]int64{1, 1})},
+			"then what most have",
+			[]*profile.Profile{runs([2]int64{1, 1}), runs([2]int64{5, 1}, [2]int64{3, 1}), runs([2]int64{3, 1}, [2]int64{9, 1}, [2]int64{1, 1})},
 			runs([2]int64{1, 1}, [2]int64{3, 1}, [2]int64{5, 1}, [2]int64{9, 1}),
 		},
 		{"runs that meet are one", []*profile.Profile{runs([2]int64{4, 2}, [2]int64{6, 2})}, runs([2]int64{4, 4})},
