@@ -125,6 +125,13 @@ func (o *accessOptions) apply(opt *httpblock.Options) error {
 	return err
 }
 
+// elsewhere is o for a server that is not the SOURCE's: who we are there is not for
+// it to know. (What netrc says is about one host each.)
+func (o accessOptions) elsewhere() accessOptions {
+	o.Header, o.TokenFile, o.Cert = nil, "", ""
+	return o
+}
+
 // tls returns nil if the flags say nothing about TLS.
 func (o *accessOptions) tls() (*tls.Config, error) {
 	if !o.Insecure && o.CACert == "" && o.Cert == "" {

@@ -16,13 +16,14 @@ import (
 	"github.com/cloopfs/cloopfs/cloop"
 )
 
-// bringing is the way of a whole image into the cache.
+// bringing is the way of an image into the cache.
 type bringing struct {
 	line    *line
 	class   blockio.Class
 	workers int
-	done    atomic.Int64 // bytes of the image that are here and right
-	next    atomic.Int64 // the block behind the last segment that came, with one worker
+	done    atomic.Int64   // bytes of the image that are here and right
+	next    atomic.Int64   // the block behind the last segment that came, with one worker
+	only    []blockio.Span // if not nil: the blocks that are wanted, in order
 
 	// mu guards the fields below.
 	mu  sync.Mutex
@@ -40,17 +41,17 @@ const (
 // segment is adjacent blocks.
 type segment struct{ first, count, bytes int64 }
 
-// segments cuts the blocks of an index, from one on, into segments. bad is told of
-// blocks that the index does not locate; an error from it is the end.
-func segments(ctx context.Context, ix *cloop.Index, from int64, bad func(*blockio.BlockError) error, yield func(segment) error) error {
-	s := segment{first: from}
+// segments cuts blocks of an index into segments. bad is told of blocks that the index
+// does not locate; an error from it is the end.
+func segments(ctx context.Context, ix *cloop.Index, of blockio.Span, bad func(*blockio.BlockError) error, yield func(segment) error) error {
+	s := segment{first: of.First}
 	flush := func() error {
 		if s.count == 0 {
 			return nil
 		}
 		return yield(s)
 	}
-	for n := from; n < ix.Blocks(); n++ {
+	for n := of.First; n < of.First+of.Count; n++ {
 		e, err := ix.Extent(ctx, n)
 		if err != nil || s.bytes+e.Len > segmentBytes || s.count == segmentBlocks {
 			if err := flush(); err != nil {
@@ -86,7 +87,7 @@ func (l *line) missing(ctx context.Context) (int64, error) {
 	if err := l.read(ctx, []blockio.Extent{l.index.Table()}, func(int) {}); err != nil {
 		return 0, err
 	}
-	err := segments(ctx, l.index, 0, onlyCorrupt, func(s segment) error {
+	err := segments(ctx, l.index, blockio.Span{Count: l.index.Blocks()}, onlyCorrupt, func(s segment) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -132,19 +133,21 @@ func (l *line) rest(ctx context.Context) ([]blockio.Extent, error) {
 	return []blockio.Extent{{Len: ends[0].Off}, {Off: ends[1].End(), Len: l.source.Size() - ends[1].End()}}, nil
 }
 
-// run brings everything, and compares what was here already: every block that has
+// run brings what is wanted, and all that is no block, and compares what was here already: every block that has
 // a checksum is decoded. An error is one that is not the image's fault; what can't
 // be stored ends it, as fetching the rest would be no use.
 func (b *bringing) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(b.workers + 1)
 	g.Go(func() error {
-		err := segments(ctx, b.line.index, b.next.Load(), b.notLocated, func(s segment) error {
-			g.Go(func() error { return b.bring(ctx, s) })
-			return ctx.Err()
-		})
-		if err != nil {
-			return err
+		for _, span := range b.wanted() {
+			err := segments(ctx, b.line.index, span, b.notLocated, func(s segment) error {
+				g.Go(func() error { return b.bring(ctx, s) })
+				return ctx.Err()
+			})
+			if err != nil {
+				return err
+			}
 		}
 		rest, err := b.line.rest(ctx)
 		if err != nil {
@@ -161,6 +164,15 @@ func (b *bringing) run(ctx context.Context) error {
 		return nil
 	})
 	return g.Wait()
+}
+
+// wanted is the blocks that are to be brought.
+func (b *bringing) wanted() []blockio.Span {
+	if b.only != nil {
+		return b.only
+	}
+	from := b.next.Load()
+	return []blockio.Span{{First: from, Count: b.line.index.Blocks() - from}}
 }
 
 // notLocated notes a block that the index does not locate.

@@ -131,11 +131,16 @@ func (o *cacheOptions) key(rawURL string) string {
 	if err != nil {
 		return rawURL // it was parsed before
 	}
+	return server(u) + u.EscapedPath()
+}
+
+// server is the scheme, host and port of a URL, each server's in one form only.
+func server(u *url.URL) string {
 	scheme, host := strings.ToLower(u.Scheme), strings.ToLower(u.Host)
 	if port := u.Port(); scheme == "http" && port == "80" || scheme == "https" && port == "443" {
 		host = strings.TrimSuffix(host, ":"+port)
 	}
-	return scheme + "://" + host + u.EscapedPath()
+	return scheme + "://" + host
 }
 
 // address is what tells files apart offline that have one key. A name that was

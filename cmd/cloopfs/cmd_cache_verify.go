@@ -134,7 +134,7 @@ func (c *cacheCommand) verifyImage(ctx context.Context, entry *cache.Entry, sour
 			}
 			return nil
 		}
-		return segments(ctx, l.index, 0, notLocated, func(s segment) error {
+		return segments(ctx, l.index, blockio.Span{Count: l.index.Blocks()}, notLocated, func(s segment) error {
 			g.Go(func() error { return v.compare(ctx, l, s) })
 			return ctx.Err()
 		})

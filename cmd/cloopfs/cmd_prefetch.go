@@ -14,6 +14,7 @@ import (
 
 func newPrefetchCmd() *cobra.Command {
 	var o sourceOptions
+	var trace nameValue
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "prefetch [flags] SOURCE...",
@@ -21,21 +22,33 @@ func newPrefetchCmd() *cobra.Command {
 		Long: `Bring the whole image at each SOURCE into the on-disk cache, decode every block, and
 keep the image there until "cache remove" or "cache trim". What is there already is
 compared, not fetched. An image that is complete can be mounted with --offline, and
-"cloopfs cache list" says which file it is. If not all fits, nothing is fetched.`,
+"cloopfs cache list" says which file it is. If not all fits, nothing is fetched.
+
+With --profile bring only what a recorded session used, for one SOURCE: offline the
+same session works again. All that is in the cache of this image is kept then.`,
 		Example: `  cloopfs prefetch https://example.org/KNOPPIX
-  cloopfs mount --offline https://example.org/KNOPPIX /media/image`,
+  cloopfs mount --offline https://example.org/KNOPPIX /media/image
+  cloopfs prefetch --profile boot.profile https://example.org/KNOPPIX`,
 		Args:              args(cobra.MinimumNArgs(1)),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := readTrace(trace, args)
+			if err != nil {
+				return err
+			}
 			list, err := o.openToPrefetch(cmd.Context(), args, cmd.ErrOrStderr())
 			defer list.close()
 			if err != nil {
 				return err
 			}
+			if p != nil {
+				list[0].only(cmd.Context(), p)
+			}
 			return list.prefetch(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), asJSON)
 		},
 	}
 	o.addFlags(cmd.Flags())
+	cmd.Flags().Var(&trace, "profile", "bring only what the access trace in `FILE` names")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "for programs: an object now and then for each SOURCE, and a last one")
 	return cmd
 }
@@ -48,6 +61,7 @@ type wanted struct {
 	at   location
 	line *line // nil if it can't be opened
 	err  error // why it can't be had
+	part *part // what is wanted of it; nil: all
 }
 
 // wantedList is the images to be prefetched. One that can't be had is no reason to
@@ -116,12 +130,14 @@ func (l *line) pin() error {
 // prefetch brings the images into the cache, if all of them fit. It says of each
 // why it can't be had; the exit status is that of the first.
 func (list wantedList) prefetch(ctx context.Context, stdout, stderr io.Writer, asJSON bool) error {
-	list.fit(ctx)
+	if len(list) > 0 && list[0].part == nil {
+		list.fit(ctx)
+	}
 	var first, last error
 	for _, w := range list {
 		p := newProgress(w, stdout, stderr, asJSON)
 		if w.err == nil {
-			w.err = prefetch(ctx, w.line, p)
+			w.err = w.prefetch(ctx, p)
 		}
 		if ctx.Err() != nil {
 			w.err = ctx.Err()
@@ -167,7 +183,7 @@ func (list wantedList) fit(ctx context.Context) {
 			err = sourceFailure(fmt.Errorf("prefetch %s: %w", one.line.at, one.err))
 			lines = []*line{one.line}
 		case errors.As(err, &full):
-			err = &failure{code: exitFailure, err: fmt.Errorf("prefetch: %w", err), hint: "see --cache-size and --min-free, and cloopfs cache list"}
+			err = noRoom(err)
 		default:
 			err = fmt.Errorf("prefetch: %w", err)
 		}
@@ -179,6 +195,11 @@ func (list wantedList) fit(ctx context.Context) {
 	}
 }
 
+// noRoom says that what is to be brought does not fit into the cache.
+func noRoom(err error) error {
+	return &failure{code: exitFailure, err: fmt.Errorf("prefetch: %w", err), hint: "see --cache-size and --min-free, and cloopfs cache list"}
+}
+
 // prefetchWorkers is how many segments are brought at a time: several times what
 // is under way, as some are being decoded; fewer if blocks are very large.
 func prefetchWorkers(blockSize int) int {
@@ -186,8 +207,12 @@ func prefetchWorkers(blockSize int) int {
 }
 
 // prefetch brings one image into the cache.
-func prefetch(ctx context.Context, l *line, p *progress) error {
+func (w *wanted) prefetch(ctx context.Context, p *progress) error {
+	l := w.line
 	b := &bringing{line: l, class: blockio.ReadAhead, workers: prefetchWorkers(l.index.BlockSize())}
+	if w.part != nil {
+		b.only = w.part.spans
+	}
 	stop := p.follow(b)
 	err := b.run(ctx)
 	stop()
@@ -202,7 +227,7 @@ func prefetch(ctx context.Context, l *line, p *progress) error {
 	case b.bad > 0:
 		return &failure{code: exitImage, err: fail(fmt.Errorf("%d of %d blocks are bad at the source: %w", b.bad, l.index.Blocks(), b.why))}
 	}
-	if err := l.file.cached.entry.Completed(l.wholeFile(), true); err != nil {
+	if err := l.file.cached.entry.Completed(l.wholeFile() && w.part == nil, true); err != nil {
 		return fail(err)
 	}
 	return nil

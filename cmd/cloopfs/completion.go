@@ -47,6 +47,7 @@ func addCompletion(root *cobra.Command) {
 		completeFlag(cmd, "format", formatAuto, formatCloop, formatRaw)
 		completeFlag(cmd, "codec", codecs...)
 		completeFlag(cmd, "layout", layouts...)
+		completeFlag(cmd, "speculate", "auto", "off")
 	}
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {

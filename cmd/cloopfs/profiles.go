@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -95,10 +96,29 @@ func (o *profileOptions) file() (*profile.Profile, error) {
 		return nil, nil
 	}
 	p, err := readProfile(string(o.Profile))
+	if errors.Is(err, os.ErrNotExist) && o.Profile == o.Record {
+		return nil, nil // the first session
+	}
 	if err != nil {
-		return nil, fmt.Errorf("--profile: %w", err)
+		return nil, profileFailure(fmt.Errorf("--profile: %w", err))
 	}
 	return p, nil
+}
+
+// profileFailure says that a profile can't be used.
+func profileFailure(err error) error {
+	f := &failure{code: exitFailure, err: err}
+	switch {
+	case errors.Is(err, profile.ErrVersion):
+		f.hint = "record it again, with mount --record: another version of cloopfs has made it"
+	case errors.Is(err, profile.ErrFormat), errors.Is(err, profile.ErrDamaged):
+		f.hint = "record it again, with mount --record"
+	case errors.Is(err, profile.ErrOther):
+		f.hint = "each version of an image needs a profile of its own: mount --record"
+	case errors.Is(err, os.ErrNotExist):
+		f.hint = "mount --record makes one"
+	}
+	return f
 }
 
 // readProfile reads the profile in a file.
@@ -121,9 +141,18 @@ func (l *line) profiled(ctx context.Context) (profile.Image, error) {
 	return profile.Image{Size: l.source.Size(), Blocks: l.index.Blocks(), Identity: id}, err
 }
 
-// replay fetches what a profile says while no reader waits. The error wraps
-// profile.ErrOther if it is of another image.
+// replay fetches what a profile says while no reader waits, if there is a server to
+// ask. The error wraps profile.ErrOther if it is of another image.
 func (l *line) replay(ctx context.Context, p *profile.Profile) error {
+	err := l.check(ctx, p)
+	if err == nil && l.file.http != nil {
+		l.fetch.Replay(spansOf(p))
+	}
+	return err
+}
+
+// check says whether a profile is of the image.
+func (l *line) check(ctx context.Context, p *profile.Profile) error {
 	of, err := l.profiled(ctx)
 	if err != nil {
 		return err
@@ -131,26 +160,33 @@ func (l *line) replay(ctx context.Context, p *profile.Profile) error {
 	if of != p.Image {
 		return profile.ErrOther
 	}
+	return nil
+}
+
+// spansOf is the runs of a profile.
+func spansOf(p *profile.Profile) []blockio.Span {
 	spans := make([]blockio.Span, len(p.Runs))
 	for i, r := range p.Runs {
 		spans[i] = blockio.Span{First: r.First, Count: r.Count}
 	}
-	l.fetch.Replay(spans)
-	return nil
+	return spans
 }
 
 // replayRemote replays the profile that is asked for by its URL, or that lies beside
 // the image. That there is none, or none of this image, is no error.
-func (o *profileOptions) replayRemote(ctx context.Context, l *line, line sourceOptions, log *slog.Logger) {
-	at := location{URL: string(o.Profile)}
+func (o *profileOptions) replayRemote(ctx context.Context, l *line, opt sourceOptions, log *slog.Logger) {
+	at, find := location{URL: string(o.Profile)}, getProfile
 	if o.Profile == profileAuto {
-		at.URL = besideURL(l.at)
+		at.URL, find = besideURL(l.at), l.profileBeside
 	}
-	if at.URL == "" || l.file.http == nil || !o.isURL() && o.Profile != profileAuto {
+	if l.file.http == nil || at.URL == "" || !o.isURL() && o.Profile != profileAuto {
 		return
 	}
+	if there, err := url.Parse(at.URL); err != nil || !l.servedBy(there) {
+		opt.Access = opt.Access.elsewhere()
+	}
 	log = log.With("profile", at.String())
-	p, err := o.find(ctx, l, at, line, log)
+	p, err := find(ctx, at, opt, log)
 	if err == nil && p != nil {
 		err = l.replay(ctx, p)
 	}
@@ -163,52 +199,100 @@ func (o *profileOptions) replayRemote(ctx context.Context, l *line, line sourceO
 	}
 }
 
+// servedBy says whether the server at a URL is the image's.
+func (l *line) servedBy(there *url.URL) bool {
+	u, err := url.Parse(l.at.URL)
+	return err == nil && server(u) == server(there)
+}
+
 // profileTime is for how long the answer to the question for a profile beside an image
 // counts.
 const profileTime = 24 * time.Hour
 
-// find gets the profile at a place; nil if there is none beside the image.
-func (o *profileOptions) find(ctx context.Context, l *line, at location, line sourceOptions, log *slog.Logger) (*profile.Profile, error) {
+// profileBeside gets the profile at a place beside the image; nil if there is none. The
+// answer is kept, also that what is there is no profile: that is an error but once.
+func (l *line) profileBeside(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (*profile.Profile, error) {
 	c := l.file.cached
-	auto := o.Profile == profileAuto
-	if auto && c != nil {
-		if content, old, err := c.entry.Beside(at.String()); err == nil && old >= 0 && old < profileTime {
-			return parseFound(content)
+	if c != nil {
+		content, old, err := c.entry.Beside(at.String())
+		if err == nil && old >= 0 && old < profileTime {
+			if len(content) == 0 {
+				return nil, nil
+			}
+			if p, err := profile.Read(bytes.NewReader(content)); err == nil {
+				return p, nil
+			}
 		}
 	}
-	content, err := download(ctx, at, line, profile.MaxSize, log)
-	var status *httpblock.StatusError
-	if auto && errors.As(err, &status) && !status.Temporary() || errors.Is(err, blockio.ErrEmpty) {
-		content, err = nil, nil
+	content, err := download(ctx, at, opt, log)
+	var p *profile.Profile
+	if err == nil {
+		p, err = profile.Read(bytes.NewReader(content))
 	}
+	if ctx.Err() != nil || err != nil && !answered(err) {
+		return nil, err
+	}
+	if err != nil {
+		content = nil
+	}
+	if c != nil {
+		if err := c.keepBeside(at.String(), content); err != nil {
+			log.Debug("whether there is a profile is not kept", "error", err)
+		}
+	}
+	if errors.As(err, new(*httpblock.StatusError)) {
+		return nil, nil
+	}
+	return p, err
+}
+
+// answered says that err, about a profile beside an image, is what a server has said,
+// and would say again.
+func answered(err error) bool {
+	var status *httpblock.StatusError
+	if errors.As(err, &status) {
+		return !status.Temporary()
+	}
+	for _, bad := range []error{profile.ErrFormat, profile.ErrVersion, profile.ErrDamaged, blockio.ErrEmpty} {
+		if errors.Is(err, bad) {
+			return true
+		}
+	}
+	return !unreachable(err)
+}
+
+// keepBeside keeps what was found beside the image, if there is room for it.
+func (c *cached) keepBeside(name string, content []byte) error {
+	if len(content) > 0 {
+		room, err := c.dir.Fits()
+		if err != nil {
+			return err
+		}
+		if room < int64(len(content)) {
+			return errors.New("no room")
+		}
+	}
+	return c.entry.SetBeside(name, content)
+}
+
+// getProfile gets the profile at a place.
+func getProfile(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (*profile.Profile, error) {
+	content, err := download(ctx, at, opt, log)
 	if err != nil {
 		return nil, err
 	}
-	if auto && c != nil {
-		if err := c.entry.SetBeside(at.String(), content); err != nil {
-			log.Debug("the profile is not kept", "error", err)
-		}
-	}
-	return parseFound(content)
+	return profile.Read(bytes.NewReader(content))
 }
 
-// parseFound reads a profile; nil if there is nothing.
-func parseFound(content []byte) (*profile.Profile, error) {
-	if len(content) == 0 {
-		return nil, nil
-	}
-	return profile.Read(strings.NewReader(string(content)))
-}
-
-// download gets a whole file of at most so many bytes.
-func download(ctx context.Context, at location, opt sourceOptions, most int64, log *slog.Logger) ([]byte, error) {
+// download gets a file that may be a profile.
+func download(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) ([]byte, error) {
 	src, err := openURL(ctx, at, opt, log)
 	if err != nil {
 		return nil, err
 	}
 	defer src.Close()
-	if src.Size() > most {
-		return nil, fmt.Errorf("%d bytes, at most %d are read", src.Size(), most)
+	if src.Size() > profile.MaxSize {
+		return nil, fmt.Errorf("%w: it has %s", profile.ErrFormat, formatSize(src.Size()))
 	}
 	content := make([]byte, src.Size())
 	if _, err := src.ReadAtContext(ctx, content, 0); err != nil && err != io.EOF {

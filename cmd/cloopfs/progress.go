@@ -36,7 +36,7 @@ type progress struct {
 // meter tells how fast something is fetched. What is found here is not: the time
 // counts from when the first bytes came.
 type meter struct {
-	size    int64 // of the image
+	size    int64 // of what is wanted of the image
 	missing int64 // of it at first, as it seems
 	begin   time.Time
 	pace
@@ -77,12 +77,12 @@ func (m *meter) String() string {
 // with scripts. Sizes are bytes.
 type prefetchReport struct {
 	Source  string `json:"source"`
-	Size    int64  `json:"size"`    // of the image
+	Size    int64  `json:"size"`    // of the image, or of what a profile needs of it
 	Done    int64  `json:"done"`    // of it, here and right
 	Fetched int64  `json:"fetched"` // from the server
 	Rate    int64  `json:"rate"`    // of what is fetched now, in a second
 	Left    int64  `json:"left"`    // seconds; 0 if that is not known
-	// Complete says that all is here, and right, and kept. Ended says that this
+	// Complete says that all of that is here, and right, and kept. Ended says that this
 	// is the last report.
 	Complete bool   `json:"complete"`
 	Ended    bool   `json:"ended"`
@@ -100,7 +100,9 @@ func newProgress(w *wanted, stdout, stderr io.Writer, asJSON bool) *progress {
 		return p
 	}
 	p.size, p.missing, p.begin = l.source.Size(), l.source.Size(), time.Now()
-	if l.wholeFile() {
+	if w.part != nil {
+		p.size, p.missing = w.part.size, w.part.missing
+	} else if l.wholeFile() {
 		p.missing -= l.file.cached.entry.Allocated()
 	}
 	if !asJSON && isTerminal(stderr) {
@@ -209,7 +211,9 @@ func (p *progress) state() prefetchReport {
 	if l == nil {
 		return r
 	}
-	r.Size = l.source.Size()
+	if p.size == 0 {
+		r.Size = l.source.Size()
+	}
 	if c := l.file.cached; c != nil {
 		r.Path = c.entry.Path()
 	}
@@ -236,6 +240,10 @@ func (p *progress) end(err error) {
 	case p.json != nil:
 		_ = p.json.Encode(r)
 	case err == nil:
-		fmt.Fprintf(p.out, "%s: %s, all here and right, %s of it fetched now\n", p.at, formatSize(r.Size), formatSize(r.Fetched))
+		of := formatSize(r.Size)
+		if whole := p.line.source.Size(); r.Size < whole {
+			of += " of " + formatSize(whole)
+		}
+		fmt.Fprintf(p.out, "%s: %s, all here and right, %s of it fetched now\n", p.at, of, formatSize(r.Fetched))
 	}
 }

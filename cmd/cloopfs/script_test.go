@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"compress/gzip"
 	"compress/zlib"
+	"context"
 	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -20,11 +22,13 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/cloopfs/cloopfs/cloop/clooptest"
 	"github.com/cloopfs/cloopfs/internal/testserver"
+	"github.com/cloopfs/cloopfs/profile"
 )
 
 // fixtures holds what tests of several packages read.
@@ -42,6 +46,7 @@ func TestMain(m *testing.M) {
 //	mkdisk file               write a disk of 1,000,000 bytes, data and zeros
 //	mkcloop [flags] disk file write the V2.0 image of a disk, see mkcloopCmd
 //	mkparts disk parts.img    write a disk with an MBR and a copy of disk in both its partitions
+//	mkprofile image file FIRST+COUNT...  write a profile of an image
 //	rangeserver [knob...] file  serve file, see rangeserverCmd
 //	requests N                the servers got N requests since the last time
 //	allocated max file...     the files' data takes at most max bytes
@@ -70,6 +75,7 @@ func TestScripts(t *testing.T) {
 			"mkdisk":      mkdiskCmd,
 			"mkcloop":     mkcloopCmd,
 			"mkparts":     mkpartsCmd,
+			"mkprofile":   mkprofileCmd,
 			"rangeserver": rangeserverCmd,
 			"requests":    requestsCmd,
 			"allocated":   allocatedCmd,
@@ -253,6 +259,29 @@ func mkpartsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	disk[510], disk[511] = 0x55, 0xaa
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), disk, 0o666))
+}
+
+// mkprofileCmd writes a profile whose runs were asked for a second apart.
+func mkprofileCmd(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: mkprofile image file FIRST+COUNT...")
+	}
+	l, err := openLine(context.Background(), location{Path: ts.MkAbs(args[0])}, sourceOptions{Format: formatAuto}, 0, slog.New(slog.DiscardHandler))
+	ts.Check(err)
+	defer l.Close()
+	var p profile.Profile
+	p.Image, err = l.profiled(context.Background())
+	ts.Check(err)
+	for _, arg := range args[2:] {
+		r := profile.Run{Gap: time.Second}
+		_, err := fmt.Sscanf(arg, "%d+%d", &r.First, &r.Count)
+		ts.Check(err)
+		p.Runs = append(p.Runs, r)
+	}
+	f, err := os.Create(ts.MkAbs(args[1]))
+	ts.Check(err)
+	ts.Check(p.Write(f))
+	ts.Check(f.Close())
 }
 
 func allocatedCmd(ts *testscript.TestScript, _ bool, args []string) {

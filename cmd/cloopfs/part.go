@@ -1,0 +1,110 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/profile"
+)
+
+// part is what is to be prefetched of an image: some blocks, and all that is no block.
+type part struct {
+	spans   []blockio.Span // in order
+	size    int64          // bytes of the image
+	missing int64          // of them, not in the cache, as it seems
+}
+
+// readTrace reads the profile that prefetch is given, nil if it is given none.
+func readTrace(path nameValue, sources []string) (*profile.Profile, error) {
+	if path == "" {
+		return nil, nil
+	}
+	if len(sources) > 1 {
+		return nil, usage(errors.New("prefetch: a profile is of one image: --profile takes one SOURCE"))
+	}
+	p, err := readProfile(string(path))
+	if err != nil {
+		return nil, profileFailure(fmt.Errorf("prefetch: %w", err))
+	}
+	return p, nil
+}
+
+// only says that what a profile names is wanted, and nothing else.
+func (w *wanted) only(ctx context.Context, p *profile.Profile) {
+	w.part = new(part)
+	if w.err != nil {
+		return
+	}
+	fail := func(err error) error { return fmt.Errorf("prefetch %s: %w", w.at, err) }
+	if err := w.line.check(ctx, p); errors.Is(err, profile.ErrOther) {
+		w.err = profileFailure(fail(err))
+		return
+	} else if err != nil {
+		w.err = sourceFailure(fail(err))
+		return
+	}
+	w.part.spans = inOrder(p)
+	if err := w.line.measure(ctx, w.part); err != nil {
+		w.err = sourceFailure(fail(err))
+		return
+	}
+	if w.part.missing == 0 || w.line.file.http == nil {
+		return // then no bound matters
+	}
+	var full *roomError
+	if err := fits([]*line{w.line}, w.part.missing); errors.As(err, &full) {
+		w.err = noRoom(err)
+	} else if err != nil {
+		w.err = fail(err)
+	}
+}
+
+// inOrder is the blocks of a profile as they lie on the disk: those that are adjacent
+// come together.
+func inOrder(p *profile.Profile) []blockio.Span {
+	spans := spansOf(p)
+	slices.SortFunc(spans, func(a, b blockio.Span) int { return cmp.Compare(a.First, b.First) })
+	joined := spans[:0]
+	for _, s := range spans {
+		if last := len(joined) - 1; last >= 0 && joined[last].First+joined[last].Count == s.First {
+			joined[last].Count += s.Count
+		} else {
+			joined = append(joined, s)
+		}
+	}
+	return joined
+}
+
+// measure finds out how large a part is, and how much of it is missing.
+func (l *line) measure(ctx context.Context, p *part) error {
+	rest, err := l.rest(ctx)
+	if err != nil {
+		return err
+	}
+	for _, e := range rest {
+		p.size += e.Len
+		if !l.hasBytes(e) {
+			p.missing += e.Len
+		}
+	}
+	for _, span := range p.spans {
+		for n := span.First; n < span.First+span.Count; n++ {
+			e, err := l.index.Extent(ctx, n)
+			if err != nil {
+				if err := onlyCorrupt(&blockio.BlockError{Block: n, Err: err}); err != nil {
+					return err
+				}
+				continue // it will be said of which block
+			}
+			p.size += e.Len
+			if e.Len > 0 && !l.store.Here(n, e) {
+				p.missing += e.Len
+			}
+		}
+	}
+	return nil
+}
