@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"time"
@@ -21,23 +22,26 @@ type recording struct {
 	log     *slog.Logger
 }
 
-// newRecording makes sure that the file can be written. What is there stays until
-// something was read.
-func newRecording(path string, rec *profile.Recorder, log *slog.Logger) (*recording, error) {
-	r := &recording{path: path, rec: rec, log: log}
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
-	if errors.Is(err, os.ErrNotExist) {
-		return r, r.write()
+// tryRecord makes sure that what --record names can be written, and changes nothing.
+func (o *profileOptions) tryRecord() error {
+	if o.Record == "" {
+		return nil
 	}
-	if err != nil {
-		return nil, err
+	tried := errors.New("all but that it got its name")
+	err := newFile(string(o.Record), true, func(*os.File) error { return tried })
+	if errors.Is(err, tried) {
+		return nil
 	}
-	return r, f.Close()
+	return fmt.Errorf("--record: %w", err)
 }
 
-// run writes now and then, and when ctx ends. A failure is said once.
+// run writes at once if nothing is there, then now and then, and when ctx ends. What is
+// there stays until something was read. A failure is said once.
 func (r *recording) run(ctx context.Context) {
 	failed := false
+	if _, err := os.Stat(r.path); errors.Is(err, os.ErrNotExist) {
+		r.written = -1
+	}
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():

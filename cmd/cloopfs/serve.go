@@ -37,6 +37,9 @@ type readiness struct {
 // opening; from then on the process's signals count.
 func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready func(readiness)) error {
 	trace, err := o.Profile.file()
+	if err == nil {
+		err = o.Profile.tryRecord()
+	}
 	if err != nil {
 		return err
 	}
@@ -53,13 +56,6 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	if ctx.Err() != nil {
 		return ctx.Err() // the signal came before somebody was here to hear it
 	}
-	if l.record != nil {
-		r, err := newRecording(string(o.Profile.Record), l.record, log)
-		if err != nil {
-			return fmt.Errorf("--record: %w", err)
-		}
-		defer inBackgroundOf(ctx, r.run)()
-	}
 	if trace != nil {
 		if err := l.replay(ctx, trace); err != nil {
 			log.Warn("the profile is not used", "profile", string(o.Profile.Profile), "error", err)
@@ -73,6 +69,10 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	if err != nil {
 		written.giveUp()
 		return err
+	}
+	if l.record != nil {
+		r := &recording{path: string(o.Profile.Record), rec: l.record, log: log}
+		defer inBackgroundOf(ctx, r.run)()
 	}
 	m, found, err := mounts.At(o.Mountpoint)
 	if err == nil && !found {
