@@ -23,8 +23,8 @@ import (
 
 // profileOptions say what is fetched before it is asked for.
 type profileOptions struct {
-	Profile   nameValue // a file's path, absolute after complete, or URL, or one of the values below; empty: none
-	Record    nameValue // absolute after complete; empty: nothing is recorded
+	Profile   profileValue // a file's path, absolute after complete, or URL, or one of the values below; empty: none
+	Record    nameValue    // absolute after complete; empty: nothing is recorded
 	Speculate aheadValue
 }
 
@@ -33,6 +33,26 @@ const (
 	profileAuto = "auto"
 	profileNone = "none"
 )
+
+// profileValue is the value of --profile. It shows no secrets of a URL.
+type profileValue string
+
+func (v *profileValue) Set(s string) error { return (*nameValue)(v).Set(s) }
+
+func (v *profileValue) String() string {
+	if v.isURL() {
+		return shown(string(*v))
+	}
+	return string(*v)
+}
+
+func (v *profileValue) Type() string { return "string" }
+
+func (v *profileValue) isURL() bool { return strings.Contains(string(*v), "://") }
+
+func (v *profileValue) isFile() bool {
+	return !v.isURL() && *v != profileAuto && *v != profileNone && *v != ""
+}
 
 // aheadValue is the value of --speculate.
 type aheadValue fetch.Ahead
@@ -67,9 +87,9 @@ func (o *profileOptions) addFlags(f *pflag.FlagSet) {
 
 func (o *profileOptions) complete() (err error) {
 	switch {
-	case o.isFile():
-		err = makeAbsolute(&o.Profile)
-	case o.isURL():
+	case o.Profile.isFile():
+		err = makeAbsolute((*nameValue)(&o.Profile))
+	case o.Profile.isURL():
 		_, err = parseSource(string(o.Profile))
 	}
 	if err == nil && o.Record != "" {
@@ -84,19 +104,13 @@ func makeAbsolute(path *nameValue) error {
 	return err
 }
 
-func (o *profileOptions) isURL() bool { return strings.Contains(string(o.Profile), "://") }
-
-func (o *profileOptions) isFile() bool {
-	return !o.isURL() && o.Profile != profileAuto && o.Profile != profileNone && o.Profile != ""
-}
-
 // file is the profile in the file that is asked for, nil if none is.
 func (o *profileOptions) file() (*profile.Profile, error) {
-	if !o.isFile() {
+	if !o.Profile.isFile() {
 		return nil, nil
 	}
 	p, err := readProfile(string(o.Profile))
-	if errors.Is(err, os.ErrNotExist) && o.Profile == o.Record {
+	if errors.Is(err, os.ErrNotExist) && string(o.Profile) == string(o.Record) {
 		return nil, nil // the first session
 	}
 	if err != nil {
@@ -179,7 +193,7 @@ func (o *profileOptions) replayRemote(ctx context.Context, l *line, opt sourceOp
 	if o.Profile == profileAuto {
 		at.URL, find = besideURL(l.at), l.profileBeside
 	}
-	if l.file.http == nil || at.URL == "" || !o.isURL() && o.Profile != profileAuto {
+	if l.file.http == nil || at.URL == "" || !o.Profile.isURL() && o.Profile != profileAuto {
 		return
 	}
 	if there, err := url.Parse(at.URL); err != nil || !l.servedBy(there) {

@@ -35,16 +35,17 @@ func (o *profileOptions) tryRecord() error {
 	return fmt.Errorf("--record: %w", err)
 }
 
-// run writes at once if nothing is there, then now and then, and when ctx ends. What is
-// there stays until something was read. A failure is said once.
+// run writes now and then, and when ctx ends. What is there stays until something was
+// read. A failure is said once.
 func (r *recording) run(ctx context.Context) {
 	failed := false
 	if _, err := os.Stat(r.path); errors.Is(err, os.ErrNotExist) {
 		r.written = -1
 	}
-	for ctx.Err() == nil {
+	for ended := false; !ended; {
 		select {
 		case <-ctx.Done():
+			ended = true
 		case <-time.After(recordTime):
 		}
 		if r.rec.Runs() == r.written {
