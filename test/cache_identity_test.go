@@ -163,7 +163,7 @@ func TestUserCache(t *testing.T) {
 		t.Run(test.variable, func(t *testing.T) {
 			for again := range 2 {
 				srv.Reset()
-				cmd := asNobody(cloopfs, "mount", "--cache-size", "1GiB", "--min-free", "0", url, dir)
+				cmd := asNobody(cloopfs, "mount", "--profile", "none", "--speculate", "off", "--cache-size", "1GiB", "--min-free", "0", url, dir)
 				cmd.Env = append(cmd.Env, test.variable+"="+test.value)
 				if r := startCmd(t, cmd).result(t); r.code != 0 || r.stderr != "" {
 					t.Fatalf("mount: %v, want success without a word", r)

@@ -78,9 +78,11 @@ func mount(t testing.TB, url string, flags ...string) string {
 	return dir
 }
 
+// mountAt mounts with flags. Without others nothing is fetched before it is asked for:
+// many tests count requests.
 func mountAt(t testing.TB, url, dir string, flags ...string) {
 	t.Helper()
-	must(t, cloopfs, slices.Concat([]string{"mount"}, flags, []string{url, dir})...)
+	must(t, cloopfs, slices.Concat([]string{"mount", "--profile", "none", "--speculate", "off"}, flags, []string{url, dir})...)
 }
 
 // diskOf is the disk's file in a mount.
