@@ -13,8 +13,8 @@ import (
 	"github.com/cloopfs/cloopfs/internal/testserver"
 )
 
-// session reads those blocks of a disk, in this order, the kernel's read-ahead aside.
-func session(t *testing.T, s *synthetic, dir string, order []int) {
+// useBlocks reads those blocks of a disk, in this order, the kernel's read-ahead aside.
+func useBlocks(t *testing.T, s *synthetic, dir string, order []int) {
 	t.Helper()
 	for _, n := range order {
 		read := directRead(diskOf(dir), n*s.blockSize, s.blockSize)
@@ -30,7 +30,7 @@ func record(t *testing.T, s *synthetic, url string, order []int) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "disk.profile")
 	dir := mount(t, url, "--record", path)
-	session(t, s, dir, order)
+	useBlocks(t, s, dir, order)
 	umount(t, dir)
 	return path
 }
@@ -98,7 +98,7 @@ func TestReplay(t *testing.T) {
 			waitFor(t, "all of it comes", func() bool { return len(s.fetched(srv.Stats().Ranges)) >= len(someBlocks) })
 			waitFor(t, "it is stored", func() bool { return statusOf(t, dir).Cache.Stored >= int64(len(someBlocks)) })
 			already := srv.Stats()
-			session(t, s, dir, someBlocks)
+			useBlocks(t, s, dir, someBlocks)
 			if st := srv.Stats(); st.Requests != already.Requests {
 				t.Errorf("the session has asked for %v", st.Ranges[already.Requests:])
 			}
@@ -126,7 +126,7 @@ func TestReplayUnderReaders(t *testing.T) {
 	srv.Reset()
 	_, flags := newCache(t, "--profile", path)
 	dir := mount(t, url, flags...)
-	session(t, s, dir, someBlocks)
+	useBlocks(t, s, dir, someBlocks)
 	umount(t, dir)
 	s.checkFetched(t, srv.Stats().Ranges, someBlocks)
 }
@@ -151,7 +151,7 @@ func TestProfileAuto(t *testing.T) {
 					return err == nil && len(kept) == 1
 				})
 			}
-			session(t, s, dir, someBlocks[:3])
+			useBlocks(t, s, dir, someBlocks[:3])
 			umount(t, dir)
 		}
 		if n := lookups(srv); n != 1 {
@@ -187,7 +187,7 @@ func TestStaleProfile(t *testing.T) {
 		waitFor(t, "a word of it", func() bool {
 			return strings.Contains(string(readAll(t, log)), "the profile is of another image")
 		})
-		session(t, s, dir, someBlocks[:2])
+		useBlocks(t, s, dir, someBlocks[:2])
 		umount(t, dir)
 		s.checkFetched(t, srv.Stats().Ranges, someBlocks[:2])
 		if n := strings.Count(string(readAll(t, log)), "another image"); n != 1 {
@@ -210,9 +210,9 @@ func TestRecordKilled(t *testing.T) {
 		}
 	}
 	dir := mount(t, url, flags...) // the first time there is none
-	session(t, s, dir, someBlocks[:4])
+	useBlocks(t, s, dir, someBlocks[:4])
 	waitFor(t, "it is written while the disk is in use", shows("4 blocks in 4 runs"))
-	session(t, s, dir, someBlocks[4:])
+	useBlocks(t, s, dir, someBlocks[4:])
 	killDaemon(t, dir)
 	if !shows("4 blocks in 4 runs")() && !shows("11 blocks in ")() {
 		t.Errorf("after a kill the recording is %v", run(t, cloopfs, "profile", "show", path))
@@ -220,7 +220,7 @@ func TestRecordKilled(t *testing.T) {
 	must(t, "umount", "-l", dir)
 
 	dir = mount(t, url, flags...)
-	session(t, s, dir, someBlocks[:1])
+	useBlocks(t, s, dir, someBlocks[:1])
 	umount(t, dir)
 	if !shows("1 blocks in 1 runs")() {
 		t.Errorf("the second recording is %v", run(t, cloopfs, "profile", "show", path))
@@ -241,7 +241,7 @@ func TestPrefetchProfile(t *testing.T) {
 	s.checkFetched(t, srv.Stats().Ranges, someBlocks)
 	srv.Close()
 	dir := mount(t, url, append(flags, "--offline")...)
-	session(t, s, dir, someBlocks)
+	useBlocks(t, s, dir, someBlocks)
 	read := directRead(diskOf(dir), 50*s.blockSize, s.blockSize)
 	if r := run(t, read[0], read[1:]...); r.code == 0 || !strings.Contains(r.stderr, "Input/output error") {
 		t.Errorf("a block that the session has not used: %v, want an I/O error", r)
