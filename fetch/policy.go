@@ -34,7 +34,7 @@ type policy struct {
 	ahead  Ahead
 	// neighbours says that now is the time to look for them.
 	neighbours bool
-	// window is how many blocks fill the line, as it seems.
+	// window is how many bytes fill the line.
 	window int64
 
 	asked   bitset    // blocks that somebody has asked for
@@ -43,6 +43,7 @@ type policy struct {
 	trace   *trace    // nil: none
 	last    time.Time // of the last read
 	vain    int       // blocks in a row, since then, that were here already
+	reader  *stream   // for whom next has named the last block; nil if for none
 }
 
 const (
@@ -78,6 +79,7 @@ type stream struct {
 	next   int64 // the block behind what it has read
 	length int64 // how many blocks that are
 	ahead  int64 // the block behind what was brought for it, at least next
+	bytes  int64 // what was brought from next on, about
 }
 
 // centre is a place where somebody has read.
@@ -109,11 +111,20 @@ func (p *policy) follow(first, count int64) {
 		s = p.streams[i]
 		p.streams = slices.Delete(p.streams, i, i+1)
 		s.length += max(0, min(count, end-s.next))
-		s.next = max(s.next, end)
-		s.ahead = max(s.ahead, s.next)
+		s.move(max(s.next, end))
 	}
 	p.streams = slices.Insert(p.streams, 0, s)
 	p.streams = p.streams[:min(len(p.streams), maxStreams)]
+}
+
+// move says that the reader is at a block.
+func (s *stream) move(next int64) {
+	if next >= s.ahead {
+		s.bytes = 0
+	} else {
+		s.bytes = s.bytes * (s.ahead - next) / (s.ahead - s.next)
+	}
+	s.next, s.ahead = next, max(s.ahead, next)
 }
 
 // look notes the place of a read.
@@ -148,6 +159,7 @@ func (p *policy) next(now time.Time) (n int64, class blockio.Class, ok bool) {
 
 // choose is next, but may name a block that somebody has asked for.
 func (p *policy) choose(now time.Time) (n int64, class blockio.Class, ok bool) {
+	p.reader = nil
 	if n, ok = p.readAhead(); ok {
 		return n, blockio.ReadAhead, true
 	}
@@ -165,24 +177,29 @@ func (p *policy) choose(now time.Time) (n int64, class blockio.Class, ok bool) {
 	return n, blockio.Trace, ok
 }
 
-// here says that a block that next has named was here already.
+// here says that the block that next has named was here already.
 func (p *policy) here() { p.vain++ }
 
-// readAhead is the next block for a sequential reader. For one who has read k blocks
-// no more than k are brought ahead.
+// long says how many bytes the block has that next has named, which was not here.
+func (p *policy) long(n int64) {
+	if p.reader != nil {
+		p.reader.bytes += n
+	}
+}
+
+// readAhead is the next block for a sequential reader: as many bytes are brought ahead
+// as fill the line, but no more than k blocks for one who has read k.
 func (p *policy) readAhead() (n int64, ok bool) {
 	if p.ahead == Nothing {
 		return 0, false
 	}
 	for _, s := range p.streams {
-		if s.length < minStream {
-			continue
-		}
-		most := min(s.length, p.window)
+		most := s.length
 		if p.ahead < Neighbours {
-			most = min(most, s.length/strict)
+			most /= strict
 		}
-		if s.ahead < min(s.next+most, p.blocks) {
+		if s.length >= minStream && s.bytes < p.window && s.ahead < min(s.next+most, p.blocks) {
+			p.reader = s
 			s.ahead++
 			return s.ahead - 1, true
 		}

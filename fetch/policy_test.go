@@ -12,9 +12,10 @@ import (
 
 var someTime = time.Unix(1_000_000_000, 0)
 
-// newPolicy returns the policy for an image of 10,000 blocks, of which 16 fill the line.
+// newPolicy returns the policy for an image of 10,000 blocks of 1,000 bytes, of which 16
+// fill the line.
 func newPolicy(ahead Ahead, trace ...blockio.Span) *policy {
-	p := &policy{blocks: 10_000, ahead: ahead, neighbours: ahead == Neighbours, window: 16}
+	p := &policy{blocks: 10_000, ahead: ahead, neighbours: ahead == Neighbours, window: 16_000}
 	if trace != nil {
 		p.trace = newTrace(trace)
 	}
@@ -34,6 +35,7 @@ func take(p *policy, n int) (list []choice) {
 		if !ok {
 			break
 		}
+		p.long(1000)
 		list = append(list, choice{b, class})
 	}
 	return list

@@ -58,19 +58,25 @@ func (s *Scheduler) step(p *pending) bool {
 		return false
 	}
 	l, err := s.locate(s.ctx, n)
-	switch {
-	case err != nil:
-		return true
-	case l.local || l.ext.Len == 0:
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.policy.here()
+	if err != nil || !s.worth(l) {
 		return true
 	}
 	if !p.takes(class, l) {
 		s.submit(p)
 	}
 	p.add(class, l)
+	return true
+}
+
+// worth says whether a block has to be asked for.
+func (s *Scheduler) worth(l located) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l.local || l.ext.Len == 0 {
+		s.policy.here()
+		return false
+	}
+	s.policy.long(l.ext.Len)
 	return true
 }
 
@@ -109,7 +115,7 @@ func (s *Scheduler) choose(p *pending) (n int64, class blockio.Class, ok bool) {
 	if s.closed || s.due+p.bytes >= window || s.waitingLocked() {
 		return 0, 0, false
 	}
-	s.policy.window = s.windowLocked() / s.length.average()
+	s.policy.window = s.windowLocked()
 	s.policy.neighbours = s.maySpeculateLocked(p)
 	return s.policy.next(time.Now())
 }
@@ -182,7 +188,6 @@ func (s *Scheduler) submit(p *pending) {
 			r = &request{rng: blockio.Range{Extent: blockio.Extent{Off: l.ext.Off}, Class: p.class}, ahead: true}
 		}
 		s.addLocked(r, l)
-		s.length.add(l.ext.Len)
 	}
 	s.submitLocked(r)
 	s.brought[p.class] += p.bytes

@@ -73,7 +73,6 @@ type Scheduler struct {
 
 	policy    policy
 	line      estimate
-	length    length                 // of stored blocks
 	read      int64                  // bytes of blocks that readers have had
 	brought   [blockio.Classes]int64 // bytes that the pump has asked for
 	claimless time.Time              // until then what other processes claim counts for nothing

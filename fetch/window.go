@@ -66,16 +66,3 @@ func (e *estimate) window() int64 {
 
 // request is how many bytes to ask for in one request for nobody who waits.
 func (e *estimate) request() int64 { return e.window() / requests }
-
-// length is the average length of the last stored blocks, in bytes; the zero value has
-// seen none.
-type length float64
-
-func (l *length) add(n int64) {
-	if *l == 0 {
-		*l = length(n)
-	}
-	*l += (length(n) - *l) / 32
-}
-
-func (l *length) average() int64 { return max(1, int64(*l)) }

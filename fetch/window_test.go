@@ -39,20 +39,3 @@ func TestWindowFollowsTheLine(t *testing.T) {
 		t.Errorf("a window of %d on an unknown line", unknown.window())
 	}
 }
-
-func TestLength(t *testing.T) {
-	var l length
-	if l.average() != 1 {
-		t.Errorf("the average of nothing is %d", l.average())
-	}
-	l.add(1000)
-	if l.average() != 1000 {
-		t.Errorf("the average of one is %d", l.average())
-	}
-	for range 500 {
-		l.add(100)
-	}
-	if a := l.average(); a < 99 || a > 101 {
-		t.Errorf("the average of the last is %d", a)
-	}
-}
