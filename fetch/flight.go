@@ -152,6 +152,9 @@ func (s *Scheduler) keepLocked(b *block) {
 		old := s.kept[0]
 		s.kept = s.kept[1:]
 		s.room += bufferSize(old.ext.Len)
+		if old.ahead() && !old.used && s.opt.Store == nil {
+			s.brought[old.req.rng.Class] -= old.ext.Len // in vain
+		}
 		s.forgetLocked(old)
 		s.releaseLocked(old)
 	}

@@ -112,7 +112,7 @@ func (s *Scheduler) choose(p *pending) (n int64, class blockio.Class, ok bool) {
 	if len(p.blocks) == 0 {
 		window -= p.most / 2 // wait until there is room for a request worth making
 	}
-	if s.closed || s.due+p.bytes >= window || s.waitingLocked() {
+	if s.closed || s.due+p.bytes >= window || s.waitingLocked() || !s.roomLocked() {
 		return 0, 0, false
 	}
 	s.policy.window = s.windowLocked()
@@ -133,11 +133,24 @@ func (s *Scheduler) maySpeculateLocked(p *pending) bool {
 	if s.opt.Ahead < Neighbours || p.spare <= 0 {
 		return false
 	}
-	unread := s.brought[blockio.Speculation] - s.stats.Class[blockio.Speculation].Used
-	if s.opt.Store == nil {
-		return unread+s.due < s.opt.Keep/2
+	return s.unreadLocked(blockio.Speculation) < freeSpeculation+s.read
+}
+
+// unreadLocked is how many bytes were brought for a class that nobody has read.
+func (s *Scheduler) unreadLocked(class blockio.Class) int64 {
+	return s.brought[class] - s.stats.Class[class].Used
+}
+
+// roomLocked says whether what is brought now will still be here when somebody wants it.
+func (s *Scheduler) roomLocked() bool {
+	if s.opt.Store != nil {
+		return true
 	}
-	return unread < freeSpeculation+s.read
+	unread := int64(0)
+	for class := range s.brought {
+		unread += s.unreadLocked(blockio.Class(class))
+	}
+	return unread < s.opt.Keep/2
 }
 
 // lookForRoom asks what may be brought that perhaps nobody will ask for.

@@ -80,7 +80,7 @@ func TestSpeculationIsBounded(t *testing.T) {
 		{"by 32 MiB and what was read", fetch.Options{Store: process{newStore(), 1}}, 1, 34 * mib, 32 * mib},
 		{"more after more", fetch.Options{Store: process{newStore(), 1}}, 10, 43 * mib, 40 * mib},
 		{"by the room that is left", fetch.Options{Store: process{newStore(), 1}, Spare: func() int64 { return 0 }}, 1, 0, 0},
-		{"by what is kept in memory", fetch.Options{Keep: 8 * mib}, 1, 4 * mib, 2 * mib},
+		{"by what is kept in memory", fetch.Options{Keep: 8 * mib}, 1, 5 * mib, 3 * mib},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -165,6 +165,30 @@ func TestCloseEndsThePump(t *testing.T) {
 		s.Close()
 		if d := time.Since(begin); d > time.Millisecond {
 			t.Errorf("Close took %v", d)
+		}
+	})
+}
+
+// Without a store a trace is brought no further than it can be kept.
+func TestReplayWithoutStore(t *testing.T) {
+	const mib = 1 << 20
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(60, mib)...)
+		s := fetch.New(src, ext, fetch.Options{Keep: 8 * mib})
+		defer s.Close()
+		s.Replay([]blockio.Span{{First: 0, Count: 60}})
+		time.Sleep(time.Minute)
+		if n := inClass(src, blockio.Trace); n < 4*mib || n > 6*mib {
+			t.Errorf("%d bytes were asked for while nobody read, and 8 MiB can be kept", n)
+		}
+		for n := range int64(60) {
+			if err := s.ReadRun(t.Context(), blockio.Demand, n, 1, ignore); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		if st := s.Stats(); st.Class[blockio.Trace].Used < 59*mib || st.Class[blockio.Demand].Bytes > mib {
+			t.Errorf("%d bytes of the trace were used, and %d fetched beside it", st.Class[blockio.Trace].Used, st.Class[blockio.Demand].Bytes)
 		}
 	})
 }
