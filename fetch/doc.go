@@ -16,7 +16,9 @@
 //     demand first, fill last;
 //   - the stored blocks that arrived last are kept for late readers, and a
 //     block that failed stays failed for a second: the kernel asks for a failed
-//     page again at once.
+//     page again at once;
+//   - while the line has room, blocks are brought before anybody asks for them: a
+//     policy says which.
 //
 // The package knows nothing of HTTP, files or formats.
 package fetch
