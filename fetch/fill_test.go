@@ -137,3 +137,31 @@ func TestWindowSmallerThanBlock(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Filling waits until a trace has been brought, and keeps it from nothing.
+func TestFillYieldsToTrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(100, 1000)...)
+		slow(src)
+		s := fetch.New(src, ext, fetch.Options{MaxRequest: 5000, Window: 10_000, Store: process{newStore(), 1}})
+		defer s.Close()
+		var filled sync.WaitGroup
+		filled.Go(func() {
+			if err := s.ReadRun(t.Context(), blockio.Fill, 0, 50, ignore); err != nil {
+				t.Error(err)
+			}
+		})
+		time.Sleep(500 * time.Millisecond) // its first requests are under way
+		s.Replay([]blockio.Span{{First: 60, Count: 40}})
+		filled.Wait()
+		var order []blockio.Class
+		for _, r := range src.Asked() {
+			if len(order) == 0 || order[len(order)-1] != r.Class {
+				order = append(order, r.Class)
+			}
+		}
+		if len(order) != 3 || order[0] != blockio.Fill || order[1] != blockio.Trace || order[2] != blockio.Fill {
+			t.Errorf("classes of the requests, in turn: %v", order)
+		}
+	})
+}

@@ -42,7 +42,8 @@ func (s *Scheduler) startLocked() {
 	}
 }
 
-// mayStartLocked says whether r may start. Filling waits until no reader does.
+// mayStartLocked says whether r may start. Filling waits until no reader does, and the
+// pump has nothing to bring.
 func (s *Scheduler) mayStartLocked(r *request) bool {
 	total := 0
 	for _, n := range s.active {
@@ -50,7 +51,7 @@ func (s *Scheduler) mayStartLocked(r *request) bool {
 	}
 	class := r.rng.Class
 	switch {
-	case class == blockio.Fill && (s.active[blockio.Demand] > 0 || s.active[class] >= maxFill),
+	case class == blockio.Fill && (s.active[blockio.Demand] > 0 || s.more || s.active[class] >= maxFill),
 		class > blockio.Demand && s.due > 0 && s.due+r.rng.Len > s.windowLocked():
 		return false
 	}

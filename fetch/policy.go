@@ -26,9 +26,8 @@ const (
 //     the one around the last read is the one that is being read;
 //   - what the trace says although readers have left it.
 //
-// A reader who keeps to the trace is followed by nothing else. It knows no line, no
-// clock and no bytes, and is not safe for concurrent use. Its figures come from
-// TestSimulate.
+// A reader who keeps to the trace is followed by nothing else. It asks nobody, not even
+// the clock, and is not safe for concurrent use. Its figures come from TestSimulate.
 type policy struct {
 	blocks int64 // of the image
 	ahead  Ahead
@@ -87,6 +86,9 @@ type centre struct {
 	from, to      int64 // what was read
 	before, after int64 // how many blocks beside that were looked at
 }
+
+// idle says that there is nothing to bring, whatever readers want.
+func (p *policy) idle() bool { return p.ahead == Nothing && p.trace == nil }
 
 // wanted tells of a reader who wants the blocks [first, first+count).
 func (p *policy) wanted(now time.Time, first, count int64) {

@@ -13,6 +13,7 @@ func (s *Scheduler) Replay(spans []blockio.Span) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.policy.trace = newTrace(spans)
+	s.more = true
 	s.wakeLocked()
 }
 
@@ -117,7 +118,10 @@ func (s *Scheduler) choose(p *pending) (n int64, class blockio.Class, ok bool) {
 	}
 	s.policy.window = s.windowLocked()
 	s.policy.neighbours = s.maySpeculateLocked(p)
-	return s.policy.next(time.Now())
+	n, class, ok = s.policy.next(time.Now())
+	s.more = ok
+	s.startLocked() // what waits for the pump to have nothing more
+	return n, class, ok
 }
 
 const (
@@ -166,7 +170,7 @@ func (s *Scheduler) lookForRoom(p *pending) {
 
 // waitingLocked says whether something that was chosen before could not start yet.
 func (s *Scheduler) waitingLocked() bool {
-	for _, q := range s.queue[blockio.Demand+1:] {
+	for _, q := range s.queue[blockio.Demand+1 : blockio.Fill] {
 		if len(q) > 0 {
 			return true
 		}

@@ -50,7 +50,11 @@ func (s *Scheduler) ReadRun(ctx context.Context, class blockio.Class, first, cou
 func (s *Scheduler) wanted(first, count int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.policy.idle() {
+		return
+	}
 	s.policy.wanted(time.Now(), first, count)
+	s.more = true
 	s.wakeLocked()
 }
 

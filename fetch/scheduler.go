@@ -75,6 +75,7 @@ type Scheduler struct {
 	line      estimate
 	read      int64                  // bytes of blocks that readers have had
 	brought   [blockio.Classes]int64 // bytes that the pump has asked for
+	more      bool                   // the pump may have something to bring
 	claimless time.Time              // until then what other processes claim counts for nothing
 	stats     Stats
 	unread    [blockio.Classes]bitset // of what was stored for other classes than demand, what nobody has read
