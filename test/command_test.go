@@ -132,19 +132,23 @@ func (p *process) result(t testing.TB) result {
 	return result{code: p.cmd.ProcessState.ExitCode(), stdout: p.stdout.String(), stderr: p.stderr.String()}
 }
 
-// run runs a command to its end, whatever that is.
-func run(t *testing.T, name string, args ...string) result {
+// run runs a command to its end, whatever that is. Nothing of it stays: some tests run
+// thousands, each of which prints megabytes.
+func run(t testing.TB, name string, args ...string) result {
 	t.Helper()
-	return start(t, name, args...).result(t)
+	p, err := launch(exec.Command(name, args...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.result(t)
 }
 
 // must runs a command that has to succeed, and returns what it printed.
 func must(t testing.TB, name string, args ...string) string {
 	t.Helper()
-	p := start(t, name, args...)
-	r := p.result(t)
+	r := run(t, name, args...)
 	if r.code != 0 {
-		t.Fatalf("%s: %v", p.name, r)
+		t.Fatalf("%s: %v", strings.Join(append([]string{name}, args...), " "), r)
 	}
 	return r.stdout
 }
