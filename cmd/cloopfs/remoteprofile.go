@@ -1,0 +1,163 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/httpblock"
+	"github.com/cloopfs/cloopfs/profile"
+)
+
+// replayRemote replays the profile that is asked for by its URL, or that lies beside
+// the image. That there is none, or none of this image, is no error.
+func (o *profileOptions) replayRemote(ctx context.Context, l *line, opt sourceOptions, log *slog.Logger) {
+	at, find := location{URL: string(o.Profile)}, getProfile
+	if o.Profile == profileAuto {
+		at.URL, find = besideURL(l.at), l.profileBeside
+	}
+	if l.file.http == nil || at.URL == "" || !o.Profile.isURL() && o.Profile != profileAuto {
+		return
+	}
+	if there, err := url.Parse(at.URL); err != nil || !l.servedBy(there) {
+		opt.Access = opt.Access.elsewhere()
+	}
+	log = log.With("profile", at.String())
+	p, err := find(ctx, at, opt, log)
+	if err == nil && p != nil {
+		err = l.replay(ctx, p)
+	}
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		log.Warn("the profile is not used", "error", err)
+	case p != nil:
+		log.Info("fetching what the profile says", "blocks", p.Blocks())
+	}
+}
+
+// servedBy says whether the server at a URL is the image's.
+func (l *line) servedBy(there *url.URL) bool {
+	u, err := url.Parse(l.at.URL)
+	return err == nil && server(u) == server(there)
+}
+
+// profileTime is for how long the answer to the question for a profile beside an image
+// counts.
+const profileTime = 24 * time.Hour
+
+// profileBeside gets the profile at a place beside the image; nil if there is none. The
+// answer is kept, also that what is there is no profile: that is an error but once.
+func (l *line) profileBeside(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (*profile.Profile, error) {
+	c := l.file.cached
+	if c != nil {
+		content, old, err := c.entry.Beside(at.String())
+		if err == nil && old >= 0 && old < profileTime {
+			if len(content) == 0 {
+				return nil, nil
+			}
+			if p, err := profile.Read(bytes.NewReader(content)); err == nil {
+				return p, nil
+			}
+		}
+	}
+	content, err := download(ctx, at, opt, log)
+	var p *profile.Profile
+	if err == nil {
+		p, err = profile.Read(bytes.NewReader(content))
+	}
+	if ctx.Err() != nil || err != nil && !answered(err) {
+		return nil, err
+	}
+	if err != nil {
+		content = nil
+	}
+	if c != nil {
+		if err := c.keepBeside(at.String(), content); err != nil {
+			log.Debug("whether there is a profile is not kept", "error", err)
+		}
+	}
+	if errors.As(err, new(*httpblock.StatusError)) {
+		return nil, nil
+	}
+	return p, err
+}
+
+// answered says that err, about a profile beside an image, is what a server has said,
+// and would say again.
+func answered(err error) bool {
+	var status *httpblock.StatusError
+	if errors.As(err, &status) {
+		return !status.Temporary()
+	}
+	for _, bad := range []error{profile.ErrFormat, profile.ErrVersion, profile.ErrDamaged, blockio.ErrEmpty} {
+		if errors.Is(err, bad) {
+			return true
+		}
+	}
+	return !unreachable(err)
+}
+
+// keepBeside keeps what was found beside the image, if there is room for it.
+func (c *cached) keepBeside(name string, content []byte) error {
+	if len(content) > 0 {
+		room, err := c.dir.Fits()
+		if err != nil {
+			return err
+		}
+		if room < int64(len(content)) {
+			return errors.New("no room")
+		}
+	}
+	return c.entry.SetBeside(name, content)
+}
+
+// getProfile gets the profile at a place.
+func getProfile(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (*profile.Profile, error) {
+	content, err := download(ctx, at, opt, log)
+	if err != nil {
+		return nil, err
+	}
+	return profile.Read(bytes.NewReader(content))
+}
+
+// download gets a file that may be a profile.
+func download(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) ([]byte, error) {
+	src, err := openURL(ctx, at, opt, log)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	if src.Size() > profile.MaxSize {
+		return nil, fmt.Errorf("%w: it has %s", profile.ErrFormat, formatSize(src.Size()))
+	}
+	content := make([]byte, src.Size())
+	if _, err := src.ReadAtContext(ctx, content, 0); err != nil && err != io.EOF {
+		return nil, err
+	}
+	return content, nil
+}
+
+// besideURL is where the profile of an image on a web server is; empty if there can be
+// none: who needs a query for the image may need another for its profile.
+func besideURL(at location) string {
+	u, err := url.Parse(at.URL)
+	if err != nil || at.URL == "" || u.RawQuery != "" || u.ForceQuery {
+		return ""
+	}
+	u.Fragment, u.RawFragment = "", ""
+	name := ".profile"
+	if at.Inside != "" {
+		name = "." + strings.ReplaceAll(at.Inside, "/", ".") + name
+	}
+	u.RawPath = u.EscapedPath() + (&url.URL{Path: name}).EscapedPath()
+	u.Path += name
+	return u.String()
+}
