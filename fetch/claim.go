@@ -1,6 +1,10 @@
 package fetch
 
-import "time"
+import (
+	"time"
+
+	"github.com/cloopfs/cloopfs/blockio"
+)
 
 const (
 	// claimPatience is how long nothing may arrive of what another process is
@@ -23,7 +27,7 @@ func (s *Scheduler) claim(r *request) (release func()) {
 	begin := time.Now()
 	pause, quiet := minLook, begin
 	for {
-		release, ok := s.opt.Store.Claim(r.rng.Extent, r.rng.Class)
+		release, ok := s.opt.Store.Claim(r.rng.Extent, s.waiting(r))
 		arrived, left := s.look(r)
 		if ok {
 			return release
@@ -41,6 +45,16 @@ func (s *Scheduler) claim(r *request) (release func()) {
 		}
 		pause = min(2*pause, maxLook)
 	}
+}
+
+// waiting is the class of who waits for r by now.
+func (s *Scheduler) waiting(r *request) blockio.Class {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.awaited {
+		return blockio.Demand
+	}
+	return r.rng.Class
 }
 
 // honours says whether to wait longer for another process, after so long without
@@ -86,6 +100,9 @@ func (s *Scheduler) take(b *block) bool {
 		return false
 	}
 	b.stored = stored
+	s.mu.Lock()
+	s.uncountLocked(b) // it came from elsewhere
+	s.mu.Unlock()
 	close(b.done)
 	return true
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/cloopfs/cloopfs/fetch"
 )
 
-// Filling uses two requests at a time, and begins none while a reader waits.
+// Filling uses four requests at a time, and begins none while a reader waits.
 func TestFillYields(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src, ext := newImage(equal(100, 1000)...)
@@ -21,7 +21,7 @@ func TestFillYields(t *testing.T) {
 		src.Open = func(ctx context.Context, r blockio.Range, body io.Reader) (io.Reader, error) {
 			mu.Lock()
 			flying[r.Class]++
-			if r.Class == blockio.Fill && (flying[blockio.Demand] > 0 || flying[blockio.Fill] > 2) {
+			if r.Class == blockio.Fill && (flying[blockio.Demand] > 0 || flying[blockio.Fill] > 4) {
 				t.Errorf("filling began with %v under way", flying)
 			}
 			mu.Unlock()
@@ -53,8 +53,8 @@ func TestFillYields(t *testing.T) {
 			})
 		}
 		readers.Wait()
-		// Ten requests of a second, two at a time, but for what readers held up.
-		if took := time.Since(begin); took < 5*time.Second || took > 10*time.Second {
+		// Ten requests of a second, four at a time, but for what readers held up.
+		if took := time.Since(begin); took < 3*time.Second || took > 10*time.Second {
 			t.Errorf("filling took %v", took)
 		}
 	})

@@ -22,7 +22,7 @@ func (s *Scheduler) submitLocked(r *request) {
 
 // maxFill is how many requests of class Fill are under way at a time: what demand
 // may have to share the line with.
-const maxFill = 2
+const maxFill = 4
 
 // startLocked starts queued requests in the order of their classes, as far as
 // the limit lets it.
@@ -55,6 +55,9 @@ func (s *Scheduler) mayStartLocked(r *request) bool {
 		class > blockio.Demand && s.due > 0 && s.due+r.rng.Len > s.windowLocked():
 		return false
 	}
+	if class > blockio.Demand && s.opt.Requests > 1 {
+		total++ // one is left for readers
+	}
 	return total < s.opt.Requests
 }
 
@@ -71,6 +74,9 @@ func (s *Scheduler) fly(r *request) {
 	err := s.receive(r)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err != nil && r.ahead {
+		s.restLocked()
+	}
 	s.active[r.rng.Class]--
 	s.dueLocked(r, -r.due)
 	for _, b := range r.blocks {
@@ -124,12 +130,19 @@ func (s *Scheduler) stream(r *request, blocks []*block) error {
 			putBuffer(stored)
 			return err
 		}
+		storing := false
 		if s.opt.Store != nil {
 			// Before anybody can find out that it is bad, and have it forgotten.
 			s.opt.Store.Put(b.n, b.ext, stored)
+			storing = s.opt.Store.Have(b.n, b.ext)
 		}
 		b.stored = stored
 		s.mu.Lock()
+		s.storing = storing
+		if b.counted && !storing {
+			b.loose = true
+			s.loose += b.ext.Len
+		}
 		b.fetched = true
 		if s.opt.Store != nil && rng.Class > blockio.Demand {
 			s.unread[rng.Class].add(b.n)
@@ -153,8 +166,8 @@ func (s *Scheduler) keepLocked(b *block) {
 		old := s.kept[0]
 		s.kept = s.kept[1:]
 		s.room += bufferSize(old.ext.Len)
-		if old.ahead() && !old.used && s.opt.Store == nil {
-			s.brought[old.req.rng.Class] -= old.ext.Len // in vain
+		if old.loose {
+			s.uncountLocked(old) // in vain
 		}
 		s.forgetLocked(old)
 		s.releaseLocked(old)
@@ -167,6 +180,7 @@ func (s *Scheduler) failLocked(r *request, err error) (failed []*block) {
 		if !b.finished() {
 			b.err = err
 			s.condemnLocked(b, err)
+			s.uncountLocked(b)
 			close(b.done)
 			failed = append(failed, b)
 		}

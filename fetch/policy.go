@@ -93,10 +93,11 @@ func (p *policy) idle() bool { return p.ahead == Nothing && p.trace == nil }
 // wanted tells of a reader who wants the blocks [first, first+count).
 func (p *policy) wanted(now time.Time, first, count int64) {
 	p.last, p.vain = now, 0
+	traced := p.trace.wanted(first, p.asked.has(first))
 	for n := first; n < first+count; n++ {
 		p.asked.add(n)
 	}
-	if !p.trace.wanted(first) || p.trace.stale() {
+	if !traced || p.trace.stale() {
 		p.follow(first, count)
 		p.look(first, count)
 	}
@@ -145,18 +146,25 @@ func (p *policy) look(first, count int64) {
 	p.centres = p.centres[:min(len(p.centres), maxCentres)]
 }
 
-// next is the next block to bring, and for which class. It is never named again.
+// maxSkip is how many blocks next looks at.
+const maxSkip = 1000
+
+// next is the next block to bring, and for which class. It is never named again. -1 means
+// that it was not found yet.
 func (p *policy) next(now time.Time) (n int64, class blockio.Class, ok bool) {
-	for {
+	for range maxSkip {
 		n, class, ok = p.choose(now)
 		if !ok || !p.asked.has(n) {
-			break
+			if ok {
+				p.asked.add(n)
+			}
+			if ok && class == blockio.Trace {
+				p.trace.brought.add(n)
+			}
+			return n, class, ok
 		}
 	}
-	if ok {
-		p.asked.add(n)
-	}
-	return n, class, ok
+	return -1, class, true
 }
 
 // choose is next, but may name a block that somebody has asked for.

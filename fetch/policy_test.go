@@ -162,26 +162,26 @@ func TestPolicyReplays(t *testing.T) {
 		p.wanted(someTime, long[i].First, 1)
 	}
 	check(t, "while readers keep to it", take(p, 2), choices(blockio.Trace, long[10].First, long[11].First))
-	for i := range int64(maxForeign) {
+	for i := range int64(maxInVain) {
 		p.wanted(someTime, 10+100*i, 1)
 	}
 	check(t, "while some do not", take(p, 1), choices(blockio.Trace, long[12].First))
 	p.wanted(someTime, 5000, 1)
 	check(t, "when most do not", take(p, 2), choices(blockio.Speculation, 5001, 5002))
 	for i := range 32 {
-		p.wanted(someTime, long[100+i].First, 1)
+		p.wanted(someTime, long[13+i].First, 1)
 	}
-	check(t, "when they have come back", take(p, 1), choices(blockio.Trace, long[13].First))
+	check(t, "when they have come back", take(p, 1), choices(blockio.Trace, long[45].First))
 
-	p.wanted(someTime, long[500].First, 1)
-	check(t, "where one has left something out", take(p, 2), choices(blockio.Trace, long[501].First, long[502].First))
+	p.wanted(someTime, long[600].First, 1)
+	check(t, "where one has left something out", take(p, 2), choices(blockio.Trace, long[601].First, long[602].First))
 	var all []int64
 	for _, c := range take(p, 10_000) {
 		if c.Class == blockio.Trace {
 			all = append(all, c.N)
 		}
 	}
-	if !slices.Contains(all, long[14].First) || !slices.Contains(all, long[999].First) {
+	if !slices.Contains(all, long[46].First) || !slices.Contains(all, long[999].First) {
 		t.Error("not everything is brought in the end")
 	}
 }

@@ -55,11 +55,11 @@ func (s *Scheduler) asleep() bool {
 func (s *Scheduler) step(p *pending) bool {
 	s.lookForRoom(p)
 	n, class, ok := s.choose(p)
-	if !ok {
-		return false
+	if !ok || n < 0 {
+		return ok
 	}
 	l, err := s.locate(s.ctx, n)
-	if err != nil || !s.worth(l) {
+	if err != nil || !s.worth(class, l, p) {
 		return true
 	}
 	if !p.takes(class, l) {
@@ -69,11 +69,14 @@ func (s *Scheduler) step(p *pending) bool {
 	return true
 }
 
-// worth says whether a block has to be asked for.
-func (s *Scheduler) worth(l located) bool {
+// worth says whether a block has to be asked for, and may be.
+func (s *Scheduler) worth(class blockio.Class, l located, p *pending) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if l.local || l.ext.Len == 0 {
+	if class == blockio.Speculation && s.ahead[class]+p.bytes+l.ext.Len > freeSpeculation+s.read {
+		return false
+	}
+	if l.local || l.ext.Len == 0 || s.opt.Store == nil && bufferSize(l.ext.Len) > s.opt.Keep/2 {
 		s.policy.here()
 		return false
 	}
@@ -113,7 +116,7 @@ func (s *Scheduler) choose(p *pending) (n int64, class blockio.Class, ok bool) {
 	if len(p.blocks) == 0 {
 		window -= p.most / 2 // wait until there is room for a request worth making
 	}
-	if s.closed || s.due+p.bytes >= window || s.waitingLocked() || !s.roomLocked() {
+	if s.closed || time.Now().Before(s.pause) || s.due+p.bytes >= window || s.waitingLocked() || !s.roomLocked(p) {
 		return 0, 0, false
 	}
 	s.policy.window = s.windowLocked()
@@ -137,24 +140,34 @@ func (s *Scheduler) maySpeculateLocked(p *pending) bool {
 	if s.opt.Ahead < Neighbours || p.spare <= 0 {
 		return false
 	}
-	return s.unreadLocked(blockio.Speculation) < freeSpeculation+s.read
-}
-
-// unreadLocked is how many bytes were brought for a class that nobody has read.
-func (s *Scheduler) unreadLocked(class blockio.Class) int64 {
-	return s.brought[class] - s.stats.Class[class].Used
+	return s.ahead[blockio.Speculation]+p.bytes < freeSpeculation+s.read
 }
 
 // roomLocked says whether what is brought now will still be here when somebody wants it.
-func (s *Scheduler) roomLocked() bool {
-	if s.opt.Store != nil {
-		return true
+func (s *Scheduler) roomLocked(p *pending) bool {
+	return s.storing || s.loose+s.due+p.bytes < s.opt.Keep/2
+}
+
+// uncountLocked says that b is no longer brought ahead of readers: one has read it, or
+// never will.
+func (s *Scheduler) uncountLocked(b *block) {
+	if b.counted {
+		b.counted = false
+		s.ahead[b.req.rng.Class] -= b.ext.Len
 	}
-	unread := int64(0)
-	for class := range s.brought {
-		unread += s.unreadLocked(blockio.Class(class))
+	if b.loose {
+		b.loose = false
+		s.loose -= b.ext.Len
 	}
-	return unread < s.opt.Keep/2
+}
+
+// restTime is how long the pump brings nothing after it could not bring something: what
+// fails at once must not use up a whole trace.
+const restTime = time.Second
+
+func (s *Scheduler) restLocked() {
+	s.pause = time.Now().Add(restTime)
+	time.AfterFunc(restTime, s.wakeLocked)
 }
 
 // lookForRoom asks what may be brought that perhaps nobody will ask for.
@@ -196,7 +209,8 @@ func (s *Scheduler) submit(p *pending) {
 	s.purgeLocked()
 	var r *request
 	for _, l := range p.blocks {
-		if s.blocks[l.n] != nil { // a reader was faster
+		if b := s.blocks[l.n]; b != nil { // somebody was faster
+			s.promoteLocked(b.req, p.class)
 			s.submitLocked(r)
 			r = nil
 			continue
@@ -204,10 +218,12 @@ func (s *Scheduler) submit(p *pending) {
 		if r == nil {
 			r = &request{rng: blockio.Range{Extent: blockio.Extent{Off: l.ext.Off}, Class: p.class}, ahead: true}
 		}
-		s.addLocked(r, l)
+		s.addLocked(r, l).counted = true
+		s.ahead[p.class] += l.ext.Len
 	}
 	s.submitLocked(r)
-	s.brought[p.class] += p.bytes
+	s.startLocked() // what was promoted
+	s.wakeLocked()  // what was not asked for leaves room
 	if p.class == blockio.Speculation {
 		p.spare -= p.bytes
 	}

@@ -74,7 +74,10 @@ type Scheduler struct {
 	policy    policy
 	line      estimate
 	read      int64                  // bytes of blocks that readers have had
-	brought   [blockio.Classes]int64 // bytes that the pump has asked for
+	ahead     [blockio.Classes]int64 // bytes that the pump has asked for and nobody has read, by class
+	loose     int64                  // of those that have come, what is not in the store
+	storing   bool                   // the last block that came is in the store
+	pause     time.Time              // until then the pump brings nothing
 	more      bool                   // the pump may have something to bring
 	claimless time.Time              // until then what other processes claim counts for nothing
 	stats     Stats
@@ -106,6 +109,8 @@ type block struct {
 	users     int       // readers that have joined it, and one while it flies or is kept
 	fetched   bool      // its bytes came from the source
 	used      bool      // a reader has got its bytes
+	counted   bool      // it is a part of Scheduler.ahead
+	loose     bool      // likewise of Scheduler.loose
 	fail      error     // why this copy is of no use; whoever wants the block gets it until failUntil
 	failUntil time.Time // zero unless fail is set
 }
@@ -118,6 +123,7 @@ type request struct {
 	// Guarded by Scheduler.mu.
 	started bool
 	ahead   bool  // of readers: it is made even if nobody wants it
+	awaited bool  // a reader has joined it since
 	users   int   // of its blocks, until it is started
 	due     int64 // bytes that have not come
 }
@@ -144,8 +150,10 @@ func New(src blockio.Ranges, ext blockio.Extents, opt Options) *Scheduler {
 		blocks: make(map[int64]*block),
 		room:   opt.Keep,
 		wake:   make(chan struct{}, 1),
-		line:   newEstimate(opt.Trip),
-		policy: policy{blocks: ext.Blocks(), ahead: opt.Ahead},
+
+		storing: opt.Store != nil,
+		line:    newEstimate(opt.Trip),
+		policy:  policy{blocks: ext.Blocks(), ahead: opt.Ahead},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.wg.Go(s.pump)
@@ -200,7 +208,7 @@ func (s *Scheduler) join(class blockio.Class, run []located) []*block {
 	s.purgeLocked()
 	most := s.opt.MaxRequest
 	if class > blockio.Demand && s.opt.Window == 0 {
-		most = min(most, s.line.request()) // which somebody who waits may have to wait for
+		most = min(most, s.line.window()/maxFill) // which somebody who waits may have to wait for
 	}
 	var r *request // the request being put together
 	for i, l := range run {
@@ -217,11 +225,13 @@ func (s *Scheduler) join(class blockio.Class, run []located) []*block {
 			b = s.addLocked(r, l)
 		} else {
 			s.promoteLocked(b.req, class)
+			b.req.awaited = b.req.awaited || class == blockio.Demand
 		}
 		s.useLocked(b)
 		joined[i] = b
 	}
 	s.submitLocked(r)
+	s.startLocked() // what was promoted
 	return joined
 }
 
@@ -240,6 +250,11 @@ func (s *Scheduler) promoteLocked(r *request, class blockio.Class) {
 		return
 	}
 	s.unqueueLocked(r)
+	if class == blockio.Demand {
+		for _, b := range r.blocks {
+			s.uncountLocked(b) // it is no longer brought for nobody
+		}
+	}
 	r.rng.Class = class
 	s.queue[class] = append(s.queue[class], r)
 }
@@ -286,6 +301,9 @@ func (s *Scheduler) leave(b *block, read bool) {
 	defer s.mu.Unlock()
 	if read {
 		s.read += b.ext.Len
+	}
+	if read {
+		s.uncountLocked(b)
 	}
 	if read && b.fetched && !b.used {
 		b.used = true

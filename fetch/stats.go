@@ -36,6 +36,7 @@ func (s *Scheduler) readLocal(b *block) {
 	for class := range s.unread {
 		if s.unread[class].remove(b.n) {
 			s.stats.Class[class].Used += b.ext.Len
+			s.ahead[class] = max(0, s.ahead[class]-b.ext.Len)
 			return
 		}
 	}

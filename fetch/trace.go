@@ -13,18 +13,25 @@ import (
 type trace struct {
 	runs    []blockio.Span
 	byBlock []int32 // indices of runs, in the order of their first blocks
-	at      int     // the run that is being brought
-	off     int64   // of its next block
-	left    []int   // where to go on at the end, the last first: what was left out
-	// foreign has a bit for each of the last reads, the last one's in bit 0, that is
-	// set if it was of blocks that are not in the trace.
-	foreign uint32
+	starts  []int64 // how many blocks lie before each run
+	brought bitset  // for its sake
+	part            // which is being brought
+	off     int64   // of the next block in its run
+	left    []part  // what was left out, the last first
+	// vain has a bit for each of the last reads, the last one's in bit 0, that is set
+	// if the trace was of no help.
+	vain uint32
 }
 
+// part is runs [at, end).
+type part struct{ at, end int }
+
 const (
-	// maxForeign is how many of the last 32 reads may be of other blocks, until
-	// readers have left the trace.
-	maxForeign = 16
+	// maxInVain is for how many of the last 32 reads the trace may have been of no
+	// help, until readers have left it.
+	maxInVain = 12
+	// maxNear is how many blocks before its turn a block may be wanted.
+	maxNear = 64
 	// maxJump is by how many runs a reader may be ahead of what is being brought,
 	// until what lies between is left for later.
 	maxJump = 128
@@ -34,9 +41,12 @@ const (
 
 // newTrace returns the trace of runs, which do not overlap.
 func newTrace(runs []blockio.Span) *trace {
-	t := &trace{runs: runs, byBlock: make([]int32, len(runs))}
+	t := &trace{runs: runs, byBlock: make([]int32, len(runs)), starts: make([]int64, len(runs)), part: part{0, len(runs)}}
+	before := int64(0)
 	for i := range t.byBlock {
 		t.byBlock[i] = int32(i)
+		t.starts[i] = before
+		before += runs[i].Count
 	}
 	slices.SortFunc(t.byBlock, func(a, b int32) int { return cmp.Compare(runs[a].First, runs[b].First) })
 	return t
@@ -52,36 +62,48 @@ func (t *trace) find(n int64) (run int, ok bool) {
 	return run, n < t.runs[run].First+t.runs[run].Count
 }
 
-// wanted tells of a reader who wants block n first, and says whether it is in the
-// trace.
-func (t *trace) wanted(n int64) bool {
+// wanted tells of a reader who wants block n first, for which somebody has asked before or
+// not, and says whether it is in the trace. The trace was of help if it has brought the
+// block, or was about to.
+func (t *trace) wanted(n int64, asked bool) bool {
 	if t == nil {
 		return false
 	}
 	run, ok := t.find(n)
-	t.foreign <<= 1
+	t.vain <<= 1
+	if !ok || !t.brought.has(n) && !t.near(run, n) {
+		t.vain |= 1
+	}
 	switch {
 	case !ok:
-		t.foreign |= 1
-	case run > t.at+maxJump && len(t.left) < maxLeft:
-		t.left = append(t.left, t.at)
+	case !asked && run > t.at+maxJump && run < t.end && len(t.left) < maxLeft:
+		t.left = append(t.left, part{t.at, run})
 		t.at, t.off = run, 0
 	}
 	return ok
 }
 
+// near says whether block n, of a run, is soon brought.
+func (t *trace) near(run int, n int64) bool {
+	if t.at == t.end {
+		return false
+	}
+	before := t.starts[run] + n - t.runs[run].First - t.starts[t.at] - t.off
+	return before >= 0 && before < maxNear
+}
+
 // stale says that readers have left the trace.
-func (t *trace) stale() bool { return t == nil || bits.OnesCount32(t.foreign) > maxForeign }
+func (t *trace) stale() bool { return t == nil || bits.OnesCount32(t.vain) > maxInVain }
 
 // next is the next block of the trace; it may name one twice.
 func (t *trace) next() (n int64, ok bool) {
 	if t == nil {
 		return 0, false
 	}
-	if last := len(t.left) - 1; t.at == len(t.runs) && last >= 0 {
-		t.at, t.off, t.left = t.left[last], 0, t.left[:last]
+	if last := len(t.left) - 1; t.at == t.end && last >= 0 {
+		t.part, t.off, t.left = t.left[last], 0, t.left[:last]
 	}
-	if t.at == len(t.runs) {
+	if t.at == t.end {
 		return 0, false
 	}
 	n = t.runs[t.at].First + t.off

@@ -79,7 +79,7 @@ func (s *Source) send(ctx context.Context, at *url.URL, rng string, refetch bool
 	if err != nil {
 		return nil, "", cause(ctx, err)
 	}
-	if at := wrote.Load(); at != nil {
+	if at := wrote.Load(); at != nil && resp.StatusCode == http.StatusPartialContent { // from who has the file
 		s.trips.Add(-time.Since(*at).Seconds())
 	}
 	return resp, token, nil

@@ -292,6 +292,7 @@ func dieSynced(t *testing.T, dir, command, script string) {
 		}
 	}
 	p.result(t)
+	awaitDead(t, dir)
 }
 
 // bootUntil starts a guest by a shell command and returns when it has printed a

@@ -26,6 +26,12 @@ func killDaemon(t *testing.T, dir string) {
 	if err := syscall.Kill(daemon(t, dir), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
+	awaitDead(t, dir)
+}
+
+// awaitDead waits until the process that serves dir, which has been killed, is gone.
+func awaitDead(t *testing.T, dir string) {
+	t.Helper()
 	waitFor(t, "the process is dead", func() bool { return len(daemons(dir)) == 0 })
 	// What was under way when it died is answered with another error.
 	waitFor(t, "the mount is dead", func() bool {
