@@ -192,3 +192,109 @@ func TestReplayWithoutStore(t *testing.T) {
 		}
 	})
 }
+
+// nowhere is a store that keeps nothing: a full one.
+type nowhere struct{ process }
+
+func (nowhere) Put(int64, blockio.Extent, []byte) {}
+
+// Nor is it with a store that keeps nothing, or while readers use what nobody brought.
+func TestReplayFollowsWhatCanBeKept(t *testing.T) {
+	const mib = 1 << 20
+	for name, store := range map[string]blockio.BlockStore{"no store": nil, "a full store": nowhere{process{newStore(), 1}}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				src, ext := newImage(equal(100, mib)...)
+				s := fetch.New(src, ext, fetch.Options{Keep: 8 * mib, Store: store})
+				defer s.Close()
+				if err := s.ReadRun(t.Context(), blockio.Demand, 60, 40, ignore); err != nil {
+					t.Fatal(err)
+				}
+				s.Replay([]blockio.Span{{First: 0, Count: 60}})
+				time.Sleep(time.Minute)
+				if n := inClass(src, blockio.Trace); n > 5*mib {
+					t.Errorf("%d bytes were asked for while nobody read, and 8 MiB can be kept", n)
+				}
+			})
+		})
+	}
+}
+
+// What could not be brought takes no room, and is not tried at the line's speed.
+func TestReplayAfterAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(1000, 10_000)...)
+		var down atomic.Bool
+		down.Store(true)
+		src.Open = func(_ context.Context, _ blockio.Range, body io.Reader) (io.Reader, error) {
+			time.Sleep(10 * time.Millisecond)
+			if down.Load() {
+				return nil, errors.New("down")
+			}
+			return body, nil
+		}
+		s := fetch.New(src, ext, fetch.Options{Keep: 1 << 20})
+		defer s.Close()
+		s.Replay([]blockio.Span{{First: 0, Count: 1000}})
+		time.Sleep(10 * time.Second)
+		if n := len(src.Asked()); n > 100 {
+			t.Errorf("%d requests in 10 s of an outage", n)
+		}
+		down.Store(false)
+		time.Sleep(10 * time.Second)
+		if n := inClass(src, blockio.Trace); n < 400_000 {
+			t.Errorf("%d bytes were asked for after the outage, and 512 KiB can be kept", n)
+		}
+	})
+}
+
+// A reader of what the pump has queued does not wait for the pump's turn, and finds a
+// request left for him.
+func TestReaderDoesNotWaitForThePump(t *testing.T) {
+	for _, requests := range []int{2, 4, 32} {
+		synctest.Test(t, func(t *testing.T) {
+			src, ext := newImage(equal(200, 1000)...)
+			src.Open = func(ctx context.Context, r blockio.Range, body io.Reader) (io.Reader, error) {
+				if r.Class == blockio.Trace {
+					return body, sleep(ctx, time.Minute)
+				}
+				return body, sleep(ctx, time.Second)
+			}
+			s := fetch.New(src, ext, fetch.Options{Store: process{newStore(), 1}, Requests: requests, Window: 50_000})
+			defer s.Close()
+			var trace []blockio.Span
+			for n := int64(0); n < 100; n += 2 {
+				trace = append(trace, blockio.Span{First: n, Count: 1})
+			}
+			s.Replay(trace)
+			time.Sleep(time.Second)
+			begin := time.Now()
+			for _, n := range []int64{98, 150} {
+				if err := s.ReadRun(t.Context(), blockio.Demand, n, 1, ignore); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if d := time.Since(begin); d > 2*time.Second {
+				t.Errorf("with %d requests two reads of a second took %v", requests, d)
+			}
+		})
+	}
+}
+
+// Filling and a trace of the same blocks, each as long as the window, both end.
+func TestFillAndTraceOfLongBlocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(20, 1<<20)...)
+		slow(src)
+		st := newStore()
+		s := fetch.New(src, ext, fetch.Options{Store: process{st, 1}})
+		defer s.Close()
+		go func() { _ = s.ReadRun(t.Context(), blockio.Fill, 0, 20, ignore) }()
+		time.Sleep(time.Second / 2)
+		s.Replay([]blockio.Span{{First: 0, Count: 20}})
+		time.Sleep(time.Hour)
+		if n := len(st.what()); n != 20 {
+			t.Errorf("%d of 20 blocks are here after an hour", n)
+		}
+	})
+}
