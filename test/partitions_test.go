@@ -346,7 +346,5 @@ func TestOnePartitionOfHungServer(t *testing.T) {
 		t.Errorf("mount took %v", took)
 	}
 	checkFailure(t, r, 4, "gave up after 1s")
-	if mounted(dir) {
-		t.Errorf("%s is mounted", dir)
-	}
+	checkNoMount(t, dir)
 }
