@@ -165,3 +165,20 @@ func TestFillYieldsToTrace(t *testing.T) {
 		}
 	})
 }
+
+// Nor does it wait for a trace that can't be brought because nothing is kept.
+func TestFillBesideTraceWithoutRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(100, 1000)...)
+		slow(src)
+		s := fetch.New(src, ext, fetch.Options{Keep: 8000, Window: 3000, Store: nowhere{process{newStore(), 1}}})
+		defer s.Close()
+		s.Replay([]blockio.Span{{First: 50, Count: 50}})
+		time.Sleep(time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if err := s.ReadRun(ctx, blockio.Fill, 0, 20, ignore); err != nil {
+			t.Error(err)
+		}
+	})
+}

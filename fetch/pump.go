@@ -59,7 +59,7 @@ func (s *Scheduler) step(p *pending) bool {
 		return ok
 	}
 	l, err := s.locate(s.ctx, n)
-	if err != nil || !s.worth(class, l, p) {
+	if err != nil || !s.worth(l) {
 		return true
 	}
 	if !p.takes(class, l) {
@@ -69,13 +69,11 @@ func (s *Scheduler) step(p *pending) bool {
 	return true
 }
 
-// worth says whether a block has to be asked for, and may be.
-func (s *Scheduler) worth(class blockio.Class, l located, p *pending) bool {
+// worth says whether a block has to be asked for, and would be kept.
+func (s *Scheduler) worth(l located) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if class == blockio.Speculation && s.ahead[class]+p.bytes+l.ext.Len > freeSpeculation+s.read {
-		return false
-	}
+	s.longest = max(s.longest, l.ext.Len)
 	if l.local || l.ext.Len == 0 || s.opt.Store == nil && bufferSize(l.ext.Len) > s.opt.Keep/2 {
 		s.policy.here()
 		return false
@@ -116,7 +114,12 @@ func (s *Scheduler) choose(p *pending) (n int64, class blockio.Class, ok bool) {
 	if len(p.blocks) == 0 {
 		window -= p.most / 2 // wait until there is room for a request worth making
 	}
-	if s.closed || time.Now().Before(s.pause) || s.due+p.bytes >= window || s.waitingLocked() || !s.roomLocked(p) {
+	switch {
+	case s.closed, time.Now().Before(s.pause), s.due+p.bytes >= window, s.waitingLocked():
+		return 0, 0, false // for now
+	case !s.roomLocked(p):
+		s.more = false
+		s.startLocked()
 		return 0, 0, false
 	}
 	s.policy.window = s.windowLocked()
@@ -140,7 +143,7 @@ func (s *Scheduler) maySpeculateLocked(p *pending) bool {
 	if s.opt.Ahead < Neighbours || p.spare <= 0 {
 		return false
 	}
-	return s.ahead[blockio.Speculation]+p.bytes < freeSpeculation+s.read
+	return s.ahead[blockio.Speculation]+p.bytes+s.longest <= freeSpeculation+s.read
 }
 
 // roomLocked says whether what is brought now will still be here when somebody wants it.

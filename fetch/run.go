@@ -145,7 +145,7 @@ func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 		stored, err := r.s.wait(r.ctx, *b)
 		if err != nil && r.ctx.Err() == nil && r.class == blockio.Demand && (*b).ahead() {
 			// It was asked for before this reader came: he has more time.
-			r.put(b, r.s.replace(*b, blockio.Range{Class: r.class}))
+			r.put(b, r.s.retry(*b, r.class))
 			continue
 		}
 		if err != nil {
@@ -158,8 +158,8 @@ func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 			r.served(*b, r.reads(deliver))
 			return nil
 		}
-		r.s.forget(*b)
 		if again || (*b).req == nil || (*b).req.rng.Refetch {
+			r.s.forget(*b)
 			err = blockError((*b).n, err)
 			r.s.condemn(*b, err)
 			return err
@@ -192,7 +192,6 @@ func (r *run) serveLocal(b **block, deliver func(n int64, stored []byte) error) 
 	case !r.s.opt.Store.Get((*b).n, (*b).ext, buf):
 		r.missed()
 	case deliver((*b).n, buf) != nil:
-		r.s.forget(*b)
 		*b = r.s.reject(*b)
 	default:
 		return true

@@ -24,7 +24,7 @@ type Options struct {
 	// Keep is how many bytes of stored blocks are kept after they arrived;
 	// 4 MiB if 0.
 	Keep int64
-	// Buffer is how many bytes may be under way or being delivered at a time;
+	// Buffer is how many bytes of runs may be under way or being delivered at a time;
 	// 64 MiB if 0. Three quarters of it are for demand, so that no other
 	// class can make a reader wait for room. A single block may be longer.
 	Buffer int64
@@ -77,6 +77,7 @@ type Scheduler struct {
 	ahead     [blockio.Classes]int64 // bytes that the pump has asked for and nobody has read, by class
 	loose     int64                  // of those that have come, what is not in the store
 	storing   bool                   // the last block that came is in the store
+	longest   int64                  // block that the pump has looked at, in bytes
 	pause     time.Time              // until then the pump brings nothing
 	more      bool                   // the pump may have something to bring
 	claimless time.Time              // until then what other processes claim counts for nothing
@@ -379,25 +380,43 @@ func (s *Scheduler) failing(b *block) error {
 // reject says that b's bytes are bad. It returns the block's next copy, which
 // the caller has joined.
 func (s *Scheduler) reject(b *block) *block {
-	return s.replace(b, blockio.Range{Refetch: true})
+	next, r := s.replace(b, blockio.Range{Refetch: true})
+	if r != nil {
+		// From here on whoever misses it in the store finds the next copy.
+		s.forget(b)
+		s.submitNow(r)
+	}
+	return next
+}
+
+// retry returns the next copy of a block that did not come, which the caller has
+// joined.
+func (s *Scheduler) retry(b *block, class blockio.Class) *block {
+	next, r := s.replace(b, blockio.Range{Class: class})
+	s.submitNow(r)
+	return next
 }
 
 // replace returns the next copy of a block that is of no use, which the caller has
-// joined. If there is none yet, it is asked for as how says.
-func (s *Scheduler) replace(b *block, how blockio.Range) *block {
+// joined, and a request for it, to be submitted, if there is none yet.
+func (s *Scheduler) replace(b *block, how blockio.Range) (*block, *request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	next := s.blocks[b.n]
-	if next == nil || next == b {
-		how.Extent = blockio.Extent{Off: b.ext.Off}
-		r := &request{rng: how}
-		next = s.addLocked(r, located{n: b.n, ext: b.ext})
+	if next := s.blocks[b.n]; next != nil && next != b {
 		s.useLocked(next)
-		s.submitLocked(r)
-		return next
+		return next, nil
 	}
+	how.Extent = blockio.Extent{Off: b.ext.Off}
+	r := &request{rng: how}
+	next := s.addLocked(r, located{n: b.n, ext: b.ext})
 	s.useLocked(next)
-	return next
+	return next, r
+}
+
+func (s *Scheduler) submitNow(r *request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.submitLocked(r)
 }
 
 // stored says whether the store really has b.
@@ -407,16 +426,9 @@ func (s *Scheduler) stored(b *block) bool {
 	return s.opt.Store.Get(b.n, b.ext, buf)
 }
 
-// forget says that the store's copy of b, if it has one, is bad. If another reader
-// has found that out before, the store may have a better copy by now.
+// forget says that the store's copy of b, if it has one, is bad.
 func (s *Scheduler) forget(b *block) {
-	if s.opt.Store == nil || b.ext.Len == 0 {
-		return
-	}
-	s.mu.Lock()
-	next := s.blocks[b.n]
-	s.mu.Unlock()
-	if next == nil || next == b {
+	if s.opt.Store != nil && b.ext.Len > 0 {
 		s.opt.Store.Forget(b.n, b.ext)
 	}
 }

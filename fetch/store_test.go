@@ -576,3 +576,38 @@ func TestFailureReleasesTheClaim(t *testing.T) {
 		t.Errorf("stored (-want +got):\n%s", diff)
 	}
 }
+
+// slowStore takes a second to forget.
+type slowStore struct{ process }
+
+func (s slowStore) Forget(n int64, e blockio.Extent) {
+	s.process.Forget(n, e)
+	time.Sleep(time.Second)
+}
+
+// Who comes while a damaged block is being forgotten waits for the copy that passes
+// all caches, too.
+func TestDamagedWhileForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(4, 100)...)
+		shared := newStore()
+		shared.put(t, src, ext, 1)
+		shared.blocks[1][50] ^= 1
+		s := fetch.New(src, ext, fetch.Options{Store: slowStore{process{shared, 0}}})
+		defer s.Close()
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				deliver, got := collect(t, src, ext)
+				if err := s.ReadRun(t.Context(), blockio.Demand, 1, 1, deliver); err != nil || len(*got) != 1 {
+					t.Errorf("%d blocks, %v; want 1", len(*got), err)
+				}
+			})
+			time.Sleep(400 * time.Millisecond)
+		}
+		wg.Wait()
+		if again, all := refetches(src); all != 1 || len(again) != 1 {
+			t.Errorf("%d requests, again %v; want one, again", all, again)
+		}
+	})
+}
