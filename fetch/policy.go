@@ -7,15 +7,6 @@ import (
 	"github.com/cloopfs/cloopfs/blockio"
 )
 
-// Ahead says what to bring before somebody asks for it, beside what a trace says.
-type Ahead uint8
-
-const (
-	Nothing    Ahead = iota
-	Sequential       // what sequential readers will want: in vain at most a 64th of what they have read
-	Neighbours       // that without this bound, and what lies near the last reads
-)
-
 // policy decides which blocks to bring before a reader waits for them. It is told what
 // readers want, and whenever there is room on the line it is asked for the next block.
 // In this order it offers:
@@ -30,7 +21,7 @@ const (
 // the clock, and is not safe for concurrent use. Its figures come from TestSimulate.
 type policy struct {
 	blocks int64 // of the image
-	ahead  Ahead
+	ahead  bool  // something is to be brought beside the trace
 	// neighbours says that now is the time to look for them.
 	neighbours bool
 	// window is how many bytes fill the line.
@@ -53,9 +44,6 @@ const (
 	streamSlack = 4
 	// minStream is how many blocks one must have read to be sequential.
 	minStream = 64
-	// strict is which part of what a reader has read may be brought in vain, if
-	// nothing is to be.
-	strict = 64
 
 	// maxCentres is around how many of the last reads to look.
 	maxCentres = 16
@@ -88,7 +76,7 @@ type centre struct {
 }
 
 // idle says that there is nothing to bring, whatever readers want.
-func (p *policy) idle() bool { return p.ahead == Nothing && p.trace == nil }
+func (p *policy) idle() bool { return !p.ahead && p.trace == nil }
 
 // wanted tells of a reader who wants the blocks [first, first+count).
 func (p *policy) wanted(now time.Time, first, count int64) {
@@ -200,15 +188,11 @@ func (p *policy) long(n int64) {
 // readAhead is the next block for a sequential reader: as many bytes are brought ahead
 // as fill the line, but no more than k blocks for one who has read k.
 func (p *policy) readAhead() (n int64, ok bool) {
-	if p.ahead == Nothing {
+	if !p.ahead {
 		return 0, false
 	}
 	for _, s := range p.streams {
-		most := s.length
-		if p.ahead < Neighbours {
-			most /= strict
-		}
-		if s.length >= minStream && s.bytes < p.window && s.ahead < min(s.next+most, p.blocks) {
+		if s.length >= minStream && s.bytes < p.window && s.ahead < min(s.next+s.length, p.blocks) {
 			p.reader = s
 			s.ahead++
 			return s.ahead - 1, true

@@ -14,8 +14,8 @@ var someTime = time.Unix(1_000_000_000, 0)
 
 // newPolicy returns the policy for an image of 10,000 blocks of 1,000 bytes, of which 16
 // fill the line.
-func newPolicy(ahead Ahead, trace ...blockio.Span) *policy {
-	p := &policy{blocks: 10_000, ahead: ahead, neighbours: ahead == Neighbours, window: 16_000}
+func newPolicy(ahead bool, trace ...blockio.Span) *policy {
+	p := &policy{blocks: 10_000, ahead: ahead, neighbours: ahead, window: 16_000}
 	if trace != nil {
 		p.trace = newTrace(trace)
 	}
@@ -64,18 +64,18 @@ func check(t *testing.T, what string, got, want []choice) {
 }
 
 func TestPolicyFollowsSequentialReaders(t *testing.T) {
-	p := newPolicy(Sequential)
+	p := newPolicy(true)
+	p.neighbours = false
 	for i := range int64(256) { // three at a time, one of them backwards
 		p.wanted(someTime, 100+i, 1)
 		p.wanted(someTime, 5000+2*i, 2)
 		p.wanted(someTime, 9000-i, 1)
 	}
-	var want []choice
-	want = append(want, choices(blockio.ReadAhead, from(5512, 8)...)...) // a 64th, the last reader first
-	want = append(want, choices(blockio.ReadAhead, from(356, 4)...)...)
+	want := choices(blockio.ReadAhead, from(5512, 16)...) // the last reader first
+	want = append(want, choices(blockio.ReadAhead, from(356, 16)...)...)
 	check(t, "for two readers", take(p, 100), want)
 
-	p = newPolicy(Neighbours)
+	p = newPolicy(true)
 	p.neighbours = false
 	p.wanted(someTime, 100, minStream-1)
 	check(t, "for one who has read a little", take(p, 100), nil)
@@ -85,13 +85,13 @@ func TestPolicyFollowsSequentialReaders(t *testing.T) {
 	p.wanted(someTime, 9990-minStream, minStream)
 	check(t, "near the end", take(p, 100), choices(blockio.ReadAhead, from(9990, 10)...))
 
-	p = newPolicy(Nothing)
+	p = newPolicy(false)
 	p.wanted(someTime, 100, 1000)
 	check(t, "for one who wants nothing else", take(p, 100), nil)
 }
 
 func TestPolicyForgetsOldReaders(t *testing.T) {
-	p := newPolicy(Neighbours)
+	p := newPolicy(true)
 	for i := range int64(1000) {
 		p.wanted(someTime, i*7919%10_000, 1)
 	}
@@ -101,7 +101,7 @@ func TestPolicyForgetsOldReaders(t *testing.T) {
 }
 
 func TestPolicyLooksAroundReads(t *testing.T) {
-	p := newPolicy(Neighbours)
+	p := newPolicy(true)
 	p.wanted(someTime, 500, 1)
 	check(t, "around one read", take(p, 9), choices(blockio.Speculation, 501, 502, 503, 504, 505, 506, 507, 508, 499))
 	p.wanted(someTime, 700, 1)
@@ -124,7 +124,7 @@ func TestPolicyLooksAroundReads(t *testing.T) {
 		t.Errorf("only %d more blocks are near", len(rest))
 	}
 
-	p = newPolicy(Neighbours)
+	p = newPolicy(true)
 	p.wanted(someTime, 0, 1)
 	p.wanted(someTime, 9999, 1)
 	for _, c := range take(p, 1000) {
@@ -135,7 +135,7 @@ func TestPolicyLooksAroundReads(t *testing.T) {
 }
 
 func TestPolicyStopsLooking(t *testing.T) {
-	p := newPolicy(Neighbours)
+	p := newPolicy(true)
 	p.wanted(someTime, 500, 1)
 	if _, _, ok := p.next(someTime.Add(idleTime + 1)); ok {
 		t.Error("long after the last read a block is offered")
@@ -149,7 +149,7 @@ func TestPolicyStopsLooking(t *testing.T) {
 }
 
 func TestPolicyReplays(t *testing.T) {
-	p := newPolicy(Neighbours, blockio.Span{First: 40, Count: 3}, blockio.Span{First: 10, Count: 2}, blockio.Span{First: 90, Count: 1})
+	p := newPolicy(true, blockio.Span{First: 40, Count: 3}, blockio.Span{First: 10, Count: 2}, blockio.Span{First: 90, Count: 1})
 	p.wanted(someTime, 41, 1) // a reader was faster
 	check(t, "what is left", take(p, 100), choices(blockio.Trace, 40, 42, 10, 11, 90))
 
@@ -157,7 +157,7 @@ func TestPolicyReplays(t *testing.T) {
 	for i := range int64(1000) {
 		long = append(long, blockio.Span{First: 9999 - 3*i, Count: 1})
 	}
-	p = newPolicy(Neighbours, long...)
+	p = newPolicy(true, long...)
 	for i := range 10 {
 		p.wanted(someTime, long[i].First, 1)
 	}

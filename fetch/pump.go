@@ -140,7 +140,7 @@ const (
 
 // maySpeculateLocked says whether to bring what perhaps nobody will ask for.
 func (s *Scheduler) maySpeculateLocked(p *pending) bool {
-	if s.opt.Ahead < Neighbours || p.spare <= 0 {
+	if !s.opt.Ahead || p.spare <= 0 {
 		return false
 	}
 	return s.ahead[blockio.Speculation]+p.bytes+s.longest <= freeSpeculation+s.read
@@ -176,7 +176,7 @@ func (s *Scheduler) restLocked() {
 // lookForRoom asks what may be brought that perhaps nobody will ask for.
 func (s *Scheduler) lookForRoom(p *pending) {
 	switch {
-	case s.opt.Ahead < Neighbours:
+	case !s.opt.Ahead:
 	case s.opt.Spare == nil:
 		p.spare = math.MaxInt64
 	case time.Since(p.looked) >= spareTime:

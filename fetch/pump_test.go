@@ -85,7 +85,7 @@ func TestSpeculationIsBounded(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				src, ext := newImage(equal(150, mib)...)
-				c.opt.Ahead = fetch.Neighbours
+				c.opt.Ahead = true
 				s := fetch.New(src, ext, c.opt)
 				defer s.Close()
 				for i := range c.reads {
@@ -109,7 +109,7 @@ func TestSpeculationLooksForRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src, ext := newImage(equal(150, 1000)...)
 		var room atomic.Int64
-		s := fetch.New(src, ext, fetch.Options{Store: process{newStore(), 1}, Ahead: fetch.Neighbours, Spare: room.Load})
+		s := fetch.New(src, ext, fetch.Options{Store: process{newStore(), 1}, Ahead: true, Spare: room.Load})
 		defer s.Close()
 		for n := range int64(2) {
 			if err := s.ReadRun(t.Context(), blockio.Demand, 50+40*n, 1, ignore); err != nil {

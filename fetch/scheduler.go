@@ -31,8 +31,9 @@ type Options struct {
 	// Window is how many bytes may be on their way for other classes than demand;
 	// as many as keep the line busy if 0. A single block may be longer.
 	Window int64
-	// Ahead says what to bring before somebody asks for it.
-	Ahead Ahead
+	// Ahead brings what is likely to be wanted: what sequential readers will want, and
+	// what lies near the last reads.
+	Ahead bool
 	// Spare says how many more bytes may be brought now that perhaps nobody will ask
 	// for. It is called about once a second. nil means any number.
 	Spare func() int64

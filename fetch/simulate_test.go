@@ -143,7 +143,7 @@ func (s *simStore) Claim(blockio.Extent, blockio.Class) (release func(), ok bool
 }
 
 // newSim returns a Scheduler for an image at the end of a line.
-func newSim(l *simLine, im simImage, ahead Ahead) *Scheduler {
+func newSim(l *simLine, im simImage, ahead bool) *Scheduler {
 	return New(l, im, Options{Trip: l.Trip, Ahead: ahead, Store: &simStore{have: make(map[int64]bool)}})
 }
 
@@ -155,7 +155,7 @@ type outcome struct {
 }
 
 // simulate is a session over a line; trace may be nil.
-func (s session) simulate(t *testing.T, l *simLine, ahead Ahead, trace []blockio.Span) (out outcome) {
+func (s session) simulate(t *testing.T, l *simLine, ahead bool, trace []blockio.Span) (out outcome) {
 	synctest.Test(t, func(t *testing.T) {
 		*l = *newSimLine(l.rtt, l.rate*8/1e6) // in the bubble
 		f := newSim(l, s.image, ahead)
@@ -213,20 +213,20 @@ func TestSimulate(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		session  session
-		ahead    Ahead
+		ahead    bool
 		trace    []blockio.Span
 		download [3]float64 // at most so much of the time of who fetches the whole image first
 		limit    [3]float64 // at most so many times what the line needs for what is wanted; 0: any
 		surplus  float64    // at most so many times the bytes that are wanted
 	}{
-		{"files, strict", files, Sequential, nil, [3]float64{2.3, 3, 3.6}, [3]float64{}, 1.02},
-		{"files", files, Neighbours, nil, [3]float64{.59, .7, .74}, [3]float64{}, 1.75},
-		{"files, trace", files, Neighbours, files.spans(), [3]float64{.4, .45, .48}, [3]float64{1.1, 1.07, 1.07}, 1.001},
-		{"files, trace with holes", files, Neighbours, holes, [3]float64{.52, .59, .64}, [3]float64{}, 1.6},
-		{"shuffled", shuffled, Neighbours, nil, [3]float64{.67, .75, .78}, [3]float64{}, 1.9},
-		{"shuffled, trace", shuffled, Neighbours, shuffled.spans(), [3]float64{.4, .45, .48}, [3]float64{1.1, 1.07, 1.07}, 1.001},
-		{"eight readers", eight, Neighbours, nil, [3]float64{.61, .7, .73}, [3]float64{}, 1.75},
-		{"eight readers, trace", eight, Neighbours, eight.spans(), [3]float64{.4, .45, .48}, [3]float64{1.1, 1.07, 1.07}, 1.001},
+		{"files, nothing ahead", files, false, nil, [3]float64{2.35, 3.15, 3.8}, [3]float64{}, 1.001},
+		{"files", files, true, nil, [3]float64{.59, .7, .74}, [3]float64{}, 1.75},
+		{"files, trace", files, true, files.spans(), [3]float64{.4, .45, .48}, [3]float64{1.1, 1.07, 1.07}, 1.001},
+		{"files, trace with holes", files, true, holes, [3]float64{.52, .59, .64}, [3]float64{}, 1.6},
+		{"shuffled", shuffled, true, nil, [3]float64{.67, .75, .78}, [3]float64{}, 1.9},
+		{"shuffled, trace", shuffled, true, shuffled.spans(), [3]float64{.4, .45, .48}, [3]float64{1.1, 1.07, 1.07}, 1.001},
+		{"eight readers", eight, true, nil, [3]float64{.61, .7, .73}, [3]float64{}, 1.75},
+		{"eight readers, trace", eight, true, eight.spans(), [3]float64{.4, .45, .48}, [3]float64{1.1, 1.07, 1.07}, 1.001},
 	} {
 		for i, line := range simLines {
 			t.Run(c.name+"/"+line.name, func(t *testing.T) {
@@ -272,14 +272,14 @@ func TestSimulateHostileTrace(t *testing.T) {
 	shuffled := slices.Clone(reversed)
 	rand.New(rand.NewPCG(3, 4)).Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
 	for _, line := range simLines {
-		for _, ahead := range []Ahead{Sequential, Neighbours} {
+		for _, ahead := range []bool{false, true} {
 			l := newSimLine(line.rtt, line.mbit)
 			without := s.simulate(t, l, ahead, nil).took
 			for name, trace := range map[string][]blockio.Span{"others": others, "all": all, "reversed": reversed, "shuffled": shuffled} {
 				with := s.simulate(t, l, ahead, trace).took
-				t.Logf("%s, %d: %.2f s without, %.2f with %s", line.name, ahead, without.Seconds(), with.Seconds(), name)
+				t.Logf("%s, %v: %.2f s without, %.2f with %s", line.name, ahead, without.Seconds(), with.Seconds(), name)
 				if with.Seconds() > 1.12*without.Seconds() {
-					t.Errorf("%s, %d: %v without a trace, %v with %s", line.name, ahead, without, with, name)
+					t.Errorf("%s, %v: %v without a trace, %v with %s", line.name, ahead, without, with, name)
 				}
 			}
 		}
@@ -311,9 +311,9 @@ func TestSimulateLatency(t *testing.T) {
 func (s session) latencies(t *testing.T, l *simLine, load string) (waits []time.Duration) {
 	synctest.Test(t, func(t *testing.T) {
 		*l = *newSimLine(l.rtt, l.rate*8/1e6)
-		ahead := Sequential
+		ahead := false
 		if load == "speculation" {
-			ahead = Neighbours
+			ahead = true
 		}
 		f := newSim(l, s.image, ahead)
 		ctx, cancel := context.WithCancel(t.Context())

@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
-
-	"github.com/cloopfs/cloopfs/fetch"
 )
 
 // sourceOptions are the flags of every command that takes a SOURCE.
@@ -24,7 +22,7 @@ type sourceOptions struct {
 
 	window int64 // of fetch.Options
 	record bool  // what is read
-	ahead  fetch.Ahead
+	ahead  bool  // fetch what is likely to be read
 }
 
 // Values of --format.

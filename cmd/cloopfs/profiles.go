@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/cloopfs/cloopfs/blockio"
-	"github.com/cloopfs/cloopfs/fetch"
 	"github.com/cloopfs/cloopfs/profile"
 )
 
@@ -19,7 +18,7 @@ import (
 type profileOptions struct {
 	Profile   profileValue // a file's path, absolute after complete, or URL, or one of the values below; empty: none
 	Record    nameValue    // absolute after complete; empty: nothing is recorded
-	Speculate aheadValue
+	Speculate autoValue
 }
 
 // Values of --profile that are neither a file's path nor a URL.
@@ -48,32 +47,28 @@ func (v *profileValue) isFile() bool {
 	return !v.isURL() && *v != profileAuto && *v != profileNone && *v != ""
 }
 
-// aheadValue is the value of --speculate.
-type aheadValue fetch.Ahead
+// autoValue is the value of a flag that is auto or off.
+type autoValue bool
 
-func (v *aheadValue) Set(s string) error {
-	switch s {
-	case "auto":
-		*v = aheadValue(fetch.Neighbours)
-	case "off":
-		*v = aheadValue(fetch.Sequential)
-	default:
+func (v *autoValue) Set(s string) error {
+	if s != "auto" && s != "off" {
 		return errors.New("neither auto nor off")
 	}
+	*v = s == "auto"
 	return nil
 }
 
-func (v *aheadValue) String() string {
-	if fetch.Ahead(*v) == fetch.Neighbours {
+func (v *autoValue) String() string {
+	if *v {
 		return "auto"
 	}
 	return "off"
 }
 
-func (v *aheadValue) Type() string { return "auto|off" }
+func (v *autoValue) Type() string { return "auto|off" }
 
 func (o *profileOptions) addFlags(f *pflag.FlagSet) {
-	o.Profile, o.Speculate = profileAuto, aheadValue(fetch.Neighbours)
+	o.Profile, o.Speculate = profileAuto, true
 	f.Var(&o.Profile, "profile", "access trace to replay: `FILE|URL`, auto (SOURCE.profile, if there is one) or none")
 	f.Var(&o.Record, "record", "write which blocks are read, in the order of their first use, to `FILE`")
 	f.Var(&o.Speculate, "speculate", "fetch what is likely to be read while the line is idle, or not")

@@ -13,7 +13,6 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/cloopfs/cloopfs/blockio"
-	"github.com/cloopfs/cloopfs/fetch"
 	"github.com/cloopfs/cloopfs/fusefs"
 	"github.com/cloopfs/cloopfs/internal/control"
 	"github.com/cloopfs/cloopfs/internal/mounts"
@@ -43,7 +42,7 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	if err != nil {
 		return err
 	}
-	o.Line.record, o.Line.ahead = o.Profile.Record != "", fetch.Ahead(o.Profile.Speculate)
+	o.Line.record, o.Line.ahead = o.Profile.Record != "", bool(o.Profile.Speculate)
 	l, err := openLine(ctx, o.Source, o.Line, int64(o.Memory), log)
 	if err != nil {
 		return err
