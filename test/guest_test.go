@@ -24,7 +24,7 @@ const guestMark = "GUEST-IS-WELL"
 // do, a kernel, and a console that the test can read. With a CD a guest boots from
 // that. Any other runs the shell script in the file $GUEST_SCRIPT in its root file
 // system, which is its first disk, and powers itself off. UML does so in place of
-// init, or if $GUEST_INIT is systemd, when that has booted the system.
+// init, or if $GUEST_INIT is script, the script does.
 var guestTools = sync.OnceValues(func() (string, error) {
 	kernel, err := cloudKernel()
 	if err != nil {
@@ -42,13 +42,9 @@ const guestScript = `
 	gcc -O2 -shared -fPIC -o "$1/uml-ptrace.so" testdata/uml-ptrace.c
 	cat >"$1/linux.uml" <<-END
 		#!/bin/sh
-		run='exec >/dev/console 2>&1; /bin/sh -ex'
-		if [ "\$GUEST_INIT" = systemd ]; then
-			set -- "\$@" "systemd.run=\"/bin/sh -c '\$run /dev/ubdb'\"" \
-				systemd.run_success_action=poweroff-force systemd.run_failure_action=poweroff-force
-		else
-			set -- "\$@" quiet init=/bin/sh -- -c "\"\$run /dev/ubdb; mount -o remount,ro /; mount -t proc proc /proc; echo o >/proc/sysrq-trigger; sleep 100\""
-		fi
+		init='-c "exec >/dev/console 2>&1; /bin/sh -ex /dev/ubdb; mount -o remount,ro /; mount -t proc proc /proc; echo o >/proc/sysrq-trigger; sleep 100"'
+		[ "\$GUEST_INIT" != script ] || init='-e /dev/ubdb'
+		set -- "\$@" quiet init=/bin/sh -- "\$init"
 		exec env --unset=TMPDIR LD_PRELOAD="$1/uml-ptrace.so" /usr/bin/linux.uml uml_dir="$1/uml" ubd1r="\$GUEST_SCRIPT" "\$@" </dev/null
 	END
 	cat >"$1/qemu-system-x86_64" <<-END
@@ -86,9 +82,32 @@ const guestScript = `
 	chmod +x "$1/initrd/init"
 	(cd "$1/initrd" && find . | busybox cpio -o -H newc | gzip -1) >"$1/initrd.gz"`
 
+// systemdScript has UML boot the whole system, by systemd, which runs the rest of the
+// script when it is done. It is to be run as $GUEST_INIT.
+const systemdScript = `
+if [ $$ = 1 ]; then
+	mount -t tmpfs -o mode=755 tmpfs /run
+	mkdir -p /run/systemd/system/multi-user.target.wants
+	ln -s ../script.service /run/systemd/system/multi-user.target.wants/
+	cat >/run/systemd/system/script.service <<-END
+		[Unit]
+		After=multi-user.target
+		SuccessAction=poweroff-force
+		FailureAction=poweroff-force
+		[Service]
+		Type=oneshot
+		ExecStart=/bin/sh -ex /dev/ubdb
+		StandardOutput=tty
+		StandardError=tty
+		TTYPath=/dev/console
+	END
+	exec /sbin/init
+fi
+`
+
 // withGuests is cmd in an environment where it starts guests that run a script,
 // and cloopfs is the program under test. They die with the test.
-func withGuests(t *testing.T, cmd *exec.Cmd, script string) *process {
+func withGuests(t testing.TB, cmd *exec.Cmd, script string) *process {
 	t.Helper()
 	tools, err := guestTools()
 	if err != nil {
@@ -229,7 +248,7 @@ func TestGuestWrites(t *testing.T) {
 
 	// A whole boot, by systemd.
 	remount()
-	boot(t, umlCommand(diskOf(dir)), goneScript+writeScript, "GUEST_INIT=systemd")
+	boot(t, umlCommand(diskOf(dir)), systemdScript+goneScript+writeScript, "GUEST_INIT=script")
 	umount(t, dir)
 
 	// The next ones lose their disk once they have synced. UML does not tell the disk

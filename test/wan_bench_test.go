@@ -21,10 +21,17 @@ const wanPeersEnv = "CLOOPFS_WAN_PEERS"
 
 // workload is something to do with a disk that has just been mounted.
 type workload struct {
-	name string
-	what errand // without the path
+	name  string
+	lines []string // on which to do it; nil for all
+	work
 	// peers are those that take part, of those that were chosen.
 	peers func(chosen []peer) []peer
+}
+
+// work is done on the disk or the files of a view. When progress returns the same for a
+// minute, it is given up.
+type work interface {
+	do(b *testing.B, s *session, v view, progress func() int64) (reading, error)
 }
 
 // BenchmarkWAN compares cloopfs with its peers over lines of some length, with a
@@ -39,14 +46,16 @@ func BenchmarkWAN(b *testing.B) {
 	names := wanFiles(b, f)
 	shuffled := slices.Clone(names)
 	rand.New(rand.NewPCG(1, 0)).Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
+	everywhere := []string(nil)
 	workloads := []workload{
-		{"Files", errand{Names: names, Readers: 1}, filePeers},
-		{"FilesShuffled", errand{Names: shuffled, Readers: 1}, filePeers},
-		{"FilesParallel", errand{Names: names, Readers: 8}, filePeers},
-		{"Sequential", errand{Readers: 1}, besideCurl},
-		{"Random", errand{Offsets: choices(1, used, 500), Readers: 1}, withDisks},
-		{"Random16", errand{Offsets: choices(2, used, 1000), Readers: 16}, withDisks},
-		{"Latency", errand{Offsets: choices(4, used[len(used)*3/4:], 100), Readers: 1}, withFill},
+		{"Files", everywhere, errand{Names: names, Readers: 1}, filePeers},
+		{"FilesShuffled", everywhere, errand{Names: shuffled, Readers: 1}, filePeers},
+		{"FilesParallel", everywhere, errand{Names: names, Readers: 8}, filePeers},
+		{"Sequential", everywhere, errand{Readers: 1}, besideCurl},
+		{"Random", everywhere, errand{Offsets: choices(1, used, 500), Readers: 1}, withDisks},
+		{"Random16", everywhere, errand{Offsets: choices(2, used, 1000), Readers: 16}, withDisks},
+		{"Latency", everywhere, errand{Offsets: choices(4, used[len(used)*3/4:], 100), Readers: 1}, withFill},
+		{"Boot", []string{"wan"}, systemBoot{}, besideLocal},
 	}
 	chosen := chosenPeers(b)
 	for _, line := range []struct {
@@ -59,13 +68,16 @@ func BenchmarkWAN(b *testing.B) {
 		{"far", 150 * time.Millisecond, 20},
 	} {
 		for _, work := range workloads {
+			if work.lines != nil && !slices.Contains(work.lines, line.name) {
+				continue
+			}
 			b.Run(line.name+"/"+work.name, func(b *testing.B) {
 				srv, url := serve(b, nil)
 				srv.Set(func(c *testserver.Config) {
 					c.RTT, c.Rate = line.rtt, line.mbit*1e6/8
 					c.Buffer = int64(c.RTT.Seconds() * float64(c.Rate))
 				})
-				at := site{cloop: url}
+				at := site{cloop: url, local: f.raw}
 				for _, image := range []struct {
 					url  *string
 					path string
@@ -77,8 +89,8 @@ func BenchmarkWAN(b *testing.B) {
 					*image.url = srv.URL(name)
 				}
 				list := work.peers(chosen)
-				if slices.ContainsFunc(list, func(p peer) bool { return strings.Contains(p.name, traceFile) }) {
-					at.trace = recordTrace(b, work.what, f)
+				if slices.ContainsFunc(list, replays) {
+					at.trace = recordTrace(b, work, f)
 				}
 				benchPeers(b, work, list, srv, at, f)
 			})
@@ -86,9 +98,13 @@ func BenchmarkWAN(b *testing.B) {
 	}
 }
 
-// filePeers, besideCurl, withDisks and withFill say who takes part in a workload: all, but
-// who speculates not; those that show a disk, and curl; those that show a disk, but who
-// replays a trace; cloopfs while it is idle and while it fetches the rest.
+// replays says whether a peer replays a trace.
+func replays(p peer) bool { return slices.Contains(strings.Fields(p.name), "--profile") }
+
+// filePeers, besideCurl, withDisks, withFill and besideLocal say who takes part in a
+// workload: all, but who speculates not; those that show a disk, and curl; those that show
+// a disk, but who replays a trace; cloopfs while it is idle and while it fetches the rest;
+// cloopfs and QEMU, the disk itself, and who has a part of the trace.
 func filePeers(chosen []peer) []peer {
 	return slices.DeleteFunc(slices.Clone(chosen), func(p peer) bool { return p.name == demandOnly })
 }
@@ -99,15 +115,29 @@ func besideCurl(chosen []peer) []peer {
 }
 
 func withDisks(chosen []peer) []peer {
-	return slices.DeleteFunc(slices.Clone(chosen), func(p peer) bool { return p.tree || strings.Contains(p.name, traceFile) })
+	return slices.DeleteFunc(slices.Clone(chosen), func(p peer) bool { return p.tree || replays(p) })
 }
 
 func withFill(chosen []peer) []peer {
 	var list []peer
 	for _, p := range chosen {
-		if strings.HasPrefix(p.name, "cloopfs") && !strings.Contains(p.name, traceFile) {
+		if strings.HasPrefix(p.name, "cloopfs") && !replays(p) {
 			fill, _ := peerNamed(p.name + " --background-fill")
 			list = append(list, p, fill)
+		}
+	}
+	return list
+}
+
+func besideLocal(chosen []peer) []peer {
+	part, _ := peerNamed("cloopfs --profile " + partFile)
+	list := []peer{local}
+	for _, p := range filePeers(chosen) {
+		if strings.HasPrefix(p.name, "cloopfs") || p.name == "qemu" {
+			list = append(list, p)
+		}
+		if p.name == replaying {
+			list = append(list, part)
 		}
 	}
 	return list
@@ -133,13 +163,13 @@ func chosenPeers(b *testing.B) []peer {
 
 // benchPeers does the rounds of one workload.
 func benchPeers(b *testing.B, work workload, list []peer, srv *testserver.Server, at site, f fixture) {
-	want := referenceSum(b, work.what, f)
+	want := referenceSum(b, work, f)
 	rounds := make([][]*outcome, len(list))
 	round := 0
 	for b.Loop() {
 		for i := range list {
 			k := (round + i) % len(list)
-			o, err := visit(b, list[k], work.what, srv, at)
+			o, err := visit(b, list[k], work, srv, at)
 			if err == nil && list[k].name != curl.name && o.Sum != want {
 				err = errors.New("has read wrong bytes")
 			}
@@ -159,8 +189,8 @@ func benchPeers(b *testing.B, work workload, list []peer, srv *testserver.Server
 	}
 }
 
-// visit starts a peer, has the errand done, and ends the peer.
-func visit(b *testing.B, p peer, what errand, srv *testserver.Server, at site) (*outcome, error) {
+// visit starts a peer, has the work done, and ends the peer.
+func visit(b *testing.B, p peer, what work, srv *testserver.Server, at site) (*outcome, error) {
 	s := newSession(b)
 	defer s.end()
 	srv.Reset()
@@ -168,33 +198,20 @@ func visit(b *testing.B, p peer, what errand, srv *testserver.Server, at site) (
 	v, err := p.start(s, at)
 	var got reading
 	if err == nil && p.name != curl.name {
-		got, err = readView(b, s, v, what, func() int64 { return srv.Stats().Bytes })
+		got, err = what.do(b, s, v, func() int64 { return srv.Stats().Bytes })
 	}
 	return &outcome{got, time.Since(begin), srv.Stats()}, err
 }
 
-// readView does an errand on the disk or the files of a view.
-func readView(b *testing.B, s *session, v view, what errand, progress func() int64) (got reading, err error) {
-	what.Path = v.disk
-	if len(what.Names) > 0 {
-		if what.Path = v.tree; v.disk != "" {
-			if what.Path, err = s.loop(v.disk); err != nil {
-				return got, err
-			}
-		}
-	}
-	return bulkRead(b, what, progress, s.abort)
-}
-
-// recordTrace is the trace of an errand.
-func recordTrace(b *testing.B, what errand, f fixture) (file string) {
+// recordTrace is the trace of a work.
+func recordTrace(b *testing.B, what work, f fixture) (file string) {
 	b.Helper()
 	s := newSession(b)
 	defer s.end()
 	file = filepath.Join(b.TempDir(), "trace")
 	v, err := startCloopfs("--record", file)(s, site{cloop: f.image})
 	if err == nil {
-		_, err = readView(b, s, v, what, func() int64 { return 0 })
+		_, err = what.do(b, s, v, func() int64 { return 0 })
 	}
 	if err != nil {
 		b.Fatal(err)
@@ -202,12 +219,12 @@ func recordTrace(b *testing.B, what errand, f fixture) (file string) {
 	return file
 }
 
-// referenceSum is what an errand has to come to.
-func referenceSum(b *testing.B, what errand, f fixture) uint32 {
+// referenceSum is what a work has to come to.
+func referenceSum(b *testing.B, what work, f fixture) uint32 {
 	b.Helper()
 	s := newSession(b)
 	defer s.end()
-	got, err := readView(b, s, view{disk: f.raw}, what, func() int64 { return 0 })
+	got, err := what.do(b, s, view{disk: f.raw}, func() int64 { return 0 })
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -13,11 +13,16 @@ import (
 // squashfs.
 type site struct {
 	cloop, raw, squashfs string
+	local                string // a file: the disk
 	trace                string // a file: what the workload reads of the disk
 }
 
-// traceFile stands for site.trace among the flags of cloopfs.
-const traceFile = "TRACE"
+// Among the flags of cloopfs traceFile stands for site.trace, and partFile for that
+// without each fifth run.
+const (
+	traceFile = "TRACE"
+	partFile  = "PART"
+)
 
 const (
 	replaying  = "cloopfs --profile " + traceFile
@@ -54,6 +59,9 @@ var curl = peer{name: "curl", start: func(s *session, at site) (view, error) {
 	return view{}, err
 }}
 
+// local has no need to fetch anything, and does not fail.
+var local = peer{name: "local", start: func(_ *session, at site) (view, error) { return view{disk: at.local}, nil }}
+
 // peerNamed is one of peers, or the program under test with the flags that follow its
 // name.
 func peerNamed(name string) (peer, bool) {
@@ -79,6 +87,11 @@ func startCloopfs(flags ...string) func(s *session, at site) (view, error) {
 		flags := append(cacheFlags(s.path("cache"), "2GiB"), flags...)
 		if i := slices.Index(flags, traceFile); i >= 0 {
 			flags[i] = at.trace
+		}
+		if i := slices.Index(flags, partFile); i >= 0 {
+			if flags[i], err = partOf(at.trace, s.path("part")); err != nil {
+				return view{}, err
+			}
 		}
 		_, err = s.run(cloopfs, slices.Concat([]string{"mount"}, flags, []string{at.cloop, dir})...)
 		s.undo = append(s.undo, func() {

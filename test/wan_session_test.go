@@ -133,22 +133,31 @@ func (s *session) unmountLater(point string) {
 	})
 }
 
-// loop mounts the ext4 file system in file through a loop device, and returns where.
-func (s *session) loop(file string) (dir string, err error) {
-	if dir, err = s.mkdir("fs"); err != nil {
-		return "", err
-	}
+// attach makes file a block device.
+func (s *session) attach(file string) (device string, err error) {
 	out, err := s.run("losetup", "--read-only", "--find", "--show", file)
 	if err != nil {
 		return "", err
 	}
-	device := strings.TrimSpace(out)
+	device = strings.TrimSpace(out)
 	attached[device] = file
 	s.undo = append(s.undo, func() {
 		if try("losetup", "--detach", device) {
 			detachedSoon(device)
 		}
 	})
+	return device, nil
+}
+
+// loop mounts the ext4 file system in file through a loop device, and returns where.
+func (s *session) loop(file string) (dir string, err error) {
+	if dir, err = s.mkdir("fs"); err != nil {
+		return "", err
+	}
+	device, err := s.attach(file)
+	if err != nil {
+		return "", err
+	}
 	_, err = s.run("mount", "-t", "ext4", "-o", "ro,noload", device, dir)
 	s.unmountLater(dir)
 	return dir, err
