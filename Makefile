@@ -5,7 +5,7 @@ TOOL = $(GO) tool -modfile=tools/go.mod
 FUZZTIME ?= 10
 export CGO_ENABLED = 0
 
-.PHONY: help build demo check test lint unit race fuzz integration soak bench bench-cache bench-prefetch bench-create bench-overlay bench-wan cover install uninstall clean
+.PHONY: help build demo check test lint unit race fuzz integration soak bench bench-inflate bench-cache bench-prefetch bench-create bench-overlay bench-wan cover install uninstall clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -37,8 +37,10 @@ lint: ## format, vet, staticcheck, both architectures
 unit: ## unit tests
 	$(GO) test -count=1 -timeout 5m ./...
 
-race: ## unit tests with the race detector, in random order
+race: ## unit tests with the race detector, in random order; those of code for one machine as for others
 	CGO_ENABLED=1 $(GO) test -race -shuffle=on -count=1 -timeout 10m ./...
+	$(GO) test -tags purego -count=1 ./internal/inflate
+	GOARCH=arm64 $(GO) test -exec qemu-aarch64 -count=1 -run 'Adler32|Damaged' ./internal/inflate
 
 fuzz: ## each fuzz target for FUZZTIME seconds (10)
 	test/fuzz $(FUZZTIME)
@@ -63,6 +65,12 @@ integration: build ## real mounts, servers and tools; needs root and test/instal
 
 bench: ## benchmarks of the read path, for benchstat
 	$(GO) test -run '^$$' -bench . -benchmem -count 6 ./...
+
+# The second time with every access checked.
+bench-inflate: ## decoding zlib streams beside libdeflate and others, 11 rounds; needs root
+	test/install packages.txt bench-packages.txt
+	$(GO) test -tags integration -run '^$$' -bench Inflate -benchtime 11x -timeout 60m ./test
+	$(GO) test -tags 'integration purego' -run '^$$' -bench Inflate -benchtime 11x -timeout 60m ./test
 
 bench-cache: build ## reading from a warm on-disk cache beside reading a local file; needs root
 	$(GO) test -tags integration -run '^$$' -bench WarmCache -benchtime 7x -timeout 30m ./test

@@ -8,13 +8,13 @@ import (
 	"io"
 	"runtime"
 	"sync"
-	"sync/atomic"
 
 	"github.com/anchore/go-lzo"
 	"github.com/mikelolasagasti/xz"
 	"github.com/pierrec/lz4/v4"
 
 	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/internal/inflate"
 )
 
 // codec says how a block is stored. The numbers are the format's.
@@ -32,7 +32,7 @@ const (
 // decoders decode a stored block into dst and return its length; more than dst
 // holds is an error, as is a checksum that differs, where the codec has one.
 var decoders = [codecs]func(dst, stored []byte) (int, error){
-	codecZlib:   inflate,
+	codecZlib:   inflate.Zlib,
 	codecStored: copyStored,
 	codecXZ:     decodeXZ,
 	codecLZ4:    lz4Decode,
@@ -128,8 +128,7 @@ func (ix *Index) Checker(ctx context.Context, first, count int64) (check func(n 
 // concurrent use.
 type checker struct {
 	ix      *Index
-	buffers sync.Pool                  // of *[]byte
-	right   atomic.Pointer[smallBlock] // the last one that was right
+	buffers sync.Pool // of *[]byte
 }
 
 func newChecker(ix *Index) *checker {
@@ -137,34 +136,25 @@ func newChecker(ix *Index) *checker {
 }
 
 func (k *checker) check(n int64, c codec, stored []byte) error {
-	last := n == k.ix.blocks-1
-	if !last && k.right.Load().is(c, stored) {
-		return nil
-	}
 	dst := k.buffers.Get().(*[]byte)
 	defer k.buffers.Put(dst)
-	if err := k.ix.decode(n, c, (*dst)[:k.ix.decodedSize(n)], stored); err != nil {
-		return err
-	}
-	if len(stored) <= smallStored && !last {
-		k.right.Store(&smallBlock{c, bytes.Clone(stored)})
-	}
-	return nil
+	_, err := k.ix.decode(n, c, (*dst)[:k.ix.decodedSize(n)], stored)
+	return err
 }
 
-// smallStored is the length up to which a stored block that was right is
-// remembered: most blocks of a real disk are zeros, stored in a few bytes.
-const smallStored = 1 << 10
-
-// smallBlock is a stored block that is right.
-type smallBlock struct {
+// storedForm is how a block is stored.
+type storedForm struct {
 	codec  codec
 	stored []byte
 }
 
-func (b *smallBlock) is(c codec, stored []byte) bool {
-	return b != nil && b.codec == c && bytes.Equal(b.stored, stored)
+func (f *storedForm) is(c codec, stored []byte) bool {
+	return f != nil && f.codec == c && bytes.Equal(f.stored, stored)
 }
+
+// maxZeroForm bounds the stored bytes of a block of zeros that are remembered: every
+// codec needs less.
+func (ix *Index) maxZeroForm() int { return ix.blockSize/128 + 128 }
 
 // decodedSize is the number of bytes of block n.
 func (ix *Index) decodedSize(n int64) int64 {
@@ -172,19 +162,27 @@ func (ix *Index) decodedSize(n int64) int64 {
 }
 
 // decode decodes stored block n into dst, which is as long as a block. Only
-// the last block may decode to less; zeros stand for the rest.
-func (ix *Index) decode(n int64, c codec, dst, stored []byte) error {
-	if len(stored) == 0 {
+// the last block may decode to less; zeros stand for the rest. If zeros is true, there is
+// nothing else in the block.
+//
+// Most blocks of a real disk are zeros, which an encoder stores in the same few bytes each
+// time: those that are known to decode to zeros are not decoded again.
+func (ix *Index) decode(n int64, c codec, dst, stored []byte) (zeros bool, err error) {
+	if len(stored) == 0 || len(dst) == ix.blockSize && ix.zeros.Load().is(c, stored) {
 		clear(dst)
-		return nil
+		return true, nil
 	}
 	k, err := decoders[c](dst, stored)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+		return false, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	if k < len(dst) && n != ix.blocks-1 {
-		return fmt.Errorf("%w: decodes to %d bytes instead of %d", ErrCorrupt, k, len(dst))
+		return false, fmt.Errorf("%w: decodes to %d bytes instead of %d", ErrCorrupt, k, len(dst))
 	}
 	clear(dst[k:])
-	return nil
+	if k == ix.blockSize && len(stored) <= ix.maxZeroForm() && isZero(dst) {
+		ix.zeros.Store(&storedForm{c, bytes.Clone(stored)})
+		zeros = true
+	}
+	return zeros, nil
 }

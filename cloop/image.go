@@ -18,12 +18,13 @@ type Image struct {
 	index  *Index
 	runs   blockio.Runs
 	blocks blockio.BlockCache
+	zeros  *zeroSet
 }
 
 // NewImage returns the disk whose stored blocks, located by ix, runs brings.
 // The blocks of cache must have ix.BlockSize() bytes.
 func NewImage(ix *Index, runs blockio.Runs, cache blockio.BlockCache) *Image {
-	return &Image{index: ix, runs: runs, blocks: cache}
+	return &Image{index: ix, runs: runs, blocks: cache, zeros: newZeroSet(ix.blocks)}
 }
 
 // Size is the size of the disk in bytes.
@@ -88,7 +89,10 @@ func (r *read) peek(n int64) {
 		return
 	}
 	s := partial{n: n}
-	if b, ok := r.im.blocks.Peek(n); ok {
+	if r.im.zeros.has(n) {
+		clear(dst)
+		s.done = true
+	} else if b, ok := r.im.blocks.Peek(n); ok {
 		copy(dst, b.Bytes()[skip:])
 		b.Release()
 		s.done = true
@@ -158,6 +162,11 @@ func (r *read) want(n int64) bool {
 	s := r.find(n)
 	switch {
 	case s == nil:
+		if r.im.zeros.has(n) {
+			dst, _ := r.span(n)
+			clear(dst)
+			return false
+		}
 		b, ok := r.im.blocks.Peek(n)
 		if ok {
 			dst, _ := r.span(n)
@@ -216,15 +225,32 @@ func (r *read) deliver(n int64, stored []byte) error {
 	dst, skip := r.span(n)
 	s := r.find(n)
 	if s == nil {
-		return r.im.index.decode(n, c, dst, stored)
+		_, err := r.im.decode(n, c, dst, stored)
+		return err
 	}
-	if err := r.im.index.decode(n, c, s.block.Bytes(), stored); err != nil {
+	zeros, err := r.im.decode(n, c, s.block.Bytes(), stored)
+	if err != nil {
 		return err
 	}
 	copy(dst, s.block.Bytes()[skip:])
 	s.done = true
-	s.block.Publish(nil)
+	if zeros {
+		err = errZeros
+	}
+	s.block.Publish(err)
 	return nil
+}
+
+// errZeros is published of a block of zeros, so that it is not kept in memory.
+var errZeros = errors.New("nothing but zeros")
+
+// decode decodes block n, and remembers if it is zeros.
+func (im *Image) decode(n int64, c codec, dst, stored []byte) (zeros bool, err error) {
+	zeros, err = im.index.decode(n, c, dst, stored)
+	if zeros {
+		im.zeros.add(n)
+	}
+	return zeros, err
 }
 
 // await copies what other readers have been loading.
@@ -244,9 +270,14 @@ func (r *read) await(ctx context.Context) error {
 // done, this one takes its place.
 func (r *read) awaitOne(ctx context.Context, s *partial) error {
 	err := s.block.Wait(ctx)
-	if err == nil {
-		dst, skip := r.span(s.n)
+	dst, skip := r.span(s.n)
+	switch err {
+	case nil:
 		copy(dst, s.block.Bytes()[skip:])
+		s.done = true
+		return nil
+	case errZeros:
+		clear(dst)
 		s.done = true
 		return nil
 	}

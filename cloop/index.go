@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
@@ -36,6 +37,8 @@ const (
 type Index struct {
 	header
 	src blockio.ReaderAt
+	// zeros is a block that was seen to decode to zeros; nil before there was one.
+	zeros atomic.Pointer[storedForm]
 
 	// loading is held by who reads pages.
 	loading chan struct{}

@@ -24,7 +24,7 @@ func TestDevice(t *testing.T, newDevice func() blockio.Device) {
 		m.write(t, m.size/3, m.size/3)
 		m.zero(t, m.size/2, m.size/3)
 		TestReaderAt(t, m.dev, m.want)
-		m.checkMap(t)
+		checkMap(t, m.dev, m.want)
 	})
 	t.Run("writes and zeros", func(t *testing.T) {
 		m := newModel(t, newDevice())
@@ -48,7 +48,7 @@ func TestDevice(t *testing.T, newDevice func() blockio.Device) {
 			m.check(t)
 			m.zero(t, c.off, c.n)
 			m.check(t)
-			m.checkMap(t)
+			checkMap(t, m.dev, m.want)
 			m.write(t, c.off, c.n)
 		}
 	})
@@ -69,7 +69,7 @@ func TestDevice(t *testing.T, newDevice func() blockio.Device) {
 			}
 			if i%100 == 99 {
 				m.check(t)
-				m.checkMap(t)
+				checkMap(t, m.dev, m.want)
 			}
 		}
 	})
@@ -173,7 +173,7 @@ func TestDevice(t *testing.T, newDevice func() blockio.Device) {
 		cancel()
 		others.Wait()
 		m.check(t)
-		m.checkMap(t)
+		checkMap(t, m.dev, m.want)
 	})
 }
 
@@ -266,15 +266,15 @@ func (m *model) checkMixture(t *testing.T, off int64, p []byte, err error) {
 	m.check(t)
 }
 
-// checkMap checks that what the device knows of its zeros is true.
-func (m *model) checkMap(t *testing.T) {
+// checkMap checks that what a disk knows of its zeros is true.
+func checkMap(t *testing.T, r blockio.ReaderAt, want []byte) {
 	t.Helper()
-	for off := int64(0); off < m.size; {
-		n, zeros, err := blockio.MapAt(t.Context(), m.dev, off)
-		if err != nil || n <= 0 || n > m.size-off {
-			t.Fatalf("MapAt(%d) = %d, %v, %v with %d bytes left", off, n, zeros, err, m.size-off)
+	for off := int64(0); off < r.Size(); {
+		n, zeros, err := blockio.MapAt(t.Context(), r, off)
+		if err != nil || n <= 0 || n > r.Size()-off {
+			t.Fatalf("MapAt(%d) = %d, %v, %v with %d bytes left", off, n, zeros, err, r.Size()-off)
 		}
-		if zeros && len(bytes.TrimLeft(m.want[off:off+n], "\x00")) > 0 {
+		if zeros && len(bytes.TrimLeft(want[off:off+n], "\x00")) > 0 {
 			t.Fatalf("MapAt(%d) says that %d bytes are zeros, and they are not", off, n)
 		}
 		off += n

@@ -12,7 +12,8 @@ import (
 )
 
 // TestReaderAt checks that r reads as want: the whole, parts of every kind,
-// the end, beyond it, and all that from many goroutines at a time.
+// the end, beyond it, and all that from many goroutines at a time; and that what it knows
+// of its zeros is true.
 func TestReaderAt(t *testing.T, r blockio.ReaderAt, want []byte) {
 	t.Helper()
 	size := int64(len(want))
@@ -53,6 +54,7 @@ func TestReaderAt(t *testing.T, r blockio.ReaderAt, want []byte) {
 		}
 		wg.Wait()
 	})
+	t.Run("map", func(t *testing.T) { checkMap(t, r, want) })
 	t.Run("ended context", func(t *testing.T) {
 		// What is at hand may still be read; what is not must not hang.
 		ctx, cancel := context.WithCancel(t.Context())

@@ -1,0 +1,239 @@
+package inflate_test
+
+import (
+	"bytes"
+	stdzlib "compress/zlib"
+	"errors"
+	"fmt"
+	"hash/adler32"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zlib"
+
+	"github.com/cloopfs/cloopfs/internal/deflate"
+	"github.com/cloopfs/cloopfs/internal/inflate"
+)
+
+// reference decodes up to room bytes with another decoder. It ends where the stream does,
+// and has to end within room.
+func reference(room int, src []byte) ([]byte, error) {
+	r, err := zlib.NewReader(bytes.NewReader(src))
+	if err != nil {
+		return nil, err
+	}
+	out, err := io.ReadAll(io.LimitReader(r, int64(room)+1))
+	if err == nil && len(out) > room {
+		err = errors.New("too long")
+	}
+	return out, err
+}
+
+// compare decodes src both ways into room bytes. Neither src nor those may be left.
+func compare(t *testing.T, room int, src []byte) (n int, err error) {
+	t.Helper()
+	want, wantErr := reference(room, src)
+	for _, g := range guards {
+		in, out := g(source, len(src)), g(destination, room)
+		copy(in, src)
+		n, err = inflate.Zlib(out, in)
+		if (err == nil) != (wantErr == nil) {
+			t.Fatalf("%d bytes into %d: %d, %v; the reference says %d, %v", len(src), room, n, err, len(want), wantErr)
+		}
+		if err == nil && !bytes.Equal(out[:n], want) {
+			t.Fatalf("%d bytes into %d: %d bytes differ from the reference's %d", len(src), room, n, len(want))
+		}
+	}
+	return n, err
+}
+
+// inputs are what is awkward, and what is usual.
+func inputs() map[string][]byte {
+	random := make([]byte, 150_000)
+	chacha := rand.NewChaCha8([32]byte{5})
+	chacha.Read(random)
+	rnd := rand.New(chacha)
+	list := map[string][]byte{
+		"random": random[:70_000], "zeros": make([]byte, 1<<20),
+		"text": []byte(strings.Repeat("a line of text, and another\n", 5000)),
+		"far":  append(append(bytes.Clone(random[:32<<10]), random[:32<<10]...), random[:40<<10]...),
+	}
+	for n := range 20 {
+		list[fmt.Sprintf("%d bytes", n)] = random[:n]
+	}
+	for distance := 1; distance < 40; distance++ {
+		list[fmt.Sprintf("period %d", distance)] = bytes.Repeat(random[:distance], 3000/distance)
+	}
+	// Frequencies like these make the longest codes.
+	var skewed []byte
+	for s, n := 0, 1; n < 20_000; s, n = s+1, n*8/5+1 {
+		skewed = append(skewed, bytes.Repeat([]byte{byte(s * 7)}, n)...)
+	}
+	rnd.Shuffle(len(skewed), func(i, j int) { skewed[i], skewed[j] = skewed[j], skewed[i] })
+	list["skewed"] = skewed
+	// Parts of different kinds, with copies of what came before.
+	var mixed []byte
+	for len(mixed) < 300_000 {
+		switch n := 1 + rnd.IntN(3000); rnd.IntN(4) {
+		case 0:
+			mixed = append(mixed, random[:n]...)
+		case 1:
+			mixed = append(mixed, list["text"][:n]...)
+		case 2:
+			for range n {
+				mixed = append(mixed, "0123456789abcdef"[rnd.IntN(16)])
+			}
+		default:
+			if n < len(mixed) {
+				from := rnd.IntN(len(mixed) - n)
+				mixed = append(mixed, mixed[from:from+n]...)
+			}
+		}
+	}
+	list["mixed"] = mixed
+	return list
+}
+
+// encodings are p by different encoders.
+func encodings(t testing.TB, p []byte) map[string][]byte {
+	t.Helper()
+	list := make(map[string][]byte)
+	for _, level := range []int{stdzlib.HuffmanOnly, 0, 1, 6, 9} {
+		var b bytes.Buffer
+		w, err := stdzlib.NewWriterLevel(&b, level)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for part := range 3 { // blocks end where parts do, with an empty one behind
+			if _, err := w.Write(p[len(p)*part/3 : len(p)*(part+1)/3]); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Flush(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		list[fmt.Sprintf("standard library, level %d", level)] = b.Bytes()
+	}
+	for _, level := range []int{0, 1, 9} {
+		list[fmt.Sprintf("deflate, level %d", level)] = deflate.New(level).Append(nil, p)
+	}
+	return list
+}
+
+func TestZlib(t *testing.T) {
+	for name, in := range inputs() {
+		for encoder, src := range encodings(t, in) {
+			t.Run(name+"/"+encoder, func(t *testing.T) {
+				for _, room := range []int{len(in), len(in) + 1, len(in) + 1000} {
+					if n, err := compare(t, room, src); err != nil || n != len(in) {
+						t.Errorf("into %d bytes: %d, %v", room, n, err)
+					}
+				}
+				if n, err := compare(t, len(in), append(bytes.Clone(src), "what follows"...)); err != nil || n != len(in) {
+					t.Errorf("with something behind it: %d, %v", n, err)
+				}
+				for _, room := range []int{len(in) - 1, len(in) / 2, 0} {
+					if room < 0 || room == len(in) {
+						continue
+					}
+					if _, err := compare(t, room, src); !errors.Is(err, inflate.ErrTooLong) {
+						t.Errorf("into %d bytes: %v", room, err)
+					}
+				}
+				for cut := 1; cut < len(src); cut += 1 + cut/4 {
+					if _, err := compare(t, len(in), src[:len(src)-cut]); !errors.Is(err, inflate.ErrTruncated) {
+						t.Errorf("without the last %d of %d bytes: %v", cut, len(src), err)
+					}
+				}
+				for i := 1; i <= 4; i++ {
+					bad := bytes.Clone(src)
+					bad[len(bad)-i] ^= 0x10
+					if _, err := compare(t, len(in), bad); !errors.Is(err, inflate.ErrChecksum) {
+						t.Errorf("with a wrong checksum: %v", err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// Whatever happens to a stream, there is the same verdict, and the same bytes.
+func TestDamaged(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	list := inputs()
+	for _, name := range []string{"mixed", "skewed", "text", "period 7", "19 bytes"} {
+		in := list[name]
+		in = in[:min(len(in), 5000)]
+		for _, src := range encodings(t, in) {
+			for range 100 {
+				bad := bytes.Clone(src)
+				for range 1 + rnd.IntN(3) {
+					bad[rnd.IntN(len(bad))] ^= 1 << rnd.IntN(8)
+				}
+				_, _ = compare(t, len(in)+rnd.IntN(300), bad)
+			}
+		}
+	}
+}
+
+func TestNoAllocation(t *testing.T) {
+	in := inputs()["mixed"]
+	src := deflate.New(6).Append(nil, in)
+	dst := make([]byte, len(in))
+	if n := testing.AllocsPerRun(100, func() { _, _ = inflate.Zlib(dst, src) }); n > 0 && !raceEnabled {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestAdler32(t *testing.T) {
+	p := make([]byte, 3<<20)
+	for i := range p {
+		p[i] = 0xff
+	}
+	rnd := rand.New(rand.NewPCG(3, 4))
+	for i := range 3000 {
+		from := rnd.IntN(64)
+		q := p[from : from+rnd.IntN(1+i)]
+		if got, want := inflate.Adler32(q), adler32.Checksum(q); got != want {
+			t.Fatalf("of %d bytes: %#x, want %#x", len(q), got, want)
+		}
+		p[rnd.IntN(4096)] = byte(rnd.Uint32())
+	}
+	if got, want := inflate.Adler32(p), adler32.Checksum(p); got != want {
+		t.Errorf("of %d bytes: %#x, want %#x", len(p), got, want)
+	}
+}
+
+// FuzzZlib compares with another decoder: the same verdict, and the same bytes.
+func FuzzZlib(f *testing.F) {
+	for _, in := range inputs() {
+		in = in[:min(len(in), 1000)]
+		for _, src := range encodings(f, in) {
+			f.Add(src, uint16(len(in)))
+		}
+	}
+	f.Fuzz(func(t *testing.T, src []byte, room uint16) {
+		_, _ = compare(t, int(room), src)
+		// Most of what was changed has a wrong checksum, behind which nothing is seen.
+		if out, err := reference(1<<16, src); errors.Is(err, zlib.ErrChecksum) {
+			r := bytes.NewReader(src)
+			zr, err := zlib.NewReader(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, zr)
+			end := len(src) - r.Len()
+			right := append(bytes.Clone(src[:end-4]), 0, 0, 0, 0)
+			sum := adler32.Checksum(out)
+			copy(right[end-4:], []byte{byte(sum >> 24), byte(sum >> 16), byte(sum >> 8), byte(sum)})
+			if n, err := compare(t, len(out), right); err != nil || n != len(out) {
+				t.Fatalf("with the right checksum: %d, %v", n, err)
+			}
+		}
+	})
+}
