@@ -40,6 +40,7 @@ func (s *Scheduler) ReadRun(ctx context.Context, class blockio.Class, first, cou
 		if len(r.ahead) == 0 {
 			return nil
 		}
+		r.together(deliver)
 		if err := r.serve(deliver); err != nil {
 			return err
 		}
@@ -65,7 +66,8 @@ type run struct {
 	class     blockio.Class
 	budget    *budget
 	next, end int64    // blocks that have not been joined
-	ahead     []*block // joined, not delivered
+	ahead     []*block // joined, not served
+	given     []bool   // which of those have been delivered
 	bytes     int64    // of the buffers for ahead
 	reserved  int64    // of the budget
 }
@@ -94,6 +96,7 @@ func (r *run) lookAhead() error {
 		return err
 	}
 	r.ahead = append(r.ahead, r.s.join(r.class, found)...)
+	r.given = append(r.given, make([]bool, len(found))...)
 	r.next += int64(len(found))
 	r.bytes += bytes
 	return nil
@@ -134,11 +137,8 @@ func (r *run) close() {
 // turn out to be bad.
 func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 	b := &r.ahead[0]
-	if (*b).local && r.serveLocal(b, deliver) {
-		if r.reads(deliver) {
-			r.s.readLocal(*b)
-		}
-		r.served(*b, false)
+	if r.given[0] || (*b).local && r.serveLocal(b, deliver) {
+		r.served(*b, deliver)
 		return nil
 	}
 	for again := false; ; {
@@ -155,7 +155,7 @@ func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 			err = deliver((*b).n, stored)
 		}
 		if err == nil {
-			r.served(*b, r.reads(deliver))
+			r.served(*b, deliver)
 			return nil
 		}
 		if again || (*b).req == nil || (*b).req.rng.Refetch {
@@ -173,11 +173,6 @@ func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 func (r *run) put(b **block, next *block) {
 	r.s.leave(*b, false)
 	*b = next
-}
-
-// reads says whether what is delivered counts as used: who fills only compares.
-func (r *run) reads(deliver func(n int64, stored []byte) error) bool {
-	return deliver != nil && r.class != blockio.Fill
 }
 
 // serveLocal delivers the first block ahead from the store. If the store does not
@@ -205,7 +200,7 @@ func (r *run) serveLocal(b **block, deliver func(n int64, stored []byte) error) 
 func (r *run) missed() {
 	var gone []located
 	for i, b := range r.ahead {
-		if i > 0 && (!b.local || r.s.stored(b)) {
+		if i > 0 && (!b.local || r.given[i] || r.s.stored(b)) {
 			break
 		}
 		gone = append(gone, located{n: b.n, ext: b.ext})
@@ -213,13 +208,18 @@ func (r *run) missed() {
 	copy(r.ahead, r.s.join(r.class, gone))
 }
 
-// served leaves the first block ahead, which has been delivered.
-func (r *run) served(b *block, read bool) {
+// served leaves the first block ahead, which has been delivered. Who fills only compares:
+// that is no use of it.
+func (r *run) served(b *block, deliver func(n int64, stored []byte) error) {
+	read := deliver != nil && r.class != blockio.Fill
+	if b.local && read {
+		r.s.readLocal(b)
+	}
 	size := bufferSize(b.ext.Len)
-	r.s.leave(b, read)
+	r.s.leave(b, read && !b.local)
 	r.bytes -= size
 	r.unreserve(size)
-	r.ahead = r.ahead[1:]
+	r.ahead, r.given = r.ahead[1:], r.given[1:]
 }
 
 // blockError says that err happened to block n, unless it says so itself.

@@ -1,0 +1,83 @@
+package fetch
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cloopfs/cloopfs/blockio"
+)
+
+// partStore is a store that does not have one of its blocks after all.
+type partStore struct {
+	simStore
+	gone int64
+}
+
+func (s *partStore) Get(n int64, e blockio.Extent, p []byte) bool {
+	return n != s.gone && s.simStore.Get(n, e, p)
+}
+
+// What is at hand is delivered by several goroutines at a time, each block once, also if
+// some of it is gone or bad.
+func TestTogether(t *testing.T) {
+	defer func(before chan struct{}) { helpers = before }(helpers)
+	helpers = make(chan struct{}, 3)
+	const blocks = 100
+	image := make(simImage, blocks)
+	for n := range image {
+		image[n] = blockio.Extent{Off: int64(n) * 10_000, Len: 10_000}
+	}
+	for name, c := range map[string]struct{ gone, bad int64 }{
+		"all here": {-1, -1}, "one is gone": {7, -1}, "the first is gone": {0, -1}, "one is bad": {-1, 5}, "both": {9, 8},
+	} {
+		t.Run(name, func(t *testing.T) {
+			st := &partStore{simStore{have: make(map[int64]bool)}, c.gone}
+			for n := range int64(blocks) {
+				st.have[n] = true
+			}
+			s := New(newSimLine(time.Millisecond, 1000), image, Options{Store: st})
+			defer s.Close()
+			var mu sync.Mutex
+			var got []int64
+			bad := 2 // times: the block is fetched after that
+			others := make(chan struct{})
+			err := s.ReadRun(t.Context(), blockio.Demand, 0, blocks, func(n int64, _ []byte) error {
+				mu.Lock()
+				first := len(got) == 0 && n != c.bad
+				if n == c.bad && bad > 0 {
+					bad--
+					mu.Unlock()
+					return errors.New("bad")
+				}
+				got = append(got, n)
+				if len(got) == 2 {
+					close(others)
+				}
+				mu.Unlock()
+				if first {
+					select {
+					case <-others:
+					case <-time.After(time.Minute):
+						t.Error("nobody else delivers a block meanwhile")
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			slices.Sort(got)
+			for n := range int64(blocks) {
+				if n >= int64(len(got)) || got[n] != n {
+					t.Fatalf("delivered were %v", got)
+				}
+			}
+			if len(helpers) > 0 {
+				t.Errorf("%d helpers are still taken", len(helpers))
+			}
+		})
+	}
+}
