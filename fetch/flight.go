@@ -52,7 +52,7 @@ func (s *Scheduler) mayStartLocked(r *request) bool {
 	class := r.rng.Class
 	switch {
 	case class == blockio.Fill && (s.active[blockio.Demand] > 0 || s.more || s.active[class] >= maxFill),
-		class > blockio.Demand && s.due > 0 && s.due+r.rng.Len > s.windowLocked():
+		class > blockio.Demand && s.due > 0 && s.due+r.rng.Len > s.windowLocked(class):
 		return false
 	}
 	if class > blockio.Demand && s.opt.Requests > 1 {

@@ -22,8 +22,9 @@ import (
 type policy struct {
 	blocks int64 // of the image
 	ahead  bool  // something is to be brought beside the trace
-	// neighbours says that now is the time to look for them.
-	neighbours bool
+	// room says that there is room for more than what sequential readers will want, and
+	// neighbours that of this neighbours may be a part.
+	room, neighbours bool
 	// window is how many bytes fill the line.
 	window int64
 
@@ -33,7 +34,8 @@ type policy struct {
 	trace   *trace    // nil: none
 	last    time.Time // of the last read
 	vain    int       // blocks in a row, since then, that were here already
-	reader  *stream   // for whom next has named the last block; nil if for none
+	named   int64     // the block that next has named last
+	reader  *stream   // for whom that is; nil if for none
 }
 
 const (
@@ -44,6 +46,11 @@ const (
 	streamSlack = 4
 	// minStream is how many blocks one must have read to be sequential.
 	minStream = 64
+	// freeAhead is how many bytes are brought even for one who has read less: whole
+	// stretches of zeros.
+	freeAhead = 64 << 10
+	// maxStreamAhead bounds the blocks that are brought for one.
+	maxStreamAhead = 8192
 
 	// maxCentres is around how many of the last reads to look.
 	maxCentres = 16
@@ -66,7 +73,9 @@ type stream struct {
 	next   int64 // the block behind what it has read
 	length int64 // how many blocks that are
 	ahead  int64 // the block behind what was brought for it, at least next
-	bytes  int64 // what was brought from next on, about
+
+	brought []int64 // the bytes of each block from next to ahead; 0 if it was here already
+	bytes   int64   // all of them
 }
 
 // centre is a place where somebody has read.
@@ -108,13 +117,13 @@ func (p *policy) follow(first, count int64) {
 	p.streams = p.streams[:min(len(p.streams), maxStreams)]
 }
 
-// move says that the reader is at a block.
+// move says that the reader is at a block, no earlier one than before.
 func (s *stream) move(next int64) {
-	if next >= s.ahead {
-		s.bytes = 0
-	} else {
-		s.bytes = s.bytes * (s.ahead - next) / (s.ahead - s.next)
+	read := min(next-s.next, int64(len(s.brought)))
+	for _, n := range s.brought[:read] {
+		s.bytes -= n
 	}
+	s.brought = s.brought[read:]
 	s.next, s.ahead = next, max(s.ahead, next)
 }
 
@@ -161,7 +170,10 @@ func (p *policy) choose(now time.Time) (n int64, class blockio.Class, ok bool) {
 	if n, ok = p.readAhead(); ok {
 		return n, blockio.ReadAhead, true
 	}
-	if !p.trace.stale() {
+	if !p.room {
+		return 0, 0, false
+	}
+	if !p.trace.stale() && !p.trace.leads() {
 		if n, ok = p.trace.next(); ok {
 			return n, blockio.Trace, true
 		}
@@ -180,22 +192,25 @@ func (p *policy) here() { p.vain++ }
 
 // long says how many bytes the block has that next has named, which was not here.
 func (p *policy) long(n int64) {
-	if p.reader != nil {
-		p.reader.bytes += n
+	if s := p.reader; s != nil && p.named >= s.next { // who has not come to it since
+		s.brought[p.named-s.next] = n
+		s.bytes += n
 	}
 }
 
 // readAhead is the next block for a sequential reader: as many bytes are brought ahead
-// as fill the line, but no more than k blocks for one who has read k.
+// as fill the line, but for one who has read k blocks no more than k, or freeAhead.
 func (p *policy) readAhead() (n int64, ok bool) {
 	if !p.ahead {
 		return 0, false
 	}
 	for _, s := range p.streams {
-		if s.length >= minStream && s.bytes < p.window && s.ahead < min(s.next+s.length, p.blocks) {
-			p.reader = s
+		more := s.length >= minStream && s.bytes < p.window && s.ahead < min(s.next+maxStreamAhead, p.blocks)
+		if more && (s.ahead < s.next+s.length || s.bytes < freeAhead) {
+			p.reader, p.named = s, s.ahead
+			s.brought = append(s.brought, 0)
 			s.ahead++
-			return s.ahead - 1, true
+			return p.named, true
 		}
 	}
 	return 0, false

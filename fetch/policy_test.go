@@ -15,7 +15,7 @@ var someTime = time.Unix(1_000_000_000, 0)
 // newPolicy returns the policy for an image of 10,000 blocks of 1,000 bytes, of which 16
 // fill the line.
 func newPolicy(ahead bool, trace ...blockio.Span) *policy {
-	p := &policy{blocks: 10_000, ahead: ahead, neighbours: ahead, window: 16_000}
+	p := &policy{blocks: 10_000, ahead: ahead, room: true, neighbours: ahead, window: 16_000}
 	if trace != nil {
 		p.trace = newTrace(trace)
 	}
@@ -83,11 +83,41 @@ func TestPolicyFollowsSequentialReaders(t *testing.T) {
 	p.wanted(someTime, 100+minStream-1, 3)
 	check(t, "for one who has read more", take(p, 100), choices(blockio.ReadAhead, from(100+minStream+7, 16)...))
 	p.wanted(someTime, 9990-minStream, minStream)
+	p.room = false // and on a full line
 	check(t, "near the end", take(p, 100), choices(blockio.ReadAhead, from(9990, 10)...))
 
 	p = newPolicy(false)
 	p.wanted(someTime, 100, 1000)
 	check(t, "for one who wants nothing else", take(p, 100), nil)
+}
+
+// A reader may come to a block between its choice and the look at its length.
+func TestPolicyIsOvertaken(t *testing.T) {
+	p := newPolicy(true)
+	p.neighbours = false
+	p.wanted(someTime, 0, 100)
+	if n, _, ok := p.next(someTime); n != 100 || !ok {
+		t.Fatalf("block %d, %v", n, ok)
+	}
+	p.wanted(someTime, 100, 10)
+	p.long(1000)
+	check(t, "behind where the reader is", take(p, 100), choices(blockio.ReadAhead, from(110, 16)...))
+}
+
+// Blocks of next to no bytes are brought by the stretch, and do not hide how many of
+// others are ahead.
+func TestPolicyOfSmallBlocks(t *testing.T) {
+	p := newPolicy(true)
+	p.neighbours = false
+	p.wanted(someTime, 0, 64)
+	for n := int64(64); n < 564; n++ {
+		if got, _, ok := p.next(someTime); got != n || !ok {
+			t.Fatalf("block %d, %v; want %d", got, ok, n)
+		}
+		p.long(20)
+	}
+	p.wanted(someTime, 64, 500) // 10,000 bytes
+	check(t, "behind them", take(p, 100), choices(blockio.ReadAhead, from(564, 16)...))
 }
 
 func TestPolicyForgetsOldReaders(t *testing.T) {
@@ -148,6 +178,25 @@ func TestPolicyStopsLooking(t *testing.T) {
 	check(t, "after another read", take(p, 1), choices(blockio.Speculation, 601))
 }
 
+// A trace that has holes is brought a little ahead of its readers; then it is their turn.
+func TestPolicyLooksIntoHoles(t *testing.T) {
+	trace := []blockio.Span{}
+	for i := range int64(500) {
+		trace = append(trace, blockio.Span{First: 9000 - 4*i, Count: 2})
+	}
+	p := newPolicy(true, trace...)
+	p.wanted(someTime, trace[0].First, 2)
+	p.wanted(someTime, 100, 1)
+	list := take(p, 1000)
+	i := slices.IndexFunc(list, func(c choice) bool { return c.Class == blockio.Speculation })
+	if i < minLead-2 || i > minLead+2 || list[i].N != 101 {
+		t.Errorf("after %d blocks of the trace comes %v", i, list[i])
+	}
+	if n := len(slices.DeleteFunc(list, func(c choice) bool { return c.Class != blockio.Trace })); n < 800 {
+		t.Errorf("of the trace %d blocks were brought in the end", n)
+	}
+}
+
 func TestPolicyReplays(t *testing.T) {
 	p := newPolicy(true, blockio.Span{First: 40, Count: 3}, blockio.Span{First: 10, Count: 2}, blockio.Span{First: 90, Count: 1})
 	p.wanted(someTime, 41, 1) // a reader was faster
@@ -177,9 +226,7 @@ func TestPolicyReplays(t *testing.T) {
 	check(t, "where one has left something out", take(p, 2), choices(blockio.Trace, long[601].First, long[602].First))
 	var all []int64
 	for _, c := range take(p, 10_000) {
-		if c.Class == blockio.Trace {
-			all = append(all, c.N)
-		}
+		all = append(all, c.N)
 	}
 	if !slices.Contains(all, long[46].First) || !slices.Contains(all, long[999].First) {
 		t.Error("not everything is brought in the end")

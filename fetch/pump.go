@@ -109,20 +109,22 @@ func (p *pending) add(class blockio.Class, l located) {
 func (s *Scheduler) choose(p *pending) (n int64, class blockio.Class, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	window := s.windowLocked()
+	window := s.windowLocked(blockio.ReadAhead)
 	p.most = min(s.line.request(), window)
+	due := s.due + p.bytes
 	if len(p.blocks) == 0 {
-		window -= p.most / 2 // wait until there is room for a request worth making
+		due += p.most / 2 // wait until there is room for a request worth making
 	}
 	switch {
-	case s.closed, time.Now().Before(s.pause), s.due+p.bytes >= window, s.waitingLocked():
+	case s.closed, time.Now().Before(s.pause), due >= window, s.waitingLocked():
 		return 0, 0, false // for now
 	case !s.roomLocked(p):
 		s.more = false
 		s.startLocked()
 		return 0, 0, false
 	}
-	s.policy.window = s.windowLocked()
+	s.policy.window = window
+	s.policy.room = due < s.windowLocked(blockio.Trace)
 	s.policy.neighbours = s.maySpeculateLocked(p)
 	n, class, ok = s.policy.next(time.Now())
 	s.more = ok
@@ -194,12 +196,13 @@ func (s *Scheduler) waitingLocked() bool {
 	return false
 }
 
-// windowLocked is how many bytes may be on their way for other classes than demand.
-func (s *Scheduler) windowLocked() int64 {
+// windowLocked is how many bytes may be on their way for other classes than demand when
+// one of a class is asked for.
+func (s *Scheduler) windowLocked(class blockio.Class) int64 {
 	if s.opt.Window > 0 {
 		return s.opt.Window
 	}
-	return s.line.window()
+	return s.line.window(class)
 }
 
 // submit asks for what is pending.

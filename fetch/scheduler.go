@@ -210,7 +210,7 @@ func (s *Scheduler) join(class blockio.Class, run []located) []*block {
 	s.purgeLocked()
 	most := s.opt.MaxRequest
 	if class > blockio.Demand && s.opt.Window == 0 {
-		most = min(most, s.line.window()/maxFill) // which somebody who waits may have to wait for
+		most = min(most, s.line.window(class)/maxFill) // which somebody who waits may have to wait for
 	}
 	var r *request // the request being put together
 	for i, l := range run {

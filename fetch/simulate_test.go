@@ -38,7 +38,7 @@ func (im simImage) Extent(_ context.Context, n int64) (blockio.Extent, error) { 
 // testdata holds the lengths of the stored blocks of a Debian root file system of 64 KiB
 // blocks, and what was wanted of it (mount --record) by who reads 2,000 of its files,
 // each tenth of a second or less: in the order of their names ("files"), in another
-// ("shuffled"), and eight at a time ("files8").
+// ("shuffled"), and eight at a time ("files8"); and by a guest that boots ("boot").
 func loadSession(t *testing.T, name string) session {
 	t.Helper()
 	var s session
@@ -60,6 +60,16 @@ func loadSession(t *testing.T, name string) session {
 	})
 	if len(s.image) == 0 || len(s.runs) == 0 {
 		t.Fatal("nothing in testdata")
+	}
+	return s
+}
+
+// sequential is who reads an image's first quarter, in which all its data is, from
+// beginning to end.
+func sequential(im simImage) session {
+	s := session{image: im}
+	for n := int64(0); n < im.Blocks()/4; n += 2 {
+		s.runs = append(s.runs, sessionRun{blockio.Span{First: n, Count: 2}, time.Nanosecond})
 	}
 	return s
 }
@@ -89,6 +99,16 @@ func (s session) spans() []blockio.Span {
 	var list []blockio.Span
 	for _, r := range s.runs {
 		list = append(list, r.Span)
+	}
+	return list
+}
+
+// holes is its trace, without each fifth run.
+func (s session) holes() (list []blockio.Span) {
+	for i, r := range s.spans() {
+		if i%5 != 0 {
+			list = append(list, r)
+		}
 	}
 	return list
 }
@@ -204,12 +224,6 @@ var simLines = []struct {
 // figures that it gave, and a twentieth.
 func TestSimulate(t *testing.T) {
 	files, shuffled, eight := loadSession(t, "files"), loadSession(t, "shuffled"), loadSession(t, "files8")
-	var holes []blockio.Span // a fifth is missing
-	for i, r := range files.spans() {
-		if i%5 != 0 {
-			holes = append(holes, r)
-		}
-	}
 	for _, c := range []struct {
 		name     string
 		session  session
@@ -222,11 +236,12 @@ func TestSimulate(t *testing.T) {
 		{"files, nothing ahead", files, false, nil, [3]float64{2.35, 3.15, 3.8}, [3]float64{}, 1.001},
 		{"files", files, true, nil, [3]float64{.59, .7, .74}, [3]float64{}, 1.75},
 		{"files, trace", files, true, files.spans(), [3]float64{.4, .45, .48}, [3]float64{1.1, 1.07, 1.07}, 1.001},
-		{"files, trace with holes", files, true, holes, [3]float64{.52, .59, .64}, [3]float64{}, 1.6},
+		{"files, trace with holes", files, true, files.holes(), [3]float64{.52, .59, .64}, [3]float64{}, 1.6},
 		{"shuffled", shuffled, true, nil, [3]float64{.67, .75, .78}, [3]float64{}, 1.9},
 		{"shuffled, trace", shuffled, true, shuffled.spans(), [3]float64{.4, .45, .48}, [3]float64{1.1, 1.07, 1.07}, 1.001},
 		{"eight readers", eight, true, nil, [3]float64{.61, .7, .73}, [3]float64{}, 1.75},
 		{"eight readers, trace", eight, true, eight.spans(), [3]float64{.4, .45, .48}, [3]float64{1.1, 1.07, 1.07}, 1.001},
+		{"sequential", sequential(files.image), true, nil, [3]float64{.78, .96, 1.02}, [3]float64{1.08, 1.07, 1.07}, 1.01},
 	} {
 		for i, line := range simLines {
 			t.Run(c.name+"/"+line.name, func(t *testing.T) {
@@ -244,6 +259,25 @@ func TestSimulate(t *testing.T) {
 						download, limit, surplus, c.download[i], c.limit[i], c.surplus)
 				}
 			})
+		}
+	}
+}
+
+// By how much longer a guest boots than from a local disk, with nothing brought ahead,
+// without a trace, with one, and with holes in it. The bounds are seconds.
+func TestSimulateBoot(t *testing.T) {
+	boot := loadSession(t, "boot")
+	for i, most := range [][3]float64{{.9, .3, .1}, {5.1, 3, 1.1}, {14.7, 11.7, 5.9}} {
+		line := simLines[i]
+		adds := func(ahead bool, trace []blockio.Span) float64 {
+			l := newSimLine(line.rtt, line.mbit)
+			return (boot.simulate(t, l, ahead, trace).took - boot.local()).Seconds()
+		}
+		nothing, without := adds(false, nil), adds(true, nil)
+		holes, trace := adds(true, boot.holes()), adds(true, boot.spans())
+		t.Logf("%s: %.2f s, %.2f without a trace, %.2f with holes in it, %.2f with a trace", line.name, nothing, without, holes, trace)
+		if without > most[0] || holes > most[1] || trace > most[2] {
+			t.Errorf("%s: more than %v", line.name, most)
 		}
 	}
 }

@@ -20,7 +20,8 @@ type trace struct {
 	left    []part  // what was left out, the last first
 	// vain has a bit for each of the last reads, the last one's in bit 0, that is set
 	// if the trace was of no help.
-	vain uint32
+	vain   uint32
+	reader int // the run that somebody has wanted a block of last
 }
 
 // part is runs [at, end).
@@ -35,6 +36,9 @@ const (
 	// maxJump is by how many runs a reader may be ahead of what is being brought,
 	// until what lies between is left for later.
 	maxJump = 128
+	// minLead is how many blocks ahead of its readers a trace with holes leaves the line
+	// to others.
+	minLead = 128
 	// maxLeft bounds left.
 	maxLeft = 64
 )
@@ -74,6 +78,9 @@ func (t *trace) wanted(n int64, asked bool) bool {
 	if !ok || !t.brought.has(n) && !t.near(run, n) {
 		t.vain |= 1
 	}
+	if ok {
+		t.reader = run
+	}
 	switch {
 	case !ok:
 	case !asked && run > t.at+maxJump && run < t.end && len(t.left) < maxLeft:
@@ -94,6 +101,18 @@ func (t *trace) near(run int, n int64) bool {
 
 // stale says that readers have left the trace.
 func (t *trace) stale() bool { return t == nil || bits.OnesCount32(t.vain) > maxInVain }
+
+// leads says that the trace has holes, and that what readers will want next of it has been
+// brought: so there is time for what may be in the holes.
+func (t *trace) leads() bool {
+	switch {
+	case t == nil || t.vain == 0:
+		return false
+	case t.at == t.end:
+		return true
+	}
+	return t.starts[t.at]+t.off-t.starts[t.reader] >= minLead
+}
 
 // next is the next block of the trace; it may name one twice.
 func (t *trace) next() (n int64, ok bool) {

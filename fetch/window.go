@@ -3,6 +3,7 @@ package fetch
 import (
 	"time"
 
+	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/internal/recent"
 )
 
@@ -50,19 +51,22 @@ func (e *estimate) ended(now time.Time, r sent) {
 	}
 }
 
-// product is how many bytes are on their way on a line that is just full: its round
-// trip times its bandwidth.
-func (e *estimate) product() float64 {
-	rate, _ := e.rate.Value()
-	return e.trip().Seconds() * rate
-}
+// slack is how long it takes at both ends, more or less, from an answer's end to the next
+// request, where machines have other things to do.
+const slack = 10 * time.Millisecond
 
-// window is how many bytes to have on their way for nobody who waits: half more than
-// fills the line, for the pauses between requests. The surplus waits before the line's
-// narrow end, and a reader's block waits behind it.
-func (e *estimate) window() int64 {
-	return min(max(int64(1.5*e.product()), minWindow), maxWindow)
+// window is how many bytes to have on their way for nobody who waits: what the line brings
+// in one and a half of its round trips, of which one fills it. The surplus waits before
+// its narrow end, and a reader's block waits behind that. Of what a sequential reader will
+// want there is the slack on top of it.
+func (e *estimate) window(class blockio.Class) int64 {
+	rate, _ := e.rate.Value()
+	time := e.trip().Seconds() * 1.5
+	if class == blockio.ReadAhead {
+		time += slack.Seconds()
+	}
+	return min(max(int64(rate*time), minWindow), maxWindow)
 }
 
 // request is how many bytes to ask for in one request for nobody who waits.
-func (e *estimate) request() int64 { return e.window() / requests }
+func (e *estimate) request() int64 { return e.window(blockio.Fill) / requests }
