@@ -63,9 +63,11 @@ func (s *Scheduler) mayStartLocked(r *request) bool {
 
 // dueLocked says that n more bytes of r are on their way, or fewer.
 func (s *Scheduler) dueLocked(r *request, n int64) {
+	r.due += n
 	if r.rng.Class > blockio.Demand {
-		r.due += n
 		s.due += n
+	} else {
+		s.waited += n
 	}
 }
 

@@ -22,9 +22,10 @@ import (
 type policy struct {
 	blocks int64 // of the image
 	ahead  bool  // something is to be brought beside the trace
-	// room says that there is room for more than what sequential readers will want, and
-	// neighbours that of this neighbours may be a part.
-	room, neighbours bool
+	// room says that there is room for more than what sequential readers will want, quiet
+	// that there is also beside what readers wait for, and neighbours that these may be
+	// brought at all.
+	room, quiet, neighbours bool
 	// window is how many bytes fill the line.
 	window int64
 
@@ -177,6 +178,9 @@ func (p *policy) choose(now time.Time) (n int64, class blockio.Class, ok bool) {
 		if n, ok = p.trace.next(); ok {
 			return n, blockio.Trace, true
 		}
+	}
+	if !p.quiet {
+		return 0, 0, false
 	}
 	if p.neighbours && now.Sub(p.last) <= idleTime && p.vain < maxVain {
 		if n, ok = p.neighbour(); ok {

@@ -15,7 +15,7 @@ var someTime = time.Unix(1_000_000_000, 0)
 // newPolicy returns the policy for an image of 10,000 blocks of 1,000 bytes, of which 16
 // fill the line.
 func newPolicy(ahead bool, trace ...blockio.Span) *policy {
-	p := &policy{blocks: 10_000, ahead: ahead, room: true, neighbours: ahead, window: 16_000}
+	p := &policy{blocks: 10_000, ahead: ahead, room: true, quiet: true, neighbours: ahead, window: 16_000}
 	if trace != nil {
 		p.trace = newTrace(trace)
 	}
@@ -217,6 +217,9 @@ func TestPolicyReplays(t *testing.T) {
 	check(t, "while some do not", take(p, 1), choices(blockio.Trace, long[12].First))
 	p.wanted(someTime, 5000, 1)
 	check(t, "when most do not", take(p, 2), choices(blockio.Speculation, 5001, 5002))
+	p.quiet = false
+	check(t, "when most do not, and readers fill the line", take(p, 1), nil)
+	p.quiet = true
 	for i := range 32 {
 		p.wanted(someTime, long[13+i].First, 1)
 	}

@@ -125,6 +125,7 @@ func (s *Scheduler) choose(p *pending) (n int64, class blockio.Class, ok bool) {
 	}
 	s.policy.window = window
 	s.policy.room = due < s.windowLocked(blockio.Trace)
+	s.policy.quiet = due+s.waited < s.windowLocked(blockio.Speculation)
 	s.policy.neighbours = s.maySpeculateLocked(p)
 	n, class, ok = s.policy.next(time.Now())
 	s.more = ok

@@ -68,6 +68,7 @@ type Scheduler struct {
 	queue  [blockio.Classes][]*request
 	active [blockio.Classes]int // requests under way
 	due    int64                // bytes of them that have not come, but for demand
+	waited int64                // those of demand
 	kept   []*block             // in the order in which they arrived
 	room   int64                // of Keep, what is left
 	failed []*block             // in the order in which they failed

@@ -388,3 +388,48 @@ func (s session) latencies(t *testing.T, l *simLine, load string) (waits []time.
 	slices.Sort(waits)
 	return waits
 }
+
+// Where readers themselves fill the line, it is theirs: sixteen who read here and there
+// take little longer because of what lies near their reads. (Less would be brought for one
+// reader, too, if what they wait for counted more.)
+func TestSimulateCrowd(t *testing.T) {
+	s := loadSession(t, "files")
+	for _, line := range simLines {
+		without, with := s.crowd(t, line.rtt, line.mbit, false), s.crowd(t, line.rtt, line.mbit, true)
+		t.Logf("%s: %.2f s, with speculation %.2f", line.name, without.Seconds(), with.Seconds())
+		if with > without*5/4 {
+			t.Errorf("%s: %v, with speculation %v", line.name, without, with)
+		}
+	}
+}
+
+// crowd is how long sixteen readers take for sixty of the larger blocks each.
+func (s session) crowd(t *testing.T, rtt time.Duration, mbit float64, ahead bool) (took time.Duration) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newSim(newSimLine(rtt, mbit), s.image, ahead)
+		defer f.Close()
+		var blocks []int64
+		for n, e := range s.image {
+			if e.Len >= 10_000 {
+				blocks = append(blocks, int64(n))
+			}
+		}
+		begin := time.Now()
+		var readers sync.WaitGroup
+		for i := range 16 {
+			time.Sleep(simPause)
+			rnd := rand.New(rand.NewPCG(1, uint64(i)))
+			readers.Go(func() {
+				for range 60 {
+					n := blocks[rnd.IntN(len(blocks))]
+					if err := f.ReadRun(t.Context(), blockio.Demand, n, 1, func(int64, []byte) error { return nil }); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		readers.Wait()
+		took = time.Since(begin)
+	})
+	return took
+}
