@@ -56,14 +56,14 @@ func inputs() map[string][]byte {
 	chacha.Read(random)
 	rnd := rand.New(chacha)
 	list := map[string][]byte{
-		"random": random[:70_000], "zeros": make([]byte, 1<<20),
+		"random": random[:40_000], "zeros": make([]byte, 1<<18),
 		"text": []byte(strings.Repeat("a line of text, and another\n", 5000)),
 		"far":  append(append(bytes.Clone(random[:32<<10]), random[:32<<10]...), random[:40<<10]...),
 	}
-	for n := range 20 {
+	for _, n := range []int{0, 1, 2, 3, 19} {
 		list[fmt.Sprintf("%d bytes", n)] = random[:n]
 	}
-	for distance := 1; distance < 40; distance++ {
+	for _, distance := range []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 31, 32, 33} {
 		list[fmt.Sprintf("period %d", distance)] = bytes.Repeat(random[:distance], 3000/distance)
 	}
 	// Frequencies like these make the longest codes.
@@ -75,7 +75,7 @@ func inputs() map[string][]byte {
 	list["skewed"] = skewed
 	// Parts of different kinds, with copies of what came before.
 	var mixed []byte
-	for len(mixed) < 300_000 {
+	for len(mixed) < 120_000 {
 		switch n := 1 + rnd.IntN(3000); rnd.IntN(4) {
 		case 0:
 			mixed = append(mixed, random[:n]...)
@@ -100,7 +100,7 @@ func inputs() map[string][]byte {
 func encodings(t testing.TB, p []byte) map[string][]byte {
 	t.Helper()
 	list := make(map[string][]byte)
-	for _, level := range []int{stdzlib.HuffmanOnly, 0, 1, 6, 9} {
+	for _, level := range []int{stdzlib.HuffmanOnly, 1, 9} {
 		var b bytes.Buffer
 		w, err := stdzlib.NewWriterLevel(&b, level)
 		if err != nil {
@@ -119,7 +119,7 @@ func encodings(t testing.TB, p []byte) map[string][]byte {
 		}
 		list[fmt.Sprintf("standard library, level %d", level)] = b.Bytes()
 	}
-	for _, level := range []int{0, 1, 9} {
+	for _, level := range []int{0, 9} {
 		list[fmt.Sprintf("deflate, level %d", level)] = deflate.New(level).Append(nil, p)
 	}
 	return list
@@ -145,7 +145,7 @@ func TestZlib(t *testing.T) {
 						t.Errorf("into %d bytes: %v", room, err)
 					}
 				}
-				for cut := 1; cut < len(src); cut += 1 + cut/4 {
+				for cut := 1; cut < len(src); cut += 1 + cut {
 					if _, err := compare(t, len(in), src[:len(src)-cut]); !errors.Is(err, inflate.ErrTruncated) {
 						t.Errorf("without the last %d of %d bytes: %v", cut, len(src), err)
 					}
