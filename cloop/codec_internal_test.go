@@ -110,7 +110,7 @@ func TestZeros(t *testing.T) {
 					t.Fatalf("%d zeros as %v: %d bytes are not remembered", size, method, len(stored))
 				}
 			}
-			for i := range stored {
+			for i := 0; i < len(stored); i += 1 + len(stored)/40 {
 				bad := bytes.Clone(stored)
 				bad[i] ^= 1
 				if err := decode(bad); err == nil && !isZero(dst) && method != LZ4 {

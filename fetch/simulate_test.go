@@ -267,7 +267,7 @@ func TestSimulate(t *testing.T) {
 // without a trace, with one, and with holes in it. The bounds are seconds.
 func TestSimulateBoot(t *testing.T) {
 	boot := loadSession(t, "boot")
-	for i, most := range [][3]float64{{.9, .3, .1}, {5.1, 3, 1.1}, {14.7, 11.7, 5.9}} {
+	for i, most := range [][3]float64{{1, .4, .2}, {5.3, 3.3, 1.2}, {15.5, 12.5, 6.2}} {
 		line := simLines[i]
 		adds := func(ahead bool, trace []blockio.Span) float64 {
 			l := newSimLine(line.rtt, line.mbit)
