@@ -30,7 +30,7 @@ type Device interface {
 var ErrBeyondDevice = errors.New("beyond the end of the disk")
 
 // Mapper is what a ReaderAt is, too, if it can tell some of the zeros on it
-// without reading them.
+// for much less than reading them.
 type Mapper interface {
 	// MapAt says whether the n bytes at off, n > 0, are known to be zeros. off is
 	// within Size. The bytes behind them may be of the same kind.

@@ -153,7 +153,7 @@ func (f *storedForm) is(c codec, stored []byte) bool {
 }
 
 // maxZeroForm bounds the stored bytes of a block of zeros that are remembered: every
-// codec needs less.
+// codec that compresses needs less.
 func (ix *Index) maxZeroForm() int { return ix.blockSize/128 + 128 }
 
 // decodedSize is the number of bytes of block n.
@@ -162,12 +162,12 @@ func (ix *Index) decodedSize(n int64) int64 {
 }
 
 // decode decodes stored block n into dst, which is as long as a block. Only
-// the last block may decode to less; zeros stand for the rest. If zeros is true, there is
-// nothing else in the block.
+// the last block may decode to less; zeros stand for the rest. If empty is true, there is
+// nothing but zeros in the block.
 //
 // Most blocks of a real disk are zeros, which an encoder stores in the same few bytes each
 // time: those that are known to decode to zeros are not decoded again.
-func (ix *Index) decode(n int64, c codec, dst, stored []byte) (zeros bool, err error) {
+func (ix *Index) decode(n int64, c codec, dst, stored []byte) (empty bool, err error) {
 	if len(stored) == 0 || len(dst) == ix.blockSize && ix.zeros.Load().is(c, stored) {
 		clear(dst)
 		return true, nil
@@ -182,7 +182,7 @@ func (ix *Index) decode(n int64, c codec, dst, stored []byte) (zeros bool, err e
 	clear(dst[k:])
 	if k == ix.blockSize && len(stored) <= ix.maxZeroForm() && isZero(dst) {
 		ix.zeros.Store(&storedForm{c, bytes.Clone(stored)})
-		zeros = true
+		empty = true
 	}
-	return zeros, nil
+	return empty, nil
 }

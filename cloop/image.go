@@ -24,7 +24,7 @@ type Image struct {
 // NewImage returns the disk whose stored blocks, located by ix, runs brings.
 // The blocks of cache must have ix.BlockSize() bytes.
 func NewImage(ix *Index, runs blockio.Runs, cache blockio.BlockCache) *Image {
-	return &Image{index: ix, runs: runs, blocks: cache, zeros: newZeroSet(ix.blocks)}
+	return &Image{index: ix, runs: runs, blocks: cache, zeros: newZeroSet(ix)}
 }
 
 // Size is the size of the disk in bytes.
@@ -104,23 +104,29 @@ func (r *read) peek(n int64) {
 // load reads the blocks [first, end) that are not in memory, except those that
 // another reader is loading.
 func (r *read) load(ctx context.Context, first, end int64) error {
-	if missing := r.missing(); missing > 0 {
-		if err := r.im.blocks.Reserve(ctx, missing); err != nil {
+	if n := r.missing(); n > 0 {
+		if err := r.im.blocks.Reserve(ctx, n); err != nil {
 			return err
 		}
-		defer r.im.blocks.Unreserve(missing)
+		defer r.im.blocks.Unreserve(n)
 	}
-	start := first // the run to be read is [start, n)
+	start, need := first, first // the run to be read
 	for n := first; n < end; n++ {
-		if r.want(n) {
-			continue
+		switch r.want(n) {
+		case wanted:
+			need = n + 1
+		case cleared: // zeros are left out at a run's ends, and inside cost less than a second run
+			if need == start {
+				start, need = n+1, n+1
+			}
+		case taken:
+			if err := r.readRun(ctx, start, need); err != nil {
+				return err
+			}
+			start, need = n+1, n+1
 		}
-		if err := r.readRun(ctx, start, n); err != nil {
-			return err
-		}
-		start = n + 1
 	}
-	return r.readRun(ctx, start, end)
+	return r.readRun(ctx, start, need)
 }
 
 // missing is the number of blocks that the read covers in part and that were
@@ -156,29 +162,40 @@ func (r *read) span(n int64) (dst []byte, skip int) {
 	return r.p[from:min(to, int64(len(r.p)))], skip
 }
 
-// want says whether block n has to be read. If not, it has been copied from
-// memory, or await will do that when it is loaded.
-func (r *read) want(n int64) bool {
+// whereabouts is what a read knows of a block before it asks for it.
+type whereabouts int
+
+const (
+	wanted  whereabouts = iota // it has to be read
+	taken                      // it has been copied from memory, or will be by await
+	cleared                    // it is zeros
+)
+
+// want says where block n is, and takes what is at hand.
+func (r *read) want(n int64) whereabouts {
 	s := r.find(n)
 	switch {
 	case s == nil:
+		dst, _ := r.span(n)
 		if r.im.zeros.has(n) {
-			dst, _ := r.span(n)
 			clear(dst)
-			return false
+			return cleared
 		}
 		b, ok := r.im.blocks.Peek(n)
-		if ok {
-			dst, _ := r.span(n)
-			copy(dst, b.Bytes())
-			b.Release()
+		if !ok {
+			return wanted
 		}
-		return !ok
+		copy(dst, b.Bytes())
+		b.Release()
+		return taken
 	case s.done:
-		return false
+		return taken
 	}
 	s.block, s.load = r.im.blocks.Acquire(n)
-	return s.load
+	if s.load {
+		return wanted
+	}
+	return taken
 }
 
 // readRun reads and decodes the blocks [first, end).
@@ -228,13 +245,13 @@ func (r *read) deliver(n int64, stored []byte) error {
 		_, err := r.im.decode(n, c, dst, stored)
 		return err
 	}
-	zeros, err := r.im.decode(n, c, s.block.Bytes(), stored)
+	empty, err := r.im.decode(n, c, s.block.Bytes(), stored)
 	if err != nil {
 		return err
 	}
 	copy(dst, s.block.Bytes()[skip:])
 	s.done = true
-	if zeros {
+	if empty {
 		err = errZeros
 	}
 	s.block.Publish(err)
@@ -245,12 +262,12 @@ func (r *read) deliver(n int64, stored []byte) error {
 var errZeros = errors.New("nothing but zeros")
 
 // decode decodes block n, and remembers if it is zeros.
-func (im *Image) decode(n int64, c codec, dst, stored []byte) (zeros bool, err error) {
-	zeros, err = im.index.decode(n, c, dst, stored)
-	if zeros {
+func (im *Image) decode(n int64, c codec, dst, stored []byte) (empty bool, err error) {
+	empty, err = im.index.decode(n, c, dst, stored)
+	if empty {
 		im.zeros.add(n)
 	}
-	return zeros, err
+	return empty, err
 }
 
 // await copies what other readers have been loading.

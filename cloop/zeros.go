@@ -18,11 +18,19 @@ const zeroPageBlocks = 32 << 10
 
 type zeroPage [zeroPageBlocks / 64]atomic.Uint64
 
-func newZeroSet(blocks int64) *zeroSet {
-	return &zeroSet{make([]atomic.Pointer[zeroPage], (blocks+zeroPageBlocks-1)/zeroPageBlocks)}
+// newZeroSet returns the set for an image; nil, which holds nothing, for one that is not
+// compressed: there is no telling zeros from their stored bytes.
+func newZeroSet(ix *Index) *zeroSet {
+	if ix.raw {
+		return nil
+	}
+	return &zeroSet{make([]atomic.Pointer[zeroPage], (ix.blocks+zeroPageBlocks-1)/zeroPageBlocks)}
 }
 
 func (z *zeroSet) has(n int64) bool {
+	if z == nil {
+		return false
+	}
 	page := z.pages[n/zeroPageBlocks].Load()
 	return page != nil && page[n%zeroPageBlocks/64].Load()>>(n%64)&1 != 0
 }
@@ -42,37 +50,50 @@ func (z *zeroSet) add(n int64) {
 const mapSize = 1 << 20
 
 // MapAt says whether the n bytes at off are zeros. To know it reads blocks that take no
-// more room in the image than a block of zeros does. It implements [blockio.Mapper].
+// more room in the image than a block of zeros does: one, and as many again as were zeros.
+// What can't be read is not known to be zeros. It implements [blockio.Mapper].
 func (im *Image) MapAt(ctx context.Context, off int64) (n int64, zeros bool, err error) {
+	if im.zeros == nil {
+		return im.Size() - off, false, nil
+	}
 	bs := int64(im.index.blockSize)
 	first := off / bs
 	last := min(first+max(1, mapSize/bs), im.index.blocks)
-	end := first + 1
-	if maybe, err := im.maybeZeros(ctx, first, last); err != nil {
-		return 0, false, err
-	} else if maybe > first {
-		buf := make([]byte, min(maybe*bs, im.Size())-first*bs)
-		if _, err := im.ReadAtContext(ctx, buf, first*bs); err != nil {
-			return 0, false, err
-		}
-		zeros = im.zeros.has(first)
-		for end < maybe && im.zeros.has(end) == zeros {
+	end := first
+	for end < last {
+		if im.zeros.has(end) {
 			end++
-		}
-	}
-	return min(end*bs, im.Size()) - off, zeros, nil
-}
-
-// maybeZeros returns where those of the blocks [first, end) end that may be zeros.
-func (im *Image) maybeZeros(ctx context.Context, first, end int64) (int64, error) {
-	for n := first; n < end; n++ {
-		if im.zeros.has(n) {
 			continue
 		}
-		e, err := im.index.Extent(ctx, n)
-		if err != nil || e.Len > int64(im.index.maxZeroForm()) {
-			return n, err
+		more := im.findZeros(ctx, end, min(end+max(1, end-first), last))
+		if more == end {
+			break
 		}
+		end = more
 	}
-	return end, nil
+	if end == first {
+		return min((first+1)*bs, im.Size()) - off, false, ctx.Err()
+	}
+	return min(end*bs, im.Size()) - off, true, nil
+}
+
+// findZeros reads the blocks [first, end), as far as they may be zeros, and returns the end
+// of those at their beginning that are.
+func (im *Image) findZeros(ctx context.Context, first, end int64) int64 {
+	maybe := first
+	for maybe < end {
+		e, err := im.index.Extent(ctx, maybe)
+		if err != nil || e.Len > int64(im.index.maxZeroForm()) {
+			break
+		}
+		maybe++
+	}
+	bs := int64(im.index.blockSize)
+	buf := make([]byte, min(maybe*bs, im.Size())-first*bs)
+	// A block that can't be read leaves the others known.
+	_, _ = im.ReadAtContext(ctx, buf, first*bs)
+	for first < maybe && im.zeros.has(first) {
+		first++
+	}
+	return first
 }

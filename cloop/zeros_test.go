@@ -100,3 +100,98 @@ func TestMapAt(t *testing.T) {
 		t.Errorf("it has read %d bytes of an image of %d", asked, len(src.Data))
 	}
 }
+
+// openUnkept is openImage with next to nothing kept of what was fetched.
+func openUnkept(t *testing.T, src *blockiotest.Source) (*cloop.Index, *cloop.Image) {
+	t.Helper()
+	ix, err := cloop.Open(t.Context(), src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runs := fetch.New(src, ix, fetch.Options{Keep: 1})
+	t.Cleanup(runs.Close)
+	return ix, cloop.NewImage(ix, runs, cache.NewMemory(1, ix.BlockSize()))
+}
+
+// One read stays one run, whatever zeros lie inside; those at its ends are left out.
+func TestZerosInsideRuns(t *testing.T) {
+	const blocks = 31
+	disk := zeroDisk(blocks)
+	src := &blockiotest.Source{Data: clooptest.Build(disk, zeroTestBlock)}
+	ix, im := openUnkept(t, src)
+	for pass, from := range []int{0, 1} { // the second time two blocks of zeros come first
+		src.Asked()
+		part := disk[from*zeroTestBlock : blocks*zeroTestBlock]
+		p := make([]byte, len(part))
+		if _, err := im.ReadAtContext(t.Context(), p, int64(from*zeroTestBlock)); err != nil || !bytes.Equal(p, part) {
+			t.Fatalf("pass %d: wrong bytes, or %v", pass, err)
+		}
+		first, err := ix.Extent(t.Context(), int64(3*from))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if asked := src.Asked(); len(asked) != 1 || asked[0].Off != first.Off {
+			t.Errorf("pass %d: asked for %v, want one request from %d on", pass, asked, first.Off)
+		}
+	}
+}
+
+// Blocks that are small and not zeros are read once or twice, not again and again.
+func TestMapAtOfSmallBlocks(t *testing.T) {
+	disk := make([]byte, 1000*zeroTestBlock)
+	for i := 0; i < len(disk); i += 2 * zeroTestBlock {
+		disk[i] = 1 + byte(i>>13)
+	}
+	src := &blockiotest.Source{Data: clooptest.Build(disk, zeroTestBlock)}
+	_, im := openUnkept(t, src)
+	src.Asked()
+	for off := int64(0); off < im.Size(); {
+		n, _, err := im.MapAt(t.Context(), off)
+		if err != nil {
+			t.Fatal(err)
+		}
+		off += n
+	}
+	asked := int64(0)
+	for _, r := range src.Asked() {
+		asked += r.Len
+	}
+	if asked > 3*int64(len(src.Data)) {
+		t.Errorf("it has read %d bytes of an image of %d", asked, len(src.Data))
+	}
+}
+
+// A block that can't be read hides nothing of those before it.
+func TestMapAtBeforeBadBlock(t *testing.T) {
+	disk := make([]byte, 8*zeroTestBlock)
+	disk[5*zeroTestBlock+7] = 1
+	src := &blockiotest.Source{Data: clooptest.Build(disk, zeroTestBlock)}
+	ix, err := cloop.Open(t.Context(), src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := ix.Extent(t.Context(), 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flip(src.Data, int(e.End())-1)
+	im := openImage(t, src, 1)
+	if n, zeros, err := im.MapAt(t.Context(), 0); n != 5*zeroTestBlock || !zeros || err != nil {
+		t.Errorf("MapAt(0) = %d, %v, %v", n, zeros, err)
+	}
+	if n, zeros, err := im.MapAt(t.Context(), 5*zeroTestBlock); n != zeroTestBlock || zeros || err != nil {
+		t.Errorf("MapAt of the bad block = %d, %v, %v", n, zeros, err)
+	}
+}
+
+// Of a disk that is not compressed nothing is known, however large somebody says it is.
+func TestMapAtOfRaw(t *testing.T) {
+	ix, err := cloop.Raw(1 << 62)
+	if err != nil {
+		t.Fatal(err)
+	}
+	im := cloop.NewImage(ix, nil, cache.NewMemory(1, ix.BlockSize()))
+	if n, zeros, err := im.MapAt(t.Context(), 1000); n != im.Size()-1000 || zeros || err != nil {
+		t.Errorf("MapAt(1000) = %d, %v, %v", n, zeros, err)
+	}
+}

@@ -12,7 +12,8 @@ import (
 // In this order it offers:
 //
 //   - what a sequential reader will want next, up to what fills the line;
-//   - what the trace of an earlier run says, as long as readers keep to it;
+//   - what the trace of an earlier run says, as long as readers keep to it, and if it has
+//     holes only some way ahead of them;
 //   - what lies near the last reads: a disk's blocks are wanted in clusters, and
 //     the one around the last read is the one that is being read;
 //   - what the trace says although readers have left it.
@@ -23,8 +24,8 @@ type policy struct {
 	blocks int64 // of the image
 	ahead  bool  // something is to be brought beside the trace
 	// room says that there is room for more than what sequential readers will want, quiet
-	// that there is also beside what readers wait for, and neighbours that these may be
-	// brought at all.
+	// that there is room also beside what readers wait for, and neighbours that blocks near
+	// the last reads may be brought at all.
 	room, quiet, neighbours bool
 	// window is how many bytes fill the line.
 	window int64
@@ -192,7 +193,11 @@ func (p *policy) choose(now time.Time) (n int64, class blockio.Class, ok bool) {
 }
 
 // here says that the block that next has named was here already.
-func (p *policy) here() { p.vain++ }
+func (p *policy) here() {
+	if p.reader == nil {
+		p.vain++
+	}
+}
 
 // long says how many bytes the block has that next has named, which was not here.
 func (p *policy) long(n int64) {

@@ -17,8 +17,9 @@ const (
 )
 
 // ReadRun reads the stored blocks [first, first+count); see [blockio.Runs]. It
-// delivers them in order, from the caller's goroutine. An error is a
-// *blockio.BlockError where it belongs to one block.
+// delivers them in order, from the caller's goroutine; to readers (blockio.Demand) also
+// several at a time, in any order, where they are at hand. An error is a
+// *blockio.BlockError where it belongs to one block; those before it have been delivered.
 func (s *Scheduler) ReadRun(ctx context.Context, class blockio.Class, first, count int64,
 	deliver func(n int64, stored []byte) error,
 ) error {
@@ -67,7 +68,7 @@ type run struct {
 	budget    *budget
 	next, end int64    // blocks that have not been joined
 	ahead     []*block // joined, not served
-	given     []bool   // which of those have been delivered
+	tried     []trial  // what together has made of those
 	bytes     int64    // of the buffers for ahead
 	reserved  int64    // of the budget
 }
@@ -96,7 +97,7 @@ func (r *run) lookAhead() error {
 		return err
 	}
 	r.ahead = append(r.ahead, r.s.join(r.class, found)...)
-	r.given = append(r.given, make([]bool, len(found))...)
+	r.tried = append(r.tried, make([]trial, len(found))...)
 	r.next += int64(len(found))
 	r.bytes += bytes
 	return nil
@@ -137,7 +138,7 @@ func (r *run) close() {
 // turn out to be bad.
 func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 	b := &r.ahead[0]
-	if r.given[0] || (*b).local && r.serveLocal(b, deliver) {
+	if r.tried[0] == given || (*b).local && r.serveLocal(b, deliver) {
 		r.served(*b, deliver)
 		return nil
 	}
@@ -200,7 +201,7 @@ func (r *run) serveLocal(b **block, deliver func(n int64, stored []byte) error) 
 func (r *run) missed() {
 	var gone []located
 	for i, b := range r.ahead {
-		if i > 0 && (!b.local || r.given[i] || r.s.stored(b)) {
+		if i > 0 && (!b.local || r.tried[i] == given || r.s.stored(b)) {
 			break
 		}
 		gone = append(gone, located{n: b.n, ext: b.ext})
@@ -219,7 +220,7 @@ func (r *run) served(b *block, deliver func(n int64, stored []byte) error) {
 	r.s.leave(b, read && !b.local)
 	r.bytes -= size
 	r.unreserve(size)
-	r.ahead, r.given = r.ahead[1:], r.given[1:]
+	r.ahead, r.tried = r.ahead[1:], r.tried[1:]
 }
 
 // blockError says that err happened to block n, unless it says so itself.

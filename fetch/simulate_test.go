@@ -433,3 +433,30 @@ func (s session) crowd(t *testing.T, rtt time.Duration, mbit float64, ahead bool
 	})
 	return took
 }
+
+// Filling waits for the trace, also where the window for readers has more room than the
+// trace may use.
+func TestSimulateFillAndTrace(t *testing.T) {
+	for _, line := range simLines {
+		synctest.Test(t, func(t *testing.T) {
+			image := make(simImage, 10_000)
+			for n := range image {
+				image[n] = blockio.Extent{Off: int64(n) * 20_000, Len: 20_000}
+			}
+			f := newSim(newSimLine(line.rtt, line.mbit), image, true)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer f.Close()
+			defer cancel()
+			half := image.Blocks() / 2
+			f.Replay([]blockio.Span{{First: 0, Count: half}})
+			time.Sleep(time.Millisecond)
+			go func() { _ = f.ReadRun(ctx, blockio.Fill, half, half, nil) }()
+			for f.Stats().Class[blockio.Trace].Bytes < half*20_000*9/10 {
+				time.Sleep(10 * time.Millisecond)
+			}
+			if n := f.Stats().Class[blockio.Fill].Bytes; n > 0 {
+				t.Errorf("%s: %d bytes were filled meanwhile", line.name, n)
+			}
+		})
+	}
+}

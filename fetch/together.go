@@ -15,6 +15,15 @@ const (
 	maxTogether = 64
 )
 
+// trial is what together has made of a block.
+type trial uint8
+
+const (
+	untried trial = iota
+	given         // it has been delivered
+	failed        // it was bad, or not there
+)
+
 // helpers has a place for each core but one, for who delivers blocks of somebody else's
 // run.
 var helpers = make(chan struct{}, runtime.GOMAXPROCS(0)-1)
@@ -27,7 +36,7 @@ func (r *run) together(deliver func(n int64, stored []byte) error) {
 		return
 	}
 	n, bytes := 0, int64(0)
-	for n < min(len(r.ahead), maxTogether) && !r.given[n] && (r.ahead[n].local || r.ahead[n].finished()) {
+	for n < min(len(r.ahead), maxTogether) && r.tried[n] == untried && (r.ahead[n].local || r.ahead[n].finished()) {
 		bytes += r.ahead[n].ext.Len
 		n++
 	}
@@ -37,7 +46,9 @@ func (r *run) together(deliver func(n int64, stored []byte) error) {
 	var next atomic.Int64
 	work := func() {
 		for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
-			r.given[i] = r.give(r.ahead[i], deliver)
+			if r.tried[i] = failed; r.give(r.ahead[i], deliver) {
+				r.tried[i] = given
+			}
 		}
 	}
 	var group sync.WaitGroup

@@ -61,11 +61,11 @@ const slack = 10 * time.Millisecond
 // want there is the slack on top of it.
 func (e *estimate) window(class blockio.Class) int64 {
 	rate, _ := e.rate.Value()
-	time := e.trip().Seconds() * 1.5
+	seconds := e.trip().Seconds() * 1.5
 	if class == blockio.ReadAhead {
-		time += slack.Seconds()
+		seconds += slack.Seconds()
 	}
-	return min(max(int64(rate*time), minWindow), maxWindow)
+	return min(max(int64(rate*seconds), minWindow), maxWindow)
 }
 
 // request is how many bytes to ask for in one request for nobody who waits.

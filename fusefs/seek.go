@@ -10,8 +10,8 @@ import (
 	"github.com/cloopfs/cloopfs/blockio"
 )
 
-// Lseek answers SEEK_DATA and SEEK_HOLE by what the disk knows of its zeros without
-// reading them; there is a hole at the end of the file, as lseek(2) has it. What is not
+// Lseek answers SEEK_DATA and SEEK_HOLE by what the disk can tell of its zeros (which may
+// take a look at what stands for them in an image); there is a hole at the end of the file, as lseek(2) has it. What is not
 // known counts as data. So does all behind a place where the map can't be had, or not
 // in time: who reads on learns why. Nobody is told EINTR: the kernel interrupts
 // requests for completions of the caller's io_uring, too, not only for signals, and
