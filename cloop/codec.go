@@ -168,7 +168,7 @@ func (ix *Index) decodedSize(n int64) int64 {
 // Most blocks of a real disk are zeros, which an encoder stores in the same few bytes each
 // time: those that are known to decode to zeros are not decoded again.
 func (ix *Index) decode(n int64, c codec, dst, stored []byte) (empty bool, err error) {
-	if len(stored) == 0 || len(dst) == ix.blockSize && ix.zeros.Load().is(c, stored) {
+	if len(stored) == 0 || len(dst) == ix.blockSize && ix.zeroForm.Load().is(c, stored) {
 		clear(dst)
 		return true, nil
 	}
@@ -181,7 +181,7 @@ func (ix *Index) decode(n int64, c codec, dst, stored []byte) (empty bool, err e
 	}
 	clear(dst[k:])
 	if k == ix.blockSize && len(stored) <= ix.maxZeroForm() && isZero(dst) {
-		ix.zeros.Store(&storedForm{c, bytes.Clone(stored)})
+		ix.zeroForm.Store(&storedForm{c, bytes.Clone(stored)})
 		empty = true
 	}
 	return empty, nil

@@ -106,7 +106,7 @@ func TestZeros(t *testing.T) {
 				if err := decode(stored); err != nil || !isZero(dst) {
 					t.Fatalf("%d zeros as %v: %v", size, method, err)
 				}
-				if !ix.zeros.Load().is(c, stored) {
+				if !ix.zeroForm.Load().is(c, stored) {
 					t.Fatalf("%d zeros as %v: %d bytes are not remembered", size, method, len(stored))
 				}
 			}
@@ -115,7 +115,7 @@ func TestZeros(t *testing.T) {
 				bad[i] ^= 1
 				if err := decode(bad); err == nil && !isZero(dst) && method != LZ4 {
 					t.Errorf("%d zeros as %v, with byte %d changed: something else and no error", size, method, i)
-				} else if ix.zeros.Load().is(c, bad) && !isZero(dst) {
+				} else if ix.zeroForm.Load().is(c, bad) && !isZero(dst) {
 					t.Errorf("%d zeros as %v, with byte %d changed: remembered as zeros", size, method, i)
 				}
 			}

@@ -37,8 +37,9 @@ const (
 type Index struct {
 	header
 	src blockio.ReaderAt
-	// zeros is a block that was seen to decode to zeros; nil before there was one.
-	zeros atomic.Pointer[storedForm]
+	// zeroForm is how a block is stored that was seen to decode to zeros; nil before there
+	// was one.
+	zeroForm atomic.Pointer[storedForm]
 
 	// loading is held by who reads pages.
 	loading chan struct{}

@@ -36,8 +36,8 @@ type policy struct {
 	trace   *trace    // nil: none
 	last    time.Time // of the last read
 	vain    int       // blocks in a row, since then, that were here already
-	named   int64     // the block that next has named last
-	reader  *stream   // for whom that is; nil if for none
+	reader  *stream   // for whom next has named the last block; nil if for none
+	named   int64     // which that was, if for somebody
 }
 
 const (

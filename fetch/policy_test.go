@@ -178,6 +178,21 @@ func TestPolicyStopsLooking(t *testing.T) {
 	check(t, "after another read", take(p, 1), choices(blockio.Speculation, 601))
 }
 
+// So it is while what readers have left out is brought: they have gone on.
+func TestPolicyLooksIntoHolesMeanwhile(t *testing.T) {
+	trace := []blockio.Span{}
+	for i := range int64(500) {
+		trace = append(trace, blockio.Span{First: 9000 - 4*i, Count: 1})
+	}
+	p := newPolicy(true, trace...)
+	p.neighbours = false
+	p.wanted(someTime, trace[200].First, 1)
+	take(p, 305) // from there on, and some of those before
+	p.neighbours = true
+	p.wanted(someTime, 100, 1)
+	check(t, "what comes next", take(p, 1), choices(blockio.Speculation, 101))
+}
+
 // A trace that has holes is brought a little ahead of its readers; then it is their turn.
 func TestPolicyLooksIntoHoles(t *testing.T) {
 	trace := []blockio.Span{}

@@ -128,7 +128,8 @@ func (s *Scheduler) choose(p *pending) (n int64, class blockio.Class, ok bool) {
 	s.policy.quiet = due+s.waited < s.windowLocked(blockio.Speculation)
 	s.policy.neighbours = s.maySpeculateLocked(p)
 	n, class, ok = s.policy.next(time.Now())
-	s.more = ok || !s.policy.room || !s.policy.quiet
+	// Not now is not the end.
+	s.more = ok || !s.policy.idle() && (!s.policy.room || !s.policy.quiet)
 	s.startLocked() // what waits for the pump to have nothing more
 	return n, class, ok
 }

@@ -68,7 +68,7 @@ type run struct {
 	budget    *budget
 	next, end int64    // blocks that have not been joined
 	ahead     []*block // joined, not served
-	tried     []trial  // what together has made of those
+	tried     []trial  // what together has made of the first of those
 	bytes     int64    // of the buffers for ahead
 	reserved  int64    // of the budget
 }
@@ -97,7 +97,6 @@ func (r *run) lookAhead() error {
 		return err
 	}
 	r.ahead = append(r.ahead, r.s.join(r.class, found)...)
-	r.tried = append(r.tried, make([]trial, len(found))...)
 	r.next += int64(len(found))
 	r.bytes += bytes
 	return nil
@@ -138,7 +137,7 @@ func (r *run) close() {
 // turn out to be bad.
 func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 	b := &r.ahead[0]
-	if r.tried[0] == given || (*b).local && r.serveLocal(b, deliver) {
+	if r.trial(0) == given || (*b).local && r.serveLocal(b, deliver) {
 		r.served(*b, deliver)
 		return nil
 	}
@@ -201,7 +200,7 @@ func (r *run) serveLocal(b **block, deliver func(n int64, stored []byte) error) 
 func (r *run) missed() {
 	var gone []located
 	for i, b := range r.ahead {
-		if i > 0 && (!b.local || r.tried[i] == given || r.s.stored(b)) {
+		if i > 0 && (!b.local || r.trial(i) == given || r.s.stored(b)) {
 			break
 		}
 		gone = append(gone, located{n: b.n, ext: b.ext})
@@ -220,7 +219,7 @@ func (r *run) served(b *block, deliver func(n int64, stored []byte) error) {
 	r.s.leave(b, read && !b.local)
 	r.bytes -= size
 	r.unreserve(size)
-	r.ahead, r.tried = r.ahead[1:], r.tried[1:]
+	r.ahead, r.tried = r.ahead[1:], r.tried[min(1, len(r.tried)):]
 }
 
 // blockError says that err happened to block n, unless it says so itself.

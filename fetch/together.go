@@ -36,13 +36,14 @@ func (r *run) together(deliver func(n int64, stored []byte) error) {
 		return
 	}
 	n, bytes := 0, int64(0)
-	for n < min(len(r.ahead), maxTogether) && r.tried[n] == untried && (r.ahead[n].local || r.ahead[n].finished()) {
+	for n < min(len(r.ahead), maxTogether) && r.trial(n) == untried && (r.ahead[n].local || r.ahead[n].finished()) {
 		bytes += r.ahead[n].ext.Len
 		n++
 	}
 	if n < 2 || bytes < minTogether {
 		return
 	}
+	r.tried = append(r.tried, make([]trial, max(0, n-len(r.tried)))...)
 	var next atomic.Int64
 	work := func() {
 		for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
@@ -63,6 +64,14 @@ func (r *run) together(deliver func(n int64, stored []byte) error) {
 	}
 	work()
 	group.Wait()
+}
+
+// trial is what together has made of the i-th block ahead.
+func (r *run) trial(i int) trial {
+	if i < len(r.tried) {
+		return r.tried[i]
+	}
+	return untried
 }
 
 func takeHelper() bool {

@@ -20,6 +20,38 @@ func (s *partStore) Get(n int64, e blockio.Extent, p []byte) bool {
 	return n != s.gone && s.simStore.Get(n, e, p)
 }
 
+// forgetfulStore loses each block that was read from it.
+type forgetfulStore struct{ partStore }
+
+func (s *forgetfulStore) Get(n int64, e blockio.Extent, p []byte) bool {
+	ok := s.partStore.Get(n, e, p)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.have, n)
+	return ok
+}
+
+// What has been delivered is not asked for, though the store has it no more.
+func TestTogetherAndGone(t *testing.T) {
+	defer func(before chan struct{}) { helpers = before }(helpers)
+	helpers = make(chan struct{}, 3)
+	image := make(simImage, 10)
+	st := &forgetfulStore{partStore{simStore{have: make(map[int64]bool)}, 0}}
+	for n := range image {
+		image[n] = blockio.Extent{Off: int64(n) * 10_000, Len: 10_000}
+		st.have[int64(n)] = true
+	}
+	line := newSimLine(time.Millisecond, 1000)
+	s := New(line, image, Options{Store: st})
+	defer s.Close()
+	if err := s.ReadRun(t.Context(), blockio.Demand, 0, 10, func(int64, []byte) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if requests, bytes := line.sent(); requests != 1 || bytes != 10_000 {
+		t.Errorf("%d requests for %d bytes; only the first block was gone", requests, bytes)
+	}
+}
+
 // What is at hand is delivered by several goroutines at a time, each block once, also if
 // some of it is gone or bad.
 func TestTogether(t *testing.T) {

@@ -108,7 +108,7 @@ func (t *trace) leads() bool {
 	switch {
 	case t == nil || t.vain == 0:
 		return false
-	case t.at == t.end:
+	case t.at == t.end, t.reader >= t.end: // the second where what was left out is brought
 		return true
 	}
 	return t.starts[t.at]+t.off-t.starts[t.reader] >= minLead

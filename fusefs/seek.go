@@ -11,11 +11,11 @@ import (
 )
 
 // Lseek answers SEEK_DATA and SEEK_HOLE by what the disk can tell of its zeros (which may
-// take a look at what stands for them in an image); there is a hole at the end of the file, as lseek(2) has it. What is not
-// known counts as data. So does all behind a place where the map can't be had, or not
-// in time: who reads on learns why. Nobody is told EINTR: the kernel interrupts
-// requests for completions of the caller's io_uring, too, not only for signals, and
-// qemu-img(1) gives the map up.
+// take a look at what stands for them in an image); there is a hole at the end of the
+// file, as lseek(2) has it. What is not known counts as data. So does all behind a place
+// where the map can't be had, or not in time: who reads on learns why. Nobody is told
+// EINTR: the kernel interrupts requests for completions of the caller's io_uring, too,
+// not only for signals, and qemu-img(1) gives the map up.
 //
 // What was written through a shared mapping may be taken for a hole until
 // munmap(2) or msync(2): the kernel has not sent it yet.

@@ -24,6 +24,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/cloop"
 	"github.com/cloopfs/cloopfs/internal/inflate"
+	"github.com/cloopfs/cloopfs/localfile"
 )
 
 // BenchmarkInflate compares decoders of zlib streams, on the blocks of an image that are
@@ -66,12 +67,12 @@ type blockSet struct {
 func blocksOf(b *testing.B, image string) blockSet {
 	b.Helper()
 	ctx := context.Background()
-	f, err := os.Open(image)
+	f, err := localfile.Open(image)
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = f.Close() }) // it was read only
-	ix, err := cloop.Open(ctx, fileAt{f, sizeOf(b, image)})
+	ix, err := cloop.Open(ctx, f)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -82,7 +83,7 @@ func blocksOf(b *testing.B, image string) blockSet {
 			b.Fatal(err)
 		}
 		stored := make([]byte, e.Len)
-		if _, err := f.ReadAt(stored, e.Off); err != nil {
+		if _, err := f.ReadAtContext(ctx, stored, e.Off); err != nil {
 			b.Fatal(err)
 		}
 		set.stored = append(set.stored, stored)
@@ -93,18 +94,7 @@ func blocksOf(b *testing.B, image string) blockSet {
 	return set
 }
 
-// fileAt is a file that does not wait.
-type fileAt struct {
-	*os.File
-	size int64
-}
-
-func (f fileAt) Size() int64 { return f.size }
-
-func (f fileAt) ReadAtContext(_ context.Context, p []byte, off int64) (int, error) {
-	return f.ReadAt(p, off)
-}
-
+// compressible are those that are neither zeros nor incompressible.
 func (s blockSet) compressible() blockSet {
 	some := blockSet{size: s.size}
 	for _, stored := range s.stored {

@@ -28,8 +28,8 @@ type workload struct {
 	peers func(chosen []peer) []peer
 }
 
-// work is done on the disk or the files of a view. When progress returns the same for a
-// minute, it is given up.
+// work is done on the disk or the files of a view, and given up when it is stuck: when
+// progress returns the same for a minute, or, for what may do without, after patience.
 type work interface {
 	do(b *testing.B, s *session, v view, progress func() int64) (reading, error)
 }

@@ -5,11 +5,10 @@ import (
 	"compress/zlib"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"strings"
 	"testing"
 
 	"github.com/cloopfs/cloopfs/internal/deflate"
+	"github.com/cloopfs/cloopfs/internal/zlibtest"
 )
 
 // inflate decodes a zlib stream, which must end where p does.
@@ -26,53 +25,8 @@ func inflate(p []byte) ([]byte, error) {
 	return out, err
 }
 
-// inputs are what is awkward, and what is usual.
-func inputs() map[string][]byte {
-	random := make([]byte, 150_000)
-	chacha := rand.NewChaCha8([32]byte{3})
-	chacha.Read(random)
-	rnd := rand.New(chacha)
-	list := map[string][]byte{
-		"nothing": nil, "random": random, "zeros": make([]byte, 1<<20+3),
-		"text": []byte(strings.Repeat("a line of text, and another\n", 5000)),
-		"far":  append(append(bytes.Clone(random[:32<<10]), random[:32<<10]...), random[:40<<10]...),
-	}
-	for n := range 20 {
-		list[fmt.Sprintf("%d bytes", n)] = random[:n]
-		list[fmt.Sprintf("%d zeros", n)] = make([]byte, n)
-	}
-	// Frequencies like these make codes that are too long.
-	var skewed []byte
-	for s, n := 0, 1; n < 20_000; s, n = s+1, n*8/5+1 {
-		skewed = append(skewed, bytes.Repeat([]byte{byte(s * 7)}, n)...)
-	}
-	rnd.Shuffle(len(skewed), func(i, j int) { skewed[i], skewed[j] = skewed[j], skewed[i] })
-	list["skewed"] = skewed
-	// Parts of different kinds, with copies of what came before.
-	var mixed []byte
-	for len(mixed) < 300_000 {
-		switch n := 1 + rnd.IntN(3000); rnd.IntN(4) {
-		case 0:
-			mixed = append(mixed, random[:n]...)
-		case 1:
-			mixed = append(mixed, list["text"][:n]...)
-		case 2:
-			for range n {
-				mixed = append(mixed, "0123456789abcdef"[rnd.IntN(16)])
-			}
-		default:
-			if n < len(mixed) {
-				from := rnd.IntN(len(mixed) - n)
-				mixed = append(mixed, mixed[from:from+n]...)
-			}
-		}
-	}
-	list["mixed"] = mixed
-	return list
-}
-
 func TestRoundTrip(t *testing.T) {
-	list := inputs()
+	list := zlibtest.Inputs()
 	for level := range 10 {
 		e := deflate.New(level)
 		for name, in := range list {
@@ -97,7 +51,7 @@ func TestRoundTrip(t *testing.T) {
 
 // It is there because it is smaller than this one.
 func TestSize(t *testing.T) {
-	in := inputs()["mixed"]
+	in := zlibtest.Inputs()["mixed"]
 	for _, level := range []int{1, 6, 9} {
 		var std bytes.Buffer
 		w, err := zlib.NewWriterLevel(&std, level)

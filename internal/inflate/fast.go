@@ -17,16 +17,14 @@ const (
 func (d *decoder) fast() (done bool, err error) {
 	in, out := d.in, d.out
 	inEnd, outEnd := len(d.src)-inSlack, len(d.dst)-outSlack
-	if in > inEnd-8 || out > outEnd {
+	if in > inEnd || out > outEnd {
 		return false, nil
 	}
 	src, dst := viewOf(d.src), viewOf(d.dst)
 	literals, distances := &d.literals, &d.distances
 	bits, count := d.bits, entry(d.count)
 
-	bits |= src.load64(in) << (count & 63)
-	in += int(7 - count>>3&7)
-	count |= 56
+	bits, count, in = src.refill(bits, count, in)
 	e := literals[bits&(1<<literalBits-1)]
 	for in <= inEnd && out <= outEnd {
 		before := bits
@@ -49,9 +47,7 @@ func (d *decoder) fast() (done bool, err error) {
 				if int32(e) < 0 {
 					dst.store8(out, byte(e>>valueShift))
 					out++
-					bits |= src.load64(in) << (count & 63)
-					in += int(7 - count>>3&7)
-					count |= 56
+					bits, count, in = src.refill(bits, count, in)
 					e = literals[bits&(1<<literalBits-1)]
 					continue
 				}
@@ -66,9 +62,7 @@ func (d *decoder) fast() (done bool, err error) {
 				if int32(e) < 0 {
 					dst.store8(out, byte(e>>valueShift))
 					out++
-					bits |= src.load64(in) << (count & 63)
-					in += int(7 - count>>3&7)
-					count |= 56
+					bits, count, in = src.refill(bits, count, in)
 					e = literals[bits&(1<<literalBits-1)]
 					continue
 				}
@@ -84,9 +78,7 @@ func (d *decoder) fast() (done bool, err error) {
 		length := int(e>>valueShift) + int(before&(1<<(e&63)-1)>>(e>>codeShift&15))
 
 		if count&0xff < 28 {
-			bits |= src.load64(in) << (count & 63)
-			in += int(7 - count>>3&7)
-			count |= 56
+			bits, count, in = src.refill(bits, count, in)
 		}
 		e = distances[bits&(1<<distanceBits-1)]
 		if e&exception != 0 {
@@ -109,9 +101,7 @@ func (d *decoder) fast() (done bool, err error) {
 
 		// The next code is looked up before the bytes are copied, so that the one does
 		// not wait for the other.
-		bits |= src.load64(in) << (count & 63)
-		in += int(7 - count>>3&7)
-		count |= 56
+		bits, count, in = src.refill(bits, count, in)
 		e = literals[bits&(1<<literalBits-1)]
 
 		from, to := out-distance, out
@@ -136,6 +126,11 @@ func (d *decoder) fast() (done bool, err error) {
 			dst.copy8(to, from)
 		}
 	}
-	d.in, d.out, d.bits, d.count = in, out, bits, uint(count&0xff)
+	d.in, d.out, d.bits, d.count = in, out, bits, uint(count&63)
 	return false, nil
+}
+
+// refill has at least 56 bits in bits.
+func (v view) refill(bits uint64, count entry, in int) (uint64, entry, int) {
+	return bits | v.load64(in)<<(count&63), count | 56, in + int(7-count>>3&7)
 }

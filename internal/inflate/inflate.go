@@ -31,8 +31,8 @@ var decoders = sync.Pool{New: func() any { return new(decoder) }}
 
 // Zlib decodes the zlib stream at the beginning of src into dst, which must not overlap
 // it, and returns how many bytes it has decoded to. What follows the stream is ignored.
-// After an error the bytes of dst mean nothing, nor ever do those behind the first n. It is safe for concurrent use, and
-// allocates nothing in the steady state.
+// What is in dst behind those means nothing, and after an error nothing in it does. It is
+// safe for concurrent use, and allocates nothing in the steady state.
 func Zlib(dst, src []byte) (n int, err error) {
 	if len(src) < 2 {
 		return 0, ErrTruncated

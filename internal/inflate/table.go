@@ -51,7 +51,7 @@ func build(table []entry, indexBits uint, lengths []uint8, symbols []entry) erro
 		}
 	}
 	if unused > 0 {
-		return buildIncomplete(table[:1<<indexBits], lengths, symbols, len(lengths)-count[0])
+		return buildIncomplete(table[:1<<indexBits], lengths, symbols)
 	}
 
 	// Symbols in the order of their codes.
@@ -136,7 +136,7 @@ func subtableBits(count *[maxBits + 1]int, n, indexBits uint, left int) uint {
 }
 
 // buildIncomplete is build for a code that lacks symbols.
-func buildIncomplete(table []entry, lengths []uint8, symbols []entry, used int) error {
+func buildIncomplete(table []entry, lengths []uint8, symbols []entry) error {
 	for i := range table {
 		table[i] = exception
 	}
@@ -144,7 +144,7 @@ func buildIncomplete(table []entry, lengths []uint8, symbols []entry, used int) 
 		if n == 0 {
 			continue
 		}
-		if n > 1 || used > 1 {
+		if n > 1 { // with two of one bit it would be complete
 			return ErrCorrupt
 		}
 		for i := 0; i < len(table); i += 2 {
