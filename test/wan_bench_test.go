@@ -3,6 +3,7 @@
 package test
 
 import (
+	"cmp"
 	"errors"
 	"math/rand/v2"
 	"os"
@@ -24,6 +25,7 @@ type workload struct {
 	name  string
 	lines []string // on which to do it; nil for all
 	work
+	traced work // what a trace is recorded of; nil for the work itself
 	// peers are those that take part, of those that were chosen.
 	peers func(chosen []peer) []peer
 }
@@ -46,16 +48,19 @@ func BenchmarkWAN(b *testing.B) {
 	names := wanFiles(b, f)
 	shuffled := slices.Clone(names)
 	rand.New(rand.NewPCG(1, 0)).Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
-	everywhere := []string(nil)
+	half := len(used) / 2
 	workloads := []workload{
-		{"Files", everywhere, errand{Names: names, Readers: 1}, filePeers},
-		{"FilesShuffled", everywhere, errand{Names: shuffled, Readers: 1}, filePeers},
-		{"FilesParallel", everywhere, errand{Names: names, Readers: 8}, filePeers},
-		{"Sequential", everywhere, errand{Readers: 1}, besideCurl},
-		{"Random", everywhere, errand{Offsets: choices(1, used, 500), Readers: 1}, withDisks},
-		{"Random16", everywhere, errand{Offsets: choices(2, used, 1000), Readers: 16}, withDisks},
-		{"Latency", everywhere, errand{Offsets: choices(4, used[len(used)*3/4:], 100), Readers: 1}, withFill},
-		{"Boot", []string{"wan"}, systemBoot{}, besideLocal},
+		{name: "Files", work: errand{Names: names, Readers: 1}, peers: filePeers},
+		{name: "FilesShuffled", work: errand{Names: shuffled, Readers: 1}, peers: filePeers},
+		{name: "FilesParallel", work: errand{Names: names, Readers: 8}, peers: filePeers},
+		{name: "Sequential", work: errand{Readers: 1}, peers: besideCurl},
+		{name: "Random", work: errand{Offsets: choices(1, used, 500), Readers: 1}, peers: withDisks},
+		{name: "Random16", work: errand{Offsets: choices(2, used, 1000), Readers: 16}, peers: withDisks},
+		{
+			name: "Latency", work: errand{Offsets: lastApart(used[half:], 50), Readers: 1},
+			traced: errand{Offsets: used[:half], Readers: 1}, peers: beneathOthers,
+		},
+		{name: "Boot", lines: []string{"wan"}, work: systemBoot{}, peers: besideLocal},
 	}
 	chosen := chosenPeers(b)
 	for _, line := range []struct {
@@ -90,7 +95,7 @@ func BenchmarkWAN(b *testing.B) {
 				}
 				list := work.peers(chosen)
 				if slices.ContainsFunc(list, replays) {
-					at.trace = recordTrace(b, work, f)
+					at.trace = recordTrace(b, cmp.Or(work.traced, work.work), f)
 				}
 				benchPeers(b, work, list, srv, at, f)
 			})
@@ -101,10 +106,11 @@ func BenchmarkWAN(b *testing.B) {
 // replays says whether a peer replays a trace.
 func replays(p peer) bool { return slices.Contains(strings.Fields(p.name), "--profile") }
 
-// filePeers, besideCurl, withDisks, withFill and besideLocal say who takes part in a
+// filePeers, besideCurl, withDisks, beneathOthers and besideLocal say who takes part in a
 // workload: all, but who speculates not; those that show a disk, and curl; those that show
-// a disk, but who replays a trace; cloopfs while it is idle and while it fetches the rest;
-// cloopfs and QEMU, the disk itself, and who has a part of the trace.
+// a disk, but who replays a trace; cloopfs while the line is idle, while it fetches the
+// rest, and while it replays a trace; cloopfs and QEMU, the disk itself, and who has a part
+// of the trace.
 func filePeers(chosen []peer) []peer {
 	return slices.DeleteFunc(slices.Clone(chosen), func(p peer) bool { return p.name == demandOnly })
 }
@@ -118,13 +124,11 @@ func withDisks(chosen []peer) []peer {
 	return slices.DeleteFunc(slices.Clone(chosen), func(p peer) bool { return p.tree || replays(p) })
 }
 
-func withFill(chosen []peer) []peer {
+func beneathOthers([]peer) []peer {
 	var list []peer
-	for _, p := range chosen {
-		if strings.HasPrefix(p.name, "cloopfs") && !replays(p) {
-			fill, _ := peerNamed(p.name + " --background-fill")
-			list = append(list, p, fill)
-		}
+	for _, flags := range []string{"", " --background-fill", " --profile " + traceFile} {
+		p, _ := peerNamed(demandOnly + flags)
+		list = append(list, p)
 	}
 	return list
 }

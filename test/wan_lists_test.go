@@ -70,6 +70,15 @@ func choices(seed uint32, list []int64, n int) []int64 {
 	return chosen
 }
 
+// lastApart are n of list at equal distances, the last first.
+func lastApart(list []int64, n int) []int64 {
+	chosen := make([]int64, n)
+	for i := range chosen {
+		chosen[i] = list[len(list)-1-i*len(list)/n]
+	}
+	return chosen
+}
+
 // twister is the generator of Python's module random, so that scripts can make the
 // same lists: MT19937, seeded with one number.
 type twister struct {
