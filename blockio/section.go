@@ -79,6 +79,21 @@ func (s *Section) ReadAtContext(ctx context.Context, p []byte, off int64) (int, 
 	return read, eof
 }
 
+// ReadNow reads bytes of the section that the source has at hand.
+func (s *Section) ReadNow(p []byte, off int64) bool {
+	src, ok := s.src.(Prompt)
+	if !ok || off < 0 || int64(len(p)) > s.size || off > s.size-int64(len(p)) {
+		return false
+	}
+	for at := range Within(s.parts, Extent{Off: off, Len: int64(len(p))}) {
+		if !src.ReadNow(p[:at.Len], at.Off) {
+			return false
+		}
+		p = p[at.Len:]
+	}
+	return true
+}
+
 // Forget tells the source that bytes of the section make no sense.
 func (s *Section) Forget(e Extent) {
 	f, ok := s.src.(Forgetter)

@@ -59,7 +59,39 @@ func TestSectionConforms(t *testing.T) {
 			s := openSection(t, src, c.extents...)
 			blockiotest.TestRanges(t, s, want)
 			blockiotest.TestReaderAt(t, s, want)
+			blockiotest.TestPrompt(t, s, want, false)
+			blockiotest.TestPrompt(t, openSection(t, handy{src, 100_000}, c.extents...), want, true)
 		})
+	}
+}
+
+// handy is a source whose first bytes are at hand.
+type handy struct {
+	*blockiotest.Source
+	size int64
+}
+
+func (s handy) ReadNow(p []byte, off int64) bool {
+	return off >= 0 && off+int64(len(p)) <= s.size && copy(p, s.Data[off:]) == len(p)
+}
+
+// Bytes of a section are at hand if those of all its extents are.
+func TestSectionReadsNow(t *testing.T) {
+	data := numbered(100)
+	extents := []blockio.Extent{{Off: 10, Len: 5}, {Off: 50, Len: 5}}
+	for _, c := range []struct {
+		src  blockio.Source
+		n    int
+		want bool
+	}{
+		{handy{&blockiotest.Source{Data: data}, 55}, 10, true},
+		{handy{&blockiotest.Source{Data: data}, 54}, 10, false},
+		{handy{&blockiotest.Source{Data: data}, 54}, 9, true},
+		{&blockiotest.Source{Data: data}, 1, false}, // it can't tell
+	} {
+		if got := openSection(t, c.src, extents...).ReadNow(make([]byte, c.n), 0); got != c.want {
+			t.Errorf("ReadNow(%d bytes) of %T = %v, want %v", c.n, c.src, got, c.want)
+		}
 	}
 }
 

@@ -193,6 +193,33 @@ func TestStoredIsNotAskedFor(t *testing.T) {
 	}
 }
 
+// handy is a source whose first bytes are at hand.
+type handy struct {
+	*blockiotest.Source
+	size int64
+}
+
+func (s handy) ReadNow(p []byte, off int64) bool {
+	return off+int64(len(p)) <= s.size && copy(p, s.Data[off:]) == len(p)
+}
+
+// Of a source that has bytes at hand only the others are asked for, in one request.
+func TestNearby(t *testing.T) {
+	src, ext := newImage(equal(10, 100)...)
+	s := fetch.New(src, ext, fetch.Options{Store: blockio.Nearby(handy{src, 450})})
+	defer s.Close()
+	deliver, got := collect(t, src, ext)
+	if err := s.ReadRun(t.Context(), blockio.Demand, 0, 10, deliver); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]int64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, *got); diff != "" {
+		t.Errorf("delivered (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]blockio.Extent{{Off: 400, Len: 600}}, asked(src)); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+}
+
 // Blocks that are wanted ahead of time are stored, and not asked for if they are.
 func TestNearerWithStore(t *testing.T) {
 	src, ext := newImage(equal(6, 100)...)

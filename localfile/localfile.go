@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,13 +19,15 @@ import (
 // ErrChanged says that the file is no longer as it was opened.
 var ErrChanged = errors.New("image file was changed")
 
-// File is an open file. It implements [blockio.Ranges], [blockio.ReaderAt] and
-// [blockio.Mapper], and is safe for concurrent use. Reads of a local file can't be interrupted: a
-// context that ends is noticed between them.
+// File is an open file. It implements [blockio.Ranges], [blockio.ReaderAt],
+// [blockio.Prompt] and [blockio.Mapper], and is safe for concurrent use. Reads of a local
+// file can't be interrupted: a context that ends is noticed between them.
 type File struct {
 	f       *os.File
+	conn    syscall.RawConn // of f
 	size    int64
 	modTime time.Time
+	regular bool
 }
 
 // Open opens the file or block device at path.
@@ -41,11 +44,15 @@ func Open(path string) (*File, error) {
 	if err == nil {
 		size, err = f.Seek(0, io.SeekEnd) // a device's Stat says 0
 	}
+	var conn syscall.RawConn
+	if err == nil {
+		conn, err = f.SyscallConn()
+	}
 	if err != nil {
 		f.Close()
 		return nil, err
 	}
-	return &File{f: f, size: size, modTime: info.ModTime()}, nil
+	return &File{f: f, conn: conn, size: size, modTime: info.ModTime(), regular: info.Mode().IsRegular()}, nil
 }
 
 // Size is the size of the file in bytes when it was opened.
@@ -64,7 +71,7 @@ func (f *File) unchanged() error {
 	if err != nil {
 		return err
 	}
-	if info.Mode().IsRegular() && (info.Size() != f.size || !info.ModTime().Equal(f.modTime)) {
+	if f.regular && (info.Size() != f.size || !info.ModTime().Equal(f.modTime)) {
 		return ErrChanged
 	}
 	return nil
@@ -84,6 +91,30 @@ func (f *File) OpenRange(ctx context.Context, r blockio.Range) (io.ReadCloser, e
 // ReadAtContext reads bytes of the file.
 func (f *File) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
 	return blockio.ReadRange(ctx, f, p, off)
+}
+
+// ReadNow reads bytes of the file that are in the page cache, where its file system can
+// tell.
+func (f *File) ReadNow(p []byte, off int64) (ok bool) {
+	if off < 0 || off > f.size-int64(len(p)) {
+		return false
+	}
+	err := f.conn.Control(func(fd uintptr) {
+		n, err := unix.Preadv2(int(fd), [][]byte{p}, off, unix.RWF_NOWAIT)
+		ok = err == nil && n == len(p) && f.seemsUnchanged(int(fd))
+	})
+	return ok && err == nil
+}
+
+// seemsUnchanged compares the file with what was opened, as far as that is known without
+// waiting.
+func (f *File) seemsUnchanged(fd int) bool {
+	if !f.regular {
+		return true
+	}
+	var st unix.Statx_t
+	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_SIZE|unix.STATX_MTIME, &st)
+	return err == nil && st.Size == uint64(f.size) && f.modTime.Equal(time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec)))
 }
 
 // MapAt tells the holes of the file, where its file system knows them.

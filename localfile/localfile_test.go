@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/blockio/blockiotest"
 	"github.com/cloopfs/cloopfs/localfile"
@@ -36,6 +38,20 @@ func TestConforms(t *testing.T) {
 	defer f.Close()
 	blockiotest.TestRanges(t, f, data)
 	blockiotest.TestReaderAt(t, f, data)
+	blockiotest.TestPrompt(t, f, data, canTell(t, path)) // it was written just now
+}
+
+// canTell says whether the file system tells what is in the page cache.
+func canTell(t *testing.T, path string) bool {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	_, err = unix.Preadv2(int(f.Fd()), [][]byte{make([]byte, 1)}, 0, unix.RWF_NOWAIT)
+	t.Logf("the file system can tell: %v", err)
+	return !errors.Is(err, unix.EOPNOTSUPP)
 }
 
 func TestOpenFails(t *testing.T) {
@@ -68,6 +84,9 @@ func TestChanged(t *testing.T) {
 			}
 			if _, err := f.ReadAtContext(t.Context(), make([]byte, 10), 0); !errors.Is(err, localfile.ErrChanged) {
 				t.Errorf("read: %v, want ErrChanged", err)
+			}
+			if f.ReadNow(make([]byte, 10), 0) {
+				t.Error("ReadNow of the changed file has succeeded")
 			}
 			if f.Size() != 1000 {
 				t.Errorf("Size() = %d, want what was opened", f.Size())

@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(bulkEnv) != "" {
 		os.Exit(bulkMain())
 	}
+	if os.Getenv(bareEnv) != "" {
+		os.Exit(bareMain(os.Args[1:]))
+	}
 	code, err := testMain(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -94,6 +94,8 @@ func (l *line) join(ctx context.Context, opt sourceOptions, memory int64) error 
 		if l.file.http == nil {
 			options.Store = unclaimed{l.store}
 		}
+	} else if src, ok := l.source.(blockio.Prompt); ok && l.file.http == nil {
+		options.Store = blockio.Nearby(src)
 	}
 	l.start = &diskStart{ReaderAt: l.source}
 	l.fetch = fetch.New(l.source, l.index, options)

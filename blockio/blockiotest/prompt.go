@@ -1,0 +1,51 @@
+package blockiotest
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/cloopfs/cloopfs/blockio"
+)
+
+// TestPrompt checks that what src has at hand is as want, and that it has nothing beyond
+// that. If all is set, it must have everything at hand.
+func TestPrompt(t *testing.T, src blockio.Prompt, want []byte, all bool) {
+	t.Helper()
+	size := int64(len(want))
+	var reads, done atomic.Int64
+	read := func(off, n int64) {
+		p := make([]byte, n)
+		reads.Add(1)
+		if !src.ReadNow(p, off) {
+			return
+		}
+		done.Add(1)
+		if !bytes.Equal(p, want[off:off+n]) {
+			t.Errorf("ReadNow(%d bytes, %d): other bytes", n, off)
+		}
+	}
+	read(0, size)
+	read(size-1, 1)
+	var wg sync.WaitGroup
+	for seed := range uint64(4) {
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(1, seed))
+			for range 20 {
+				off := rnd.Int64N(size)
+				read(off, 1+rnd.Int64N(size-off))
+			}
+		})
+	}
+	wg.Wait()
+	if all && done.Load() != reads.Load() {
+		t.Errorf("%d of %d reads were not at hand", reads.Load()-done.Load(), reads.Load())
+	}
+	for _, beyond := range []blockio.Extent{{Off: -1, Len: 1}, {Off: 0, Len: size + 1}, {Off: size, Len: 1}, {Off: size + 1, Len: 1}} {
+		if src.ReadNow(make([]byte, beyond.Len), beyond.Off) {
+			t.Errorf("ReadNow(%d bytes, %d) of %d bytes has succeeded", beyond.Len, beyond.Off, size)
+		}
+	}
+}
