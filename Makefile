@@ -5,7 +5,7 @@ TOOL = $(GO) tool -modfile=tools/go.mod
 FUZZTIME ?= 10
 export CGO_ENABLED = 0
 
-.PHONY: help build demo check test lint unit race fuzz integration soak bench bench-inflate bench-cache bench-prefetch bench-create bench-overlay bench-wan cover install uninstall clean
+.PHONY: help build demo check test lint unit race fuzz integration soak bench bench-units bench-inflate bench-path bench-cache bench-prefetch bench-create bench-overlay bench-wan cover install uninstall clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -63,7 +63,9 @@ soak: build ## the long tests: SOAKTIME (60s) and SOAKWRITETIME (1h), SOAKKILLS 
 integration: build ## real mounts, servers and tools; needs root and test/install
 	$(GO) test -tags integration -count=1 -timeout 30m -p 1 ./fusefs ./test/...
 
-bench: ## benchmarks of the read path, for benchstat
+bench: bench-inflate bench-path ## decoding, the mount and extract beside their peers, 11 rounds; needs root
+
+bench-units: ## benchmarks of single packages, for benchstat
 	$(GO) test -run '^$$' -bench . -benchmem -count 6 ./...
 
 # The second time with every access checked.
@@ -71,6 +73,11 @@ bench-inflate: ## decoding zlib streams beside libdeflate and others, 11 rounds;
 	test/install packages.txt bench-packages.txt
 	$(GO) test -tags integration -run '^$$' -bench Inflate -benchtime 11x -timeout 60m ./test
 	$(GO) test -tags 'integration purego' -run '^$$' -bench Inflate -benchtime 11x -timeout 60m ./test
+
+bench-path: build ## the mount beside a FUSE server with nothing to do and QEMU's, extract beside Debian's, 11 rounds; needs root
+	@echo "make bench-path installs Debian packages, mounts file systems, uses loop devices and drops the page cache: it needs root"
+	test/install packages.txt bench-packages.txt
+	$(GO) test -tags integration -run '^$$' -bench '^Benchmark(Sequential|Random|Extract|WarmFiles)$$' -benchtime 11x -timeout 60m ./test
 
 bench-cache: build ## reading from a warm on-disk cache beside reading a local file; needs root
 	$(GO) test -tags integration -run '^$$' -bench WarmCache -benchtime 7x -timeout 30m ./test
