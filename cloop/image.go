@@ -19,6 +19,7 @@ type Image struct {
 	runs   blockio.Runs
 	blocks blockio.BlockCache
 	zeros  *zeroSet
+	ahead  *ahead
 }
 
 // NewImage returns the disk whose stored blocks, located by ix, runs brings.
@@ -38,7 +39,7 @@ func (im *Image) ReadAtContext(ctx context.Context, p []byte, off int64) (int, e
 	if len(p) == 0 {
 		return 0, eof
 	}
-	r := read{im: im, p: p, off: off}
+	r := read{im: im, p: p, off: off, sequence: im.decodeAhead(off, int64(len(p)))}
 	if err := r.run(ctx); err != nil {
 		return 0, err
 	}
@@ -58,6 +59,8 @@ type read struct {
 	// for zlib alone.
 	codecs []codec
 	first  int64
+	// sequence is whom it belongs to, if to a sequential reader.
+	sequence *sequence
 }
 
 type partial struct {
@@ -66,6 +69,9 @@ type partial struct {
 	load  bool                // this read is the block's loader
 	done  bool                // its bytes have been copied
 }
+
+// ready says whether its loader has done with it.
+func (s *partial) ready() bool { return !errors.Is(s.block.Wait(ended), context.Canceled) }
 
 func (r *read) run(ctx context.Context) (err error) {
 	defer func() { r.release(err) }()
@@ -270,10 +276,13 @@ func (im *Image) decode(n int64, c codec, dst, stored []byte) (empty bool, err e
 	return empty, err
 }
 
-// await copies what other readers have been loading.
+// await copies what other readers have been loading. Who waits has time to decode what
+// comes next.
 func (r *read) await(ctx context.Context) error {
 	for i := range r.partial[:r.partials] {
 		s := &r.partial[i]
+		for !s.done && r.sequence != nil && !s.ready() && r.im.ahead.lend(r.im, r.sequence) {
+		}
 		for !s.done {
 			if err := r.awaitOne(ctx, s); err != nil {
 				return err

@@ -195,6 +195,25 @@ func (s *Scheduler) locate(ctx context.Context, n int64) (located, error) {
 	return located{n, ext, local}, nil
 }
 
+// ended is the context of who does not wait.
+var ended = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// Near says whether block n seems to be at hand: in the store, or kept.
+func (s *Scheduler) Near(n int64) bool {
+	l, err := s.locate(ended, n)
+	if err != nil || l.local || l.ext.Len == 0 {
+		return err == nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.blocks[n]
+	return b != nil && b.finished() && b.fail == nil
+}
+
 // arrived is the done of a block that is never asked for.
 var arrived = func() chan struct{} {
 	c := make(chan struct{})

@@ -220,6 +220,45 @@ func TestNearby(t *testing.T) {
 	}
 }
 
+// What is at hand is in the store, or was fetched lately and is good.
+func TestNear(t *testing.T) {
+	src, ext := newImage(100, 100, 0, 100, 100)
+	shared := newStore()
+	shared.put(t, src, ext, 0)
+	src.Open = func(_ context.Context, r blockio.Range, body io.Reader) (io.Reader, error) {
+		if r.Off == 300 {
+			return nil, io.ErrUnexpectedEOF
+		}
+		return body, nil
+	}
+	s := fetch.New(src, ext, fetch.Options{Store: forgetful{process{shared, 0}}})
+	defer s.Close()
+	for n, want := range []bool{true, false, true, false, false} {
+		if got := s.Near(int64(n)); got != want {
+			t.Errorf("Near(%d) = %v before anything was read, want %v", n, got, want)
+		}
+	}
+	for _, n := range []int64{1, 4} {
+		err := s.ReadRun(t.Context(), blockio.Demand, n, 1, func(int64, []byte) error { return nil })
+		if want := n == 1; (err == nil) != want {
+			t.Errorf("block %d: %v", n, err)
+		}
+	}
+	for n, want := range []bool{true, true, true, false, false} {
+		if got := s.Near(int64(n)); got != want {
+			t.Errorf("Near(%d) = %v after 1 and 4 were read, want %v", n, got, want)
+		}
+	}
+	if diff := cmp.Diff([]blockio.Extent{{Off: 100, Len: 100}, {Off: 300, Len: 100}}, asked(src)); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+}
+
+// forgetful is a store in which nothing stays.
+type forgetful struct{ process }
+
+func (forgetful) Put(int64, blockio.Extent, []byte) {}
+
 // Blocks that are wanted ahead of time are stored, and not asked for if they are.
 func TestNearerWithStore(t *testing.T) {
 	src, ext := newImage(equal(6, 100)...)

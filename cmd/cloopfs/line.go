@@ -72,6 +72,10 @@ func openLine(ctx context.Context, at location, opt sourceOptions, memory int64,
 	return l, nil
 }
 
+// maxDecodeAhead is how many blocks are decoded before a sequential reader asks for them,
+// if a quarter of the memory for decoded blocks can hold them.
+const maxDecodeAhead = 8
+
 // join joins the layers over the line's file.
 func (l *line) join(ctx context.Context, opt sourceOptions, memory int64) error {
 	err := l.find(ctx, opt.Format)
@@ -110,6 +114,7 @@ func (l *line) join(ctx context.Context, opt sourceOptions, memory int64) error 
 		runs = l.record
 	}
 	l.disk = cloop.NewImage(l.index, runs, l.memory)
+	l.disk.DecodeAhead(l.fetch.Near, int(min(maxDecodeAhead, memory/int64(l.index.BlockSize())/4)))
 	return nil
 }
 
