@@ -112,7 +112,7 @@ func (m *Memory) newBlock(n int64) *memoryBlock {
 	if !ok {
 		b = &memoryBlock{memory: m, bytes: make([]byte, m.blockSize)}
 	}
-	b.n, b.err, b.ready = n, nil, make(chan struct{})
+	b.n, b.loaded, b.err, b.ready = n, false, nil, nil
 	return b
 }
 
@@ -121,10 +121,12 @@ type memoryBlock struct {
 	memory *Memory
 	n      int64
 	bytes  []byte
-	refs   int // holders, and one for the LRU; guarded by memory.mu
-	// ready is closed by Publish; err is set before that.
-	ready chan struct{}
-	err   error
+
+	// Guarded by memory.mu.
+	refs   int           // holders, and one for the LRU
+	loaded bool          // Publish was called
+	err    error         // with this
+	ready  chan struct{} // closed by Publish; nil while nobody waits
 }
 
 func (b *memoryBlock) Bytes() []byte { return b.bytes }
@@ -137,22 +139,37 @@ func (b *memoryBlock) Publish(err error) {
 		b.refs++
 		b.memory.loaded.Add(b.n, b)
 	}
-	b.err = err
-	close(b.ready)
+	b.loaded, b.err = true, err
+	if b.ready != nil {
+		close(b.ready)
+	}
 }
 
 func (b *memoryBlock) Wait(ctx context.Context) error {
-	select {
-	case <-b.ready:
-		return b.err
-	default:
+	ready, err := b.state()
+	if ready == nil {
+		return err
 	}
 	select {
-	case <-b.ready:
-		return b.err
+	case <-ready:
+		_, err = b.state()
+		return err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// state is what became of loading the block, or what to wait for.
+func (b *memoryBlock) state() (wait <-chan struct{}, err error) {
+	b.memory.mu.Lock()
+	defer b.memory.mu.Unlock()
+	if !b.loaded && b.ready == nil {
+		b.ready = make(chan struct{})
+	}
+	if b.loaded {
+		return nil, b.err
+	}
+	return b.ready, nil
 }
 
 func (b *memoryBlock) Release() {

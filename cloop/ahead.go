@@ -3,12 +3,8 @@ package cloop
 import (
 	"context"
 	"runtime"
-	"slices"
 	"sync"
 )
-
-// maxSequences is how many sequential readers are told apart.
-const maxSequences = 16
 
 // ended is the context of who does not wait.
 var ended = func() context.Context {
@@ -17,23 +13,25 @@ var ended = func() context.Context {
 	return ctx
 }()
 
-// ahead decodes what sequential readers will want next. A nil ahead does nothing.
+// ahead decodes what sequential readers will want next: those who come to the end of one
+// block after that of the one before.
 type ahead struct {
 	near  func(n int64) bool
 	depth int64 // blocks
 	// helpers has a place for each core but one: that is left to readers.
 	helpers chan struct{}
 
-	// mu guards the field below.
-	mu        sync.Mutex
-	sequences []*sequence // the last read first
+	// mu guards the fields below.
+	mu      sync.Mutex
+	clock   int64
+	readers [16]sequence // told apart
 }
 
-// sequence is a sequential reader.
+// sequence is a sequential reader, or one who may become one.
 type sequence struct {
-	next   int64 // the byte behind what it has read
-	length int64 // how many bytes that are
-	done   int64 // the block behind what was decoded for it
+	next int64 // the block behind that whose end was read last
+	done int64 // the block behind what was decoded for it
+	used int64 // when, by ahead.clock
 }
 
 // DecodeAhead has sequential readers find up to depth blocks decoded already, of those that
@@ -47,44 +45,54 @@ func (im *Image) DecodeAhead(near func(n int64) bool, depth int) {
 	}
 }
 
-// decodeAhead notes a read of n bytes at off, and starts decoding what will follow. It
-// returns the sequential reader; nil if it is none.
-func (im *Image) decodeAhead(off, n int64) *sequence {
+// decodeAhead notes a read of n bytes at off, and starts decoding what will follow.
+func (im *Image) decodeAhead(off, n int64) {
 	bs := int64(im.index.blockSize)
-	if im.ahead == nil || n >= bs {
-		return nil
+	if im.ahead == nil || n >= bs || off/bs == (off+n)/bs {
+		return // most reads of large blocks
 	}
 	a := im.ahead
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s := a.follow(off, n, bs/4)
-	if s.length < bs {
-		return nil
-	}
-	for {
+	s := a.follow((off+n)/bs - 1)
+	for s != nil {
 		select {
 		case a.helpers <- struct{}{}:
 		default:
-			return s
+			return
 		}
 		n, ok := a.nextLocked(im, s)
 		if !ok {
 			<-a.helpers
+			return
+		}
+		go a.helpFrom(im, s, n)
+	}
+}
+
+// follow notes that the end of block n was read, and returns by which sequential reader;
+// nil if by none.
+func (a *ahead) follow(n int64) *sequence {
+	a.clock++
+	oldest := &a.readers[0]
+	for i := range a.readers {
+		s := &a.readers[i]
+		if s.used > 0 && s.next == n {
+			s.next, s.used = n+1, a.clock
 			return s
 		}
-		go func() {
-			defer func() { <-a.helpers }()
-			for im.bring(n); a.lend(im, s); {
-			}
-		}()
+		if s.used < oldest.used {
+			oldest = s
+		}
 	}
+	*oldest = sequence{next: n + 1, used: a.clock}
+	return nil
 }
 
 // nextLocked is the next block to be decoded for s.
 func (a *ahead) nextLocked(im *Image, s *sequence) (n int64, ok bool) {
-	at := (s.next - 1) / int64(im.index.blockSize)
-	end := min(at+1+a.depth, im.index.blocks)
-	for s.done = max(s.done, at+1); s.done < end; s.done++ {
+	end := min(s.next+a.depth, im.index.blocks)
+	for s.done = max(s.done, s.next); s.done < end; s.done++ {
 		if im.zeros.has(s.done) {
 			continue
 		}
@@ -97,13 +105,34 @@ func (a *ahead) nextLocked(im *Image, s *sequence) (n int64, ok bool) {
 	return 0, false
 }
 
-// lend decodes the next block for s, and says whether there was one.
-func (a *ahead) lend(im *Image, s *sequence) bool {
+// helpFrom decodes block n, and what else is to be decoded for s.
+func (a *ahead) helpFrom(im *Image, s *sequence, n int64) {
+	defer func() { <-a.helpers }()
+	for ok := true; ok; {
+		im.bring(n)
+		a.mu.Lock()
+		n, ok = a.nextLocked(im, s)
+		a.mu.Unlock()
+	}
+}
+
+// lend decodes a block for the sequential reader who waits for block n, and says whether
+// there was one.
+func (im *Image) lend(n int64) bool {
+	a := im.ahead
+	if a == nil {
+		return false
+	}
+	next, ok := int64(0), false
 	a.mu.Lock()
-	n, ok := a.nextLocked(im, s)
+	for i := range a.readers {
+		if s := &a.readers[i]; s.used > 0 && s.next == n && s.done > n {
+			next, ok = a.nextLocked(im, s)
+		}
+	}
 	a.mu.Unlock()
 	if ok {
-		im.bring(n)
+		im.bring(next)
 	}
 	return ok
 }
@@ -116,29 +145,12 @@ func (im *Image) bring(n int64) {
 	}
 	defer im.blocks.Unreserve(1)
 	block, load := im.blocks.Acquire(n)
-	r := read{im: im, off: n * int64(im.index.blockSize), partial: [2]partial{{n: n, block: block, load: load}}, partials: 1}
+	r := newRead(im, nil, n*int64(im.index.blockSize))
+	defer r.recycle()
+	r.partial[0], r.partials = partial{n: n, block: block, load: load}, 1
 	var err error
 	if load {
 		err = r.readRun(context.Background(), n, n+1)
 	}
 	r.release(err)
-}
-
-// follow notes a read of a sequential reader, or of one who may become one. He may go back
-// or skip so many bytes: the kernel's own read-ahead sends its requests out of order.
-func (a *ahead) follow(off, n, slack int64) *sequence {
-	i := slices.IndexFunc(a.sequences, func(s *sequence) bool {
-		return off >= s.next-slack && off <= s.next+slack
-	})
-	end := off + n
-	s := &sequence{next: end, length: n}
-	if i >= 0 {
-		s = a.sequences[i]
-		a.sequences = slices.Delete(a.sequences, i, i+1)
-		s.length += max(0, min(n, end-s.next))
-		s.next = max(s.next, end)
-	}
-	a.sequences = slices.Insert(a.sequences, 0, s)
-	a.sequences = a.sequences[:min(len(a.sequences), maxSequences)]
-	return s
 }

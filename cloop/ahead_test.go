@@ -120,9 +120,9 @@ func TestDecodeAhead(t *testing.T) {
 			n    int64
 			want []int64
 		}{
-			{0, []int64{0, 1, 2, 3}}, // by the end of the first block
-			{1, []int64{4}},
-			{2, nil}, // 5 is in memory
+			{0, []int64{0}},
+			{1, []int64{1, 2, 3, 4}}, // by the end of the second block
+			{2, nil},                 // 5 is in memory
 			{3, []int64{6}},
 			{4, nil},
 			{5, []int64{8}},
@@ -147,20 +147,15 @@ func TestDecodeAheadOfNothing(t *testing.T) {
 		blocks := filled(8)
 		blocks[2] = nil // which are zeros, and asked for once
 		im := newAheadImage(t, 3, blocks, func(n int64) bool { return n != 4 })
-		if err := im.readBlock(0); err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff([]int64{0, 1, 2, 3}, im.take()); diff != "" {
-			t.Errorf("blocks asked for (-want +got):\n%s", diff)
-		}
-		p := make([]byte, aheadBlock/8)
-		for _, n := range []int64{1, 2, 3} {
-			if _, err := im.ReadAtContext(t.Context(), p, n*aheadBlock); err != nil {
-				t.Fatal(err)
+		for what, want := range [][]int64{{0, 1, 2, 3}, nil} { // the second time all is known
+			for n := range int64(2) {
+				if err := im.readBlock(n); err != nil {
+					t.Fatal(err)
+				}
 			}
-		}
-		if asked := im.take(); asked != nil {
-			t.Errorf("blocks %d were asked for, which are not at hand or known", asked)
+			if diff := cmp.Diff(want, im.take()); diff != "" {
+				t.Errorf("%d: blocks asked for (-want +got):\n%s", what, diff)
+			}
 		}
 	})
 }
@@ -168,14 +163,16 @@ func TestDecodeAheadOfNothing(t *testing.T) {
 // On so many cores, one less decode ahead, and readers of other blocks do not wait for
 // them.
 func TestDecodeAheadIsBounded(t *testing.T) {
-	for cores, want := range map[int][]int64{1: {0}, 2: {0, 1}, 3: {0, 1, 2}} {
+	for cores, want := range map[int][]int64{1: {0, 1}, 2: {0, 1, 2}, 3: {0, 1, 2, 3}} {
 		synctest.Test(t, func(t *testing.T) {
 			im := newAheadImage(t, cores, filled(12), all)
-			for n := int64(1); n < 4; n++ {
+			for n := int64(2); n < 5; n++ {
 				im.gate[n] = make(chan struct{})
 			}
-			if err := im.readBlock(0); err != nil {
-				t.Fatal(err)
+			for n := range int64(2) {
+				if err := im.readBlock(n); err != nil {
+					t.Fatal(err)
+				}
 			}
 			if diff := cmp.Diff(want, im.take()); diff != "" {
 				t.Errorf("%d cores: blocks asked for (-want +got):\n%s", cores, diff)
@@ -195,17 +192,19 @@ func TestDecodeAheadIsBounded(t *testing.T) {
 func TestWaitingReaderDecodes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		im := newAheadImage(t, 2, filled(12), all)
-		im.gate[1] = make(chan struct{})
-		if err := im.readBlock(0); err != nil {
-			t.Fatal(err)
+		im.gate[2] = make(chan struct{})
+		for n := range int64(2) {
+			if err := im.readBlock(n); err != nil {
+				t.Fatal(err)
+			}
 		}
 		im.take()
 		read := make(chan error)
-		go func() { read <- im.readBlock(1) }()
-		if diff := cmp.Diff([]int64{2, 3, 4}, im.take()); diff != "" {
+		go func() { read <- im.readBlock(2) }()
+		if diff := cmp.Diff([]int64{3, 4}, im.take()); diff != "" {
 			t.Errorf("while it waits, blocks asked for (-want +got):\n%s", diff)
 		}
-		close(im.gate[1])
+		close(im.gate[2])
 		if err := <-read; err != nil {
 			t.Error(err)
 		}
@@ -216,16 +215,16 @@ func TestWaitingReaderDecodes(t *testing.T) {
 func TestDecodeAheadOfBadBlock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		blocks := filled(8)
-		blocks[2] = blocks[2][:10]
+		blocks[3] = blocks[3][:10]
 		im := newAheadImage(t, 3, blocks, all)
 		for n := range int64(8) {
 			err := im.readBlock(n)
 			var be *blockio.BlockError
 			switch {
-			case n != 2 && err != nil:
+			case n != 3 && err != nil:
 				t.Errorf("block %d: %v", n, err)
-			case n == 2 && (!errors.Is(err, cloop.ErrCorrupt) || !errors.As(err, &be) || be.Block != 2):
-				t.Errorf("block 2: %v, want a BlockError with ErrCorrupt", err)
+			case n == 3 && (!errors.Is(err, cloop.ErrCorrupt) || !errors.As(err, &be) || be.Block != 3):
+				t.Errorf("block 3: %v, want a BlockError with ErrCorrupt", err)
 			}
 			synctest.Wait()
 		}

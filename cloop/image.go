@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/cloopfs/cloopfs/blockio"
 )
@@ -39,15 +40,27 @@ func (im *Image) ReadAtContext(ctx context.Context, p []byte, off int64) (int, e
 	if len(p) == 0 {
 		return 0, eof
 	}
-	r := read{im: im, p: p, off: off, sequence: im.decodeAhead(off, int64(len(p)))}
+	im.decodeAhead(off, int64(len(p)))
+	r := newRead(im, p, off)
+	defer r.recycle()
 	if err := r.run(ctx); err != nil {
 		return 0, err
 	}
 	return len(p), eof
 }
 
-// read is one call of ReadAtContext.
+// read is one call of ReadAtContext, and what it works with.
 type read struct {
+	call
+	// codecs is those of the run being read, from block first on; none stand for zlib
+	// alone.
+	codecs []codec
+	// handOut is the method deliver.
+	handOut func(n int64, stored []byte) error
+}
+
+// call is what is new with each call.
+type call struct {
 	im  *Image
 	p   []byte
 	off int64
@@ -55,12 +68,26 @@ type read struct {
 	// first and its last.
 	partial  [2]partial
 	partials int
-	// codecs is those of the run being read, from block first on; nil stands
-	// for zlib alone.
-	codecs []codec
-	first  int64
-	// sequence is whom it belongs to, if to a sequential reader.
-	sequence *sequence
+	first    int64 // see codecs
+}
+
+// reads are recycled, so that reading makes no garbage.
+var reads = sync.Pool{New: func() any {
+	r := new(read)
+	r.handOut = r.deliver
+	return r
+}}
+
+func newRead(im *Image, p []byte, off int64) *read {
+	r := reads.Get().(*read)
+	r.call, r.codecs = call{im: im, p: p, off: off}, r.codecs[:0]
+	return r
+}
+
+// recycle ends the use of r.
+func (r *read) recycle() {
+	r.call = call{}
+	reads.Put(r)
 }
 
 type partial struct {
@@ -212,7 +239,10 @@ func (r *read) readRun(ctx context.Context, first, end int64) error {
 	if err := r.findCodecs(ctx, first, end); err != nil {
 		return err
 	}
-	err := r.im.runs.ReadRun(ctx, blockio.Demand, first, end-first, r.deliver)
+	err := r.im.runs.ReadRun(ctx, blockio.Demand, first, end-first, r.handOut)
+	if err == nil {
+		return nil
+	}
 	var bad *blockio.BlockError
 	if errors.As(err, &bad) && errors.Is(err, ErrCorrupt) {
 		// It came twice. The index may be wrong about where it lies.
@@ -242,7 +272,7 @@ func (r *read) findCodecs(ctx context.Context, first, end int64) error {
 // blocks may run at the same time.
 func (r *read) deliver(n int64, stored []byte) error {
 	c := codecZlib
-	if r.codecs != nil {
+	if len(r.codecs) > 0 {
 		c = r.codecs[n-r.first]
 	}
 	dst, skip := r.span(n)
@@ -281,7 +311,7 @@ func (im *Image) decode(n int64, c codec, dst, stored []byte) (empty bool, err e
 func (r *read) await(ctx context.Context) error {
 	for i := range r.partial[:r.partials] {
 		s := &r.partial[i]
-		for !s.done && r.sequence != nil && !s.ready() && r.im.ahead.lend(r.im, r.sequence) {
+		for !s.done && !s.ready() && r.im.lend(s.n) {
 		}
 		for !s.done {
 			if err := r.awaitOne(ctx, s); err != nil {

@@ -3,6 +3,7 @@ package fetch
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
@@ -29,7 +30,8 @@ func (s *Scheduler) ReadRun(ctx context.Context, class blockio.Class, first, cou
 	if class == blockio.Demand && count > 0 {
 		s.wanted(first, count)
 	}
-	r := run{s: s, ctx: ctx, class: class, budget: &s.demand, next: first, end: first + count}
+	r := runs.Get().(*run)
+	r.call = call{s: s, ctx: ctx, class: class, budget: &s.demand, next: first, end: first + count}
 	if class > blockio.Demand {
 		r.budget = &s.others
 	}
@@ -60,18 +62,29 @@ func (s *Scheduler) wanted(first, count int64) {
 	s.wakeLocked()
 }
 
-// run is one call of ReadRun.
+// run is one call of ReadRun, and what it works with.
 type run struct {
+	call
+	found []located // by lookAhead
+	all   []*block  // in front of ahead there are those that were served
+	local []block   // of those in the store
+	tried []trial   // what together has made of the first blocks ahead
+}
+
+// call is what is new with each call.
+type call struct {
 	s         *Scheduler
 	ctx       context.Context // of the call
 	class     blockio.Class
 	budget    *budget
 	next, end int64    // blocks that have not been joined
 	ahead     []*block // joined, not served
-	tried     []trial  // what together has made of the first of those
 	bytes     int64    // of the buffers for ahead
 	reserved  int64    // of the budget
 }
+
+// runs are recycled, so that what is at hand is read without making garbage.
+var runs = sync.Pool{New: func() any { return new(run) }}
 
 // lookAhead joins the next blocks, as many as may be under way at a time.
 func (r *run) lookAhead() error {
@@ -79,7 +92,7 @@ func (r *run) lookAhead() error {
 	if r.next == r.end || r.bytes > limit/2 || len(r.ahead) > maxAhead/2 {
 		return nil
 	}
-	var found []located
+	found := r.found[:0]
 	bytes := int64(0)
 	for n := r.next; n < r.end && len(found) < maxAhead/2; n++ {
 		l, err := r.s.locate(r.ctx, n)
@@ -93,10 +106,16 @@ func (r *run) lookAhead() error {
 		found = append(found, l)
 		bytes += size
 	}
+	r.found = found
 	if ok, err := r.reserve(bytes); !ok {
 		return err
 	}
-	r.ahead = append(r.ahead, r.s.join(r.class, found)...)
+	if len(r.ahead) == 0 {
+		r.all, r.local, r.tried = r.all[:0], r.local[:0], r.tried[:0]
+	}
+	done := r.done()
+	r.all, r.local = r.s.join(r.class, found, r.all, r.local)
+	r.ahead = r.all[done:]
 	r.next += int64(len(found))
 	r.bytes += bytes
 	return nil
@@ -127,10 +146,20 @@ func (r *run) unreserve(n int64) {
 	r.budget.sem.Release(n)
 }
 
+// done is how many of r.all were served.
+func (r *run) done() int { return len(r.all) - len(r.ahead) }
+
 // close leaves the blocks that were not delivered. Their part of the budget is
 // given back when the flights that go on without this reader have ended.
 func (r *run) close() {
-	r.s.abandon(r.ahead, func() { r.unreserve(r.reserved) })
+	if len(r.ahead) > 0 {
+		r.s.abandon(r.ahead, func() { r.unreserve(r.reserved) })
+		return
+	}
+	r.unreserve(r.reserved)
+	clear(r.all)
+	r.call = call{}
+	runs.Put(r)
 }
 
 // serve delivers the first block ahead, and fetches it once more if its bytes
@@ -205,21 +234,24 @@ func (r *run) missed() {
 		}
 		gone = append(gone, located{n: b.n, ext: b.ext})
 	}
-	copy(r.ahead, r.s.join(r.class, gone))
+	joined, _ := r.s.join(r.class, gone, nil, nil)
+	copy(r.ahead, joined)
 }
 
 // served leaves the first block ahead, which has been delivered. Who fills only compares:
 // that is no use of it.
 func (r *run) served(b *block, deliver func(n int64, stored []byte) error) {
 	read := deliver != nil && r.class != blockio.Fill
-	if b.local && read {
+	switch {
+	case b.req != nil:
+		r.s.leave(b, read)
+	case b.local && read:
 		r.s.readLocal(b)
 	}
 	size := bufferSize(b.ext.Len)
-	r.s.leave(b, read && !b.local)
 	r.bytes -= size
 	r.unreserve(size)
-	r.ahead, r.tried = r.ahead[1:], r.tried[min(1, len(r.tried)):]
+	r.ahead = r.ahead[1:]
 }
 
 // blockError says that err happened to block n, unless it says so itself.

@@ -221,10 +221,9 @@ var arrived = func() chan struct{} {
 	return c
 }()
 
-// join finds or starts a flight for each block of run, which are in order. The
-// caller must leave each.
-func (s *Scheduler) join(class blockio.Class, run []located) []*block {
-	joined := make([]*block, len(run))
+// join finds or starts a flight for each block of run, which are in order, and appends it
+// to joined. The caller must leave each. Those that need no flight are appended to local.
+func (s *Scheduler) join(class blockio.Class, run []located, joined []*block, local []block) ([]*block, []block) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.purgeLocked()
@@ -233,9 +232,10 @@ func (s *Scheduler) join(class blockio.Class, run []located) []*block {
 		most = min(most, s.line.window(class)/maxFill) // which somebody who waits may have to wait for
 	}
 	var r *request // the request being put together
-	for i, l := range run {
+	for _, l := range run {
 		if l.ext.Len == 0 || l.local {
-			joined[i] = &block{n: l.n, ext: l.ext, done: arrived, local: l.local}
+			local = append(local, block{n: l.n, ext: l.ext, done: arrived, local: l.local})
+			joined = append(joined, &local[len(local)-1])
 			continue
 		}
 		b := s.blocks[l.n]
@@ -250,11 +250,11 @@ func (s *Scheduler) join(class blockio.Class, run []located) []*block {
 			b.req.awaited = b.req.awaited || class == blockio.Demand
 		}
 		s.useLocked(b)
-		joined[i] = b
+		joined = append(joined, b)
 	}
 	s.submitLocked(r)
 	s.startLocked() // what was promoted
-	return joined
+	return joined, local
 }
 
 // addLocked appends a block to a request that has not been submitted.

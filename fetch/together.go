@@ -43,12 +43,14 @@ func (r *run) together(deliver func(n int64, stored []byte) error) {
 	if n < 2 || bytes < minTogether {
 		return
 	}
-	r.tried = append(r.tried, make([]trial, max(0, n-len(r.tried)))...)
+	done := r.done()
+	r.tried = append(r.tried, make([]trial, max(0, done+n-len(r.tried)))...)
+	tried := r.tried[done:]
 	var next atomic.Int64
 	work := func() {
 		for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
-			if r.tried[i] = failed; r.give(r.ahead[i], deliver) {
-				r.tried[i] = given
+			if tried[i] = failed; r.give(r.ahead[i], deliver) {
+				tried[i] = given
 			}
 		}
 	}
@@ -68,7 +70,7 @@ func (r *run) together(deliver func(n int64, stored []byte) error) {
 
 // trial is what together has made of the i-th block ahead.
 func (r *run) trial(i int) trial {
-	if i < len(r.tried) {
+	if i += r.done(); i < len(r.tried) {
 		return r.tried[i]
 	}
 	return untried

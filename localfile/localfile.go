@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -95,26 +96,45 @@ func (f *File) ReadAtContext(ctx context.Context, p []byte, off int64) (int, err
 
 // ReadNow reads bytes of the file that are in the page cache, where its file system can
 // tell.
-func (f *File) ReadNow(p []byte, off int64) (ok bool) {
+func (f *File) ReadNow(p []byte, off int64) bool {
 	if off < 0 || off > f.size-int64(len(p)) {
 		return false
 	}
-	err := f.conn.Control(func(fd uintptr) {
-		n, err := unix.Preadv2(int(fd), [][]byte{p}, off, unix.RWF_NOWAIT)
-		ok = err == nil && n == len(p) && f.seemsUnchanged(int(fd))
-	})
-	return ok && err == nil
+	r := prompts.Get().(*prompt)
+	defer prompts.Put(r)
+	r.file, r.to[0], r.off, r.ok = f, p, off, false
+	err := f.conn.Control(r.read)
+	r.file, r.to[0] = nil, nil
+	return err == nil && r.ok
 }
 
-// seemsUnchanged compares the file with what was opened, as far as that is known without
-// waiting.
-func (f *File) seemsUnchanged(fd int) bool {
+// prompt is one call of ReadNow. They are recycled, so that it makes no garbage.
+type prompt struct {
+	file *File
+	to   [1][]byte
+	off  int64
+	ok   bool
+	read func(fd uintptr)
+}
+
+var prompts = sync.Pool{New: func() any {
+	r := new(prompt)
+	r.read = func(fd uintptr) {
+		n, err := unix.Preadv2(int(fd), r.to[:], r.off, unix.RWF_NOWAIT)
+		r.ok = err == nil && n == len(r.to[0]) && r.file.sameAs(int(fd))
+	}
+	return r
+}}
+
+// sameAs compares the file, open as fd, with what was opened. That may wait for a file
+// server; but no network file system has let ReadNow come here.
+func (f *File) sameAs(fd int) bool {
 	if !f.regular {
 		return true
 	}
-	var st unix.Statx_t
-	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_SIZE|unix.STATX_MTIME, &st)
-	return err == nil && st.Size == uint64(f.size) && f.modTime.Equal(time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec)))
+	var st unix.Stat_t
+	err := unix.Fstat(fd, &st)
+	return err == nil && st.Size == f.size && f.modTime.Equal(time.Unix(st.Mtim.Unix()))
 }
 
 // MapAt tells the holes of the file, where its file system knows them.
