@@ -69,9 +69,9 @@ bench-units: ## benchmarks of single packages, for benchstat
 	$(GO) test -run '^$$' -bench . -benchmem -count 6 ./...
 
 # The second time with every access checked.
-bench-inflate: ## decoding zlib streams beside libdeflate and others, 11 rounds; needs root
+bench-inflate: ## decoding zlib and LZO beside libdeflate and others, 11 rounds; needs root
 	test/install packages.txt bench-packages.txt
-	$(GO) test -tags integration -run '^$$' -bench Inflate -benchtime 11x -timeout 60m ./test
+	$(GO) test -tags integration -run '^$$' -bench 'Inflate|LZO' -benchtime 11x -timeout 60m ./test
 	$(GO) test -tags 'integration purego' -run '^$$' -bench Inflate -benchtime 11x -timeout 60m ./test
 
 bench-path: build ## the mount beside a FUSE server with nothing to do and QEMU's, extract beside Debian's, 11 rounds; needs root

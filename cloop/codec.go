@@ -9,12 +9,12 @@ import (
 	"runtime"
 	"sync"
 
-	"github.com/anchore/go-lzo"
 	"github.com/mikelolasagasti/xz"
 	"github.com/pierrec/lz4/v4"
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/internal/inflate"
+	"github.com/cloopfs/cloopfs/internal/lzo"
 )
 
 // codec says how a block is stored. The numbers are the format's.
@@ -36,7 +36,7 @@ var decoders = [codecs]func(dst, stored []byte) (int, error){
 	codecStored: copyStored,
 	codecXZ:     decodeXZ,
 	codecLZ4:    lz4Decode,
-	codecLZO:    lzoDecode,
+	codecLZO:    lzo.Decode,
 }
 
 var errTooLong = errors.New("decodes to more than a block")
@@ -49,8 +49,6 @@ func copyStored(dst, stored []byte) (int, error) {
 }
 
 func lz4Decode(dst, stored []byte) (int, error) { return lz4.UncompressBlock(stored, dst) }
-
-func lzoDecode(dst, stored []byte) (n int, err error) { return lzo.Decompress(stored, dst) }
 
 // xzReaders are as many as can work at a time: each holds a dictionary as large
 // as the image says, up to 64 MiB (encoders name 8 MiB even for small blocks).

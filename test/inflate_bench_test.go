@@ -118,10 +118,8 @@ type contestant struct {
 	decode func(first, n int) (time.Duration, error)
 }
 
-// benchDecoders lets them take turns.
+// benchDecoders lets ours and others take turns.
 func benchDecoders(b *testing.B, set blockSet, ours func(set blockSet) decodeFunc) {
-	runtime.LockOSThread() // whose time is taken
-	defer runtime.UnlockOSThread()
 	list := []contestant{
 		inGo("cloopfs", set, ours(set)),
 		inGo("klauspost", set, withReader(set, func(r io.Reader) (io.ReadCloser, error) { return zlib.NewReader(r) })),
@@ -143,6 +141,13 @@ func benchDecoders(b *testing.B, set blockSet, ours func(set blockSet) decodeFun
 		list = append(list, inC(b, c.name, exec.Command(program, file, fmt.Sprint(set.size))))
 	}
 
+	takeTurns(b, set, list)
+}
+
+// takeTurns measures all of them, and reports how fast the first is.
+func takeTurns(b *testing.B, set blockSet, list []contestant) {
+	runtime.LockOSThread() // whose time is taken
+	defer runtime.UnlockOSThread()
 	spent := make([][]float64, len(list)) // seconds, of each round
 	perTurn := max(1, mib/set.size)
 	for b.Loop() {
