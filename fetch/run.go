@@ -111,6 +111,7 @@ func (r *run) lookAhead() error {
 		return err
 	}
 	if len(r.ahead) == 0 {
+		clear(r.all)
 		r.all, r.local, r.tried = r.all[:0], r.local[:0], r.tried[:0]
 	}
 	done := r.done()
