@@ -56,6 +56,7 @@ SOAKOPS ?= 1000000
 soak: build ## the long tests: SOAKTIME (60s) and SOAKWRITETIME (1h), SOAKKILLS and SOAKWRITEKILLS kills (200, 500), SOAKOPS operations on an overlay (a million); needs root
 	CLOOPFS_TEST_SOAK=$(SOAKTIME) $(GO) test -v -count=1 -timeout 30m -run '^TestEvictorUnderReaders$$' ./cache
 	CLOOPFS_TEST_OPS=$(SOAKOPS) $(GO) test -v -count=1 -timeout 1h -run '^TestModel$$' ./overlay
+	CLOOPFS_TEST_MUTANTS=$(SOAKTIME) $(GO) test -v -tags integration -count=1 -timeout 0 -run '^TestMutatedBlocks$$' ./test
 	CLOOPFS_TEST_KILLS=$(SOAKKILLS) $(GO) test -v -tags integration -count=1 -timeout 1h -run '^TestKilledMounts$$' ./test
 	CLOOPFS_TEST_OVERLAY_KILLS=$(SOAKWRITEKILLS) $(GO) test -v -tags integration -count=1 -timeout 2h -run '^TestOverlayKilled' ./test
 	CLOOPFS_TEST_OVERLAY_TIME=$(SOAKWRITETIME) $(GO) test -v -tags integration -count=1 -timeout 0 -run '^TestOverlayModel$$' ./test
@@ -98,7 +99,7 @@ WANROUNDS ?= 3
 bench-wan: build ## cloopfs beside its peers over slow lines, WANROUNDS (3) times; hours, but WAN=metro/Files limits it; needs root
 	@echo "make bench-wan installs Debian packages, mounts file systems and uses loop devices: it needs root"
 	test/install packages.txt bench-packages.txt
-	$(GO) test -tags integration -run '^$$' -bench '^BenchmarkWAN$$/$(WAN)' -benchtime $(WANROUNDS)x -timeout 0 ./test
+	$(GO) test -v -tags integration -run '^$$' -bench '^BenchmarkWAN$$/$(WAN)' -benchtime $(WANROUNDS)x -timeout 0 ./test
 
 cover: ## statement coverage of the unit tests
 	$(GO) test -coverprofile=build/cover.out ./... && $(GO) tool cover -func=build/cover.out

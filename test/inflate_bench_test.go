@@ -64,7 +64,7 @@ type blockSet struct {
 }
 
 // blocksOf reads an image, without its last block.
-func blocksOf(b *testing.B, image string) blockSet {
+func blocksOf(b testing.TB, image string) blockSet {
 	b.Helper()
 	ctx := context.Background()
 	f, err := localfile.Open(image)
