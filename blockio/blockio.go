@@ -117,6 +117,16 @@ type Runs interface {
 		deliver func(n int64, stored []byte) error) error
 }
 
+// Taker is what a Runs is, too, if blocks can be had from it before a reader wants them. It
+// is safe for concurrent use.
+type Taker interface {
+	// Take calls deliver with block n if its bytes are here, and says whether it did and
+	// deliver had no error. It waits for no network, and counts as nobody's read.
+	Take(n int64, deliver func(n int64, stored []byte) error) bool
+	// Had says that a reader wants block n by now, which was taken.
+	Had(n int64)
+}
+
 // BlockStore keeps stored blocks nearer than their source: on a local disk. It is
 // an optimisation; none of its methods fails, they only help less. It is safe for
 // concurrent use.

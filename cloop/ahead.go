@@ -2,8 +2,13 @@ package cloop
 
 import (
 	"context"
+	"errors"
 	"runtime"
+	"slices"
 	"sync"
+	"sync/atomic"
+
+	"github.com/cloopfs/cloopfs/blockio"
 )
 
 // ended is the context of who does not wait.
@@ -13,35 +18,52 @@ var ended = func() context.Context {
 	return ctx
 }()
 
+// errPassedOn is published of a block that could not be decoded ahead: its reader tries for
+// himself.
+var errPassedOn = errors.New("not decoded ahead")
+
 // ahead decodes what sequential readers will want next: those who come to the end of one
 // block after that of the one before.
 type ahead struct {
-	near  func(n int64) bool
-	depth int64 // blocks
+	from  blockio.Taker
+	depth int // of blocks that are taken, of all readers together
 	// helpers has a place for each core but one: that is left to readers.
 	helpers chan struct{}
 
 	// mu guards the fields below.
 	mu      sync.Mutex
-	clock   int64
-	readers [16]sequence // told apart
+	clock   int64 // block ends that were read
+	readers [16]sequence
+	taken   []taken     // and not read yet, the first first
+	some    atomic.Bool // there are some taken; may be read without mu
 }
 
 // sequence is a sequential reader, or one who may become one.
 type sequence struct {
-	next int64 // the block behind that whose end was read last
-	done int64 // the block behind what was decoded for it
-	used int64 // when, by ahead.clock
+	next    int64 // the block behind that whose end was read last
+	done    int64 // the block behind what was taken for it
+	used    int64 // when, by ahead.clock; 0 if never
+	inOrder bool
 }
 
-// DecodeAhead has sequential readers find up to depth blocks decoded already, of those that
-// near says are at hand: on all cores but one, and on that of a reader who waits for one of
-// them. Readers of whole blocks need no such help. It must not be called when anybody reads
-// already.
-func (im *Image) DecodeAhead(near func(n int64) bool, depth int) {
+// taken is a block that is decoded ahead.
+type taken struct {
+	n     int64
+	since int64 // by ahead.clock
+}
+
+// maxTaken is after how many block ends nobody is expected any more to read what was taken.
+const maxTaken = 64
+
+// DecodeAhead has sequential readers find the next blocks decoded already, if the Runs of
+// the image is a [blockio.Taker]: depth of them, of all readers together. They are decoded
+// on all cores but one, and on that of a reader who waits for one of them. Readers of whole
+// blocks need no such help. It must not be called when anybody reads already.
+func (im *Image) DecodeAhead(depth int) {
+	from, ok := im.runs.(blockio.Taker)
 	helpers := runtime.GOMAXPROCS(0) - 1
-	if depth > 0 && helpers > 0 {
-		im.ahead = &ahead{near: near, depth: int64(depth), helpers: make(chan struct{}, helpers)}
+	if ok && depth > 0 && helpers > 0 {
+		im.ahead = &ahead{from: from, depth: depth, helpers: make(chan struct{}, helpers)}
 	}
 }
 
@@ -52,105 +74,160 @@ func (im *Image) decodeAhead(off, n int64) {
 		return // most reads of large blocks
 	}
 	a := im.ahead
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	s := a.follow((off+n)/bs - 1)
-	for s != nil {
+	for more := a.follow((off+n)/bs - 1); more; {
 		select {
 		case a.helpers <- struct{}{}:
 		default:
 			return
 		}
-		n, ok := a.nextLocked(im, s)
+		n, ok := a.next(im)
 		if !ok {
 			<-a.helpers
 			return
 		}
-		go a.helpFrom(im, s, n)
+		go func() {
+			defer func() { <-a.helpers }()
+			for ok := true; ok; {
+				if ok = a.bring(im, n); ok {
+					n, ok = a.next(im)
+				}
+			}
+		}()
 	}
 }
 
-// follow notes that the end of block n was read, and returns by which sequential reader;
-// nil if by none.
-func (a *ahead) follow(n int64) *sequence {
+// follow notes that the end of block n was read, and says whether by a sequential reader.
+func (a *ahead) follow(n int64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.clock++
 	oldest := &a.readers[0]
 	for i := range a.readers {
 		s := &a.readers[i]
 		if s.used > 0 && s.next == n {
-			s.next, s.used = n+1, a.clock
-			return s
+			s.next, s.used, s.inOrder = n+1, a.clock, true
+			return true
 		}
 		if s.used < oldest.used {
 			oldest = s
 		}
 	}
 	*oldest = sequence{next: n + 1, used: a.clock}
-	return nil
+	return false
 }
 
-// nextLocked is the next block to be decoded for s.
-func (a *ahead) nextLocked(im *Image, s *sequence) (n int64, ok bool) {
-	end := min(s.next+a.depth, im.index.blocks)
-	for s.done = max(s.done, s.next); s.done < end; s.done++ {
-		if im.zeros.has(s.done) {
+// next is the next block to be decoded ahead, for the sequential reader who was seen last
+// of those who have not all that they may.
+func (a *ahead) next(im *Image) (n int64, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.taken = slices.DeleteFunc(a.taken, func(t taken) bool { return a.clock-t.since > maxTaken })
+	if len(a.taken) >= a.depth {
+		return 0, false
+	}
+	var best *sequence
+	for i := range a.readers {
+		s := &a.readers[i]
+		if !s.inOrder || best != nil && s.used < best.used {
 			continue
 		}
-		if !a.near(s.done) {
-			break // for now
+		end := min(s.next+int64(a.depth), im.index.blocks)
+		for s.done = max(s.done, s.next); s.done < end && (im.zeros.has(s.done) || a.findLocked(s.done) >= 0); {
+			s.done++
 		}
-		s.done++
-		return s.done - 1, true
+		if s.done < end {
+			best = s
+		}
 	}
-	return 0, false
+	if best == nil {
+		return 0, false
+	}
+	best.done++
+	a.taken = append(a.taken, taken{best.done - 1, a.clock})
+	a.some.Store(true)
+	return best.done - 1, true
 }
 
-// helpFrom decodes block n, and what else is to be decoded for s.
-func (a *ahead) helpFrom(im *Image, s *sequence, n int64) {
-	defer func() { <-a.helpers }()
-	for ok := true; ok; {
-		im.bring(n)
+// findLocked is where block n is among those taken, -1 if nowhere.
+func (a *ahead) findLocked(n int64) int {
+	return slices.IndexFunc(a.taken, func(t taken) bool { return t.n == n })
+}
+
+// drop says that block n is not taken any more, and whether it was.
+func (a *ahead) drop(n int64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	i := a.findLocked(n)
+	if i >= 0 {
+		a.taken = slices.Delete(a.taken, i, i+1)
+		a.some.Store(len(a.taken) > 0)
+	}
+	return i >= 0
+}
+
+// bring decodes block n, which next has named, into memory. If it is not at hand, or bad,
+// that is left for later or to its reader.
+func (a *ahead) bring(im *Image, n int64) bool {
+	ok := a.from.Take(n, im.keep)
+	if !ok || im.zeros.has(n) {
+		a.drop(n)
+	}
+	if !ok {
 		a.mu.Lock()
-		n, ok = a.nextLocked(im, s)
-		a.mu.Unlock()
+		defer a.mu.Unlock()
+		for i := range a.readers {
+			if s := &a.readers[i]; s.done == n+1 {
+				s.done = n
+			}
+		}
+	}
+	return ok
+}
+
+// keep decodes block n into memory, unless it is there, somebody does, or there is no room.
+func (im *Image) keep(n int64, stored []byte) error {
+	_, c, err := im.index.entry(ended, n)
+	if err != nil || im.blocks.Reserve(ended, 1) != nil {
+		return err
+	}
+	defer im.blocks.Unreserve(1)
+	block, load := im.blocks.Acquire(n)
+	defer block.Release()
+	if !load {
+		return nil
+	}
+	empty, err := im.decode(n, c, block.Bytes(), stored)
+	switch {
+	case err != nil:
+		block.Publish(errPassedOn)
+	case empty:
+		block.Publish(errZeros)
+	default:
+		block.Publish(nil)
+	}
+	return err
+}
+
+// had tells that a reader has found block n in memory, if it was taken.
+func (im *Image) had(n int64) {
+	if a := im.ahead; a != nil && a.some.Load() && a.drop(n) {
+		a.from.Had(n)
 	}
 }
 
-// lend decodes a block for the sequential reader who waits for block n, and says whether
-// there was one.
+// lend decodes another block for the reader who waits for block n, which is being decoded
+// ahead, and says whether there was one.
 func (im *Image) lend(n int64) bool {
 	a := im.ahead
 	if a == nil {
 		return false
 	}
-	next, ok := int64(0), false
 	a.mu.Lock()
-	for i := range a.readers {
-		if s := &a.readers[i]; s.used > 0 && s.next == n && s.done > n {
-			next, ok = a.nextLocked(im, s)
-		}
-	}
+	waiting := a.findLocked(n) >= 0
 	a.mu.Unlock()
-	if ok {
-		im.bring(next)
+	if !waiting {
+		return false
 	}
-	return ok
-}
-
-// bring decodes block n into memory, unless somebody does. A failure is for who reads the
-// block to find.
-func (im *Image) bring(n int64) {
-	if im.blocks.Reserve(ended, 1) != nil {
-		return
-	}
-	defer im.blocks.Unreserve(1)
-	block, load := im.blocks.Acquire(n)
-	r := newRead(im, nil, n*int64(im.index.blockSize))
-	defer r.recycle()
-	r.partial[0], r.partials = partial{n: n, block: block, load: load}, 1
-	var err error
-	if load {
-		err = r.readRun(context.Background(), n, n+1)
-	}
-	r.release(err)
+	next, ok := a.next(im)
+	return ok && a.bring(im, next)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"slices"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/blockio/blockiotest"
@@ -26,10 +28,13 @@ const aheadBlock = 4096
 type aheadImage struct {
 	*cloop.Image
 	blockio.Runs
-	gate map[int64]chan struct{} // to be closed; by block
+	near func(n int64) bool
+	gate map[int64]chan struct{} // to be closed; by block taken
 
 	mu    sync.Mutex
-	asked []int64
+	asked []int64 // by readers
+	taken []int64
+	had   []int64
 }
 
 func (im *aheadImage) ReadRun(ctx context.Context, class blockio.Class, first, count int64,
@@ -40,21 +45,68 @@ func (im *aheadImage) ReadRun(ctx context.Context, class blockio.Class, first, c
 		im.asked = append(im.asked, n)
 	}
 	im.mu.Unlock()
-	if gate := im.gate[first]; gate != nil {
-		<-gate
-	}
 	return im.Runs.ReadRun(ctx, class, first, count, deliver)
 }
 
-// take returns the blocks that were asked for since, in their order on the disk.
-func (im *aheadImage) take() []int64 {
+func (im *aheadImage) Take(n int64, deliver func(int64, []byte) error) bool {
+	if !im.near(n) {
+		return false
+	}
+	im.mu.Lock()
+	im.taken = append(im.taken, n)
+	im.mu.Unlock()
+	ok := true
+	err := im.Runs.ReadRun(context.Background(), blockio.Demand, n, 1, func(n int64, stored []byte) error {
+		ok = deliver(n, stored) == nil
+		return nil
+	})
+	return ok && err == nil
+}
+
+func (im *aheadImage) Had(n int64) {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	im.had = append(im.had, n)
+}
+
+// blocks is what readers have asked for, what was taken, and what of that was had.
+type blocks struct{ Asked, Taken, Had []int64 }
+
+// take returns what has happened since, in the order of the disk.
+func (im *aheadImage) take() blocks {
 	synctest.Wait()
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	asked := im.asked
-	im.asked = nil
-	slices.Sort(asked)
-	return asked
+	b := blocks{im.asked, im.taken, im.had}
+	im.asked, im.taken, im.had = nil, nil, nil
+	for _, list := range [][]int64{b.Asked, b.Taken, b.Had} {
+		slices.Sort(list)
+	}
+	return b
+}
+
+// slowMemory holds up what is published of some blocks.
+type slowMemory struct {
+	blockio.BlockCache
+	gate map[int64]chan struct{}
+}
+
+func (m slowMemory) Acquire(n int64) (blockio.CachedBlock, bool) {
+	b, load := m.BlockCache.Acquire(n)
+	if gate := m.gate[n]; load && gate != nil {
+		return slowBlock{b, gate}, load
+	}
+	return b, load
+}
+
+type slowBlock struct {
+	blockio.CachedBlock
+	gate chan struct{}
+}
+
+func (b slowBlock) Publish(err error) {
+	<-b.gate
+	b.CachedBlock.Publish(err)
 }
 
 // newAheadImage has blocks, decodes 3 of them ahead, and does that on so many cores.
@@ -69,9 +121,9 @@ func newAheadImage(t *testing.T, cores int, blocks [][]byte, near func(int64) bo
 	}
 	s := fetch.New(src, ix, fetch.Options{})
 	t.Cleanup(s.Close)
-	im := &aheadImage{Runs: s, gate: make(map[int64]chan struct{})}
-	im.Image = cloop.NewImage(ix, im, cache.NewMemory(16*aheadBlock, aheadBlock))
-	im.DecodeAhead(near, 3)
+	im := &aheadImage{Runs: s, near: near, gate: make(map[int64]chan struct{})}
+	im.Image = cloop.NewImage(ix, im, slowMemory{cache.NewMemory(16*aheadBlock, aheadBlock), im.gate})
+	im.DecodeAhead(3)
 	return im
 }
 
@@ -100,70 +152,70 @@ func (im *aheadImage) readBlock(n int64) error {
 
 func all(int64) bool { return true }
 
-// A sequential reader finds the next blocks decoded; nobody else has any decoded.
+// check compares what has happened since.
+func (im *aheadImage) check(t *testing.T, what string, want blocks) {
+	t.Helper()
+	if diff := cmp.Diff(want, im.take(), cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+// A sequential reader finds the next blocks decoded, and is seen to read them; nobody else
+// has any decoded.
 func TestDecodeAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		im := newAheadImage(t, 3, filled(12), all)
-		check := func(what string, want ...int64) {
-			t.Helper()
-			if diff := cmp.Diff(want, im.take()); diff != "" {
-				t.Errorf("%s: blocks asked for (-want +got):\n%s", what, diff)
-			}
-		}
 		for _, n := range []int64{9, 5, 7} {
 			if _, err := im.ReadAtContext(t.Context(), make([]byte, 100), n*aheadBlock+100); err != nil {
 				t.Fatal(err)
 			}
-			check("read at random", n)
+			im.check(t, "read at random", blocks{Asked: []int64{n}})
 		}
-		for _, c := range []struct {
-			n    int64
-			want []int64
-		}{
-			{0, []int64{0}},
-			{1, []int64{1, 2, 3, 4}}, // by the end of the second block
-			{2, nil},                 // 5 is in memory
-			{3, []int64{6}},
-			{4, nil},
-			{5, []int64{8}},
-			{6, nil},
-			{7, []int64{10}},
-			{8, []int64{11}}, // the last
-			{9, nil},
-			{10, nil},
-			{11, nil},
-		} {
-			if err := im.readBlock(c.n); err != nil {
-				t.Fatalf("block %d: %v", c.n, err)
+		for n := range int64(12) {
+			if err := im.readBlock(n); err != nil {
+				t.Fatalf("block %d: %v", n, err)
 			}
-			check("read in order", c.want...)
+			var want blocks
+			switch {
+			case n == 0:
+				want.Asked = []int64{0}
+			case n == 1: // by the end of the second block
+				want = blocks{Asked: []int64{1}, Taken: []int64{2, 3, 4}}
+			case n < 9:
+				want = blocks{Taken: []int64{n + 3}, Had: []int64{n}}
+			default:
+				want.Had = []int64{n}
+			}
+			im.check(t, fmt.Sprint("read block ", n), want)
 		}
 	})
 }
 
-// What is not at hand is not waited for, and zeros are nothing to decode.
+// What is not at hand is left to its reader, and zeros are nothing to decode.
 func TestDecodeAheadOfNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		blocks := filled(8)
-		blocks[2] = nil // which are zeros, and asked for once
-		im := newAheadImage(t, 3, blocks, func(n int64) bool { return n != 4 })
-		for what, want := range [][]int64{{0, 1, 2, 3}, nil} { // the second time all is known
+		list := filled(8)
+		list[2] = nil // which are zeros, and taken once
+		im := newAheadImage(t, 3, list, func(n int64) bool { return n != 4 })
+		for _, want := range []blocks{{Asked: []int64{0, 1}, Taken: []int64{2, 3}}, {}} { // the second time all is known
 			for n := range int64(2) {
 				if err := im.readBlock(n); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if diff := cmp.Diff(want, im.take()); diff != "" {
-				t.Errorf("%d: blocks asked for (-want +got):\n%s", what, diff)
-			}
+			im.check(t, "read blocks 0 and 1", want)
 		}
+		if _, err := im.ReadAtContext(t.Context(), make([]byte, 10), 4*aheadBlock); err != nil {
+			t.Fatal(err)
+		}
+		im.check(t, "read block 4", blocks{Asked: []int64{4}})
 	})
 }
 
 // On so many cores, one less decode ahead, and readers of other blocks do not wait for
 // them.
 func TestDecodeAheadIsBounded(t *testing.T) {
-	for cores, want := range map[int][]int64{1: {0, 1}, 2: {0, 1, 2}, 3: {0, 1, 2, 3}} {
+	for cores, want := range map[int][]int64{1: nil, 2: {2}, 3: {2, 3}} {
 		synctest.Test(t, func(t *testing.T) {
 			im := newAheadImage(t, cores, filled(12), all)
 			for n := int64(2); n < 5; n++ {
@@ -174,9 +226,7 @@ func TestDecodeAheadIsBounded(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if diff := cmp.Diff(want, im.take()); diff != "" {
-				t.Errorf("%d cores: blocks asked for (-want +got):\n%s", cores, diff)
-			}
+			im.check(t, fmt.Sprint(cores, " cores"), blocks{Asked: []int64{0, 1}, Taken: want})
 			if err := im.readBlock(8); err != nil {
 				t.Error(err)
 			}
@@ -186,6 +236,41 @@ func TestDecodeAheadIsBounded(t *testing.T) {
 			synctest.Wait()
 		})
 	}
+}
+
+// Several readers share the bound, and what was taken for somebody who has gone does not
+// fill it for ever.
+func TestDecodeAheadIsShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		im := newAheadImage(t, 3, filled(200), all)
+		count := func() int { return len(im.take().Taken) }
+		for n := range int64(2) {
+			if err := errors.Join(im.readBlock(n), im.readBlock(100+n)); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		if n := count(); n != 3 {
+			t.Errorf("%d blocks were taken for two readers, want 3", n)
+		}
+		for n := int64(20); n < 190; n += 2 { // and never the block behind
+			if err := im.readBlock(n); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		if n := count(); n != 0 {
+			t.Errorf("%d blocks were taken for a reader who leaves out every second", n)
+		}
+		for n := int64(192); n < 194; n++ {
+			if err := im.readBlock(n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := count(); n == 0 {
+			t.Error("no block was taken for a sequential reader who came later")
+		}
+	})
 }
 
 // A reader who has to wait for a block decodes the next ones meanwhile.
@@ -198,12 +283,10 @@ func TestWaitingReaderDecodes(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		im.take()
+		im.check(t, "read blocks 0 and 1", blocks{Asked: []int64{0, 1}, Taken: []int64{2}})
 		read := make(chan error)
 		go func() { read <- im.readBlock(2) }()
-		if diff := cmp.Diff([]int64{3, 4}, im.take()); diff != "" {
-			t.Errorf("while it waits, blocks asked for (-want +got):\n%s", diff)
-		}
+		im.check(t, "wait for block 2", blocks{Taken: []int64{3, 4}})
 		close(im.gate[2])
 		if err := <-read; err != nil {
 			t.Error(err)

@@ -129,6 +129,7 @@ func (r *read) peek(n int64) {
 		copy(dst, b.Bytes()[skip:])
 		b.Release()
 		s.done = true
+		r.im.had(n)
 	}
 	r.partial[r.partials] = s
 	r.partials++
@@ -152,7 +153,7 @@ func (r *read) load(ctx context.Context, first, end int64) error {
 			if need == start {
 				start, need = n+1, n+1
 			}
-		case taken:
+		case here:
 			if err := r.readRun(ctx, start, need); err != nil {
 				return err
 			}
@@ -200,7 +201,7 @@ type whereabouts int
 
 const (
 	wanted  whereabouts = iota // it has to be read
-	taken                      // it has been copied from memory, or will be by await
+	here                       // it has been copied from memory, or will be by await
 	cleared                    // it is zeros
 )
 
@@ -220,15 +221,16 @@ func (r *read) want(n int64) whereabouts {
 		}
 		copy(dst, b.Bytes())
 		b.Release()
-		return taken
+		r.im.had(n)
+		return here
 	case s.done:
-		return taken
+		return here
 	}
 	s.block, s.load = r.im.blocks.Acquire(n)
 	if s.load {
 		return wanted
 	}
-	return taken
+	return here
 }
 
 // readRun reads and decodes the blocks [first, end).
@@ -331,6 +333,7 @@ func (r *read) awaitOne(ctx context.Context, s *partial) error {
 	case nil:
 		copy(dst, s.block.Bytes()[skip:])
 		s.done = true
+		r.im.had(s.n)
 		return nil
 	case errZeros:
 		clear(dst)
@@ -347,7 +350,7 @@ func (r *read) awaitOne(ctx context.Context, s *partial) error {
 
 // abandoned says that a block's loader stopped for a reason of its own.
 func abandoned(err error) bool {
-	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errPassedOn)
 }
 
 // release gives the partial blocks back, those not loaded with the reason.

@@ -244,6 +244,9 @@ func (ix *Index) page(ctx context.Context, k int64) ([]uint64, error) {
 	if page, ok := ix.cached(k); ok {
 		return page, nil
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	select {
 	case ix.loading <- struct{}{}:
 		defer func() { <-ix.loading }()

@@ -110,10 +110,7 @@ func (r *run) lookAhead() error {
 	if ok, err := r.reserve(bytes); !ok {
 		return err
 	}
-	if len(r.ahead) == 0 {
-		clear(r.all)
-		r.all, r.local, r.tried = r.all[:0], r.local[:0], r.tried[:0]
-	}
+	r.letGo()
 	done := r.done()
 	r.all, r.local = r.s.join(r.class, found, r.all, r.local)
 	r.ahead = r.all[done:]
@@ -145,6 +142,22 @@ func (r *run) unreserve(n int64) {
 	n = min(n, r.reserved)
 	r.reserved -= n
 	r.budget.sem.Release(n)
+}
+
+// letGo forgets what was served, when that is most of what there was.
+func (r *run) letGo() {
+	done := r.done()
+	if done < len(r.ahead) {
+		return
+	}
+	r.tried = append(r.tried[:0], r.tried[min(done, len(r.tried)):]...)
+	n := copy(r.all, r.ahead)
+	clear(r.all[n:])
+	r.all = r.all[:n]
+	r.ahead = r.all
+	if n == 0 {
+		r.local = r.local[:0]
+	}
 }
 
 // done is how many of r.all were served.

@@ -195,31 +195,15 @@ func (s *Scheduler) locate(ctx context.Context, n int64) (located, error) {
 	return located{n, ext, local}, nil
 }
 
-// ended is the context of who does not wait.
-var ended = func() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	return ctx
-}()
-
-// Near says whether block n seems to be at hand: in the store, or kept.
-func (s *Scheduler) Near(n int64) bool {
-	l, err := s.locate(ended, n)
-	if err != nil || l.local || l.ext.Len == 0 {
-		return err == nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	b := s.blocks[n]
-	return b != nil && b.finished() && b.fail == nil
-}
-
 // arrived is the done of a block that is never asked for.
 var arrived = func() chan struct{} {
 	c := make(chan struct{})
 	close(c)
 	return c
 }()
+
+// maxLocal is how many blocks that need no flight are made at a time.
+const maxLocal = 256
 
 // join finds or starts a flight for each block of run, which are in order, and appends it
 // to joined. The caller must leave each. Those that need no flight are appended to local.
@@ -234,6 +218,9 @@ func (s *Scheduler) join(class blockio.Class, run []located, joined []*block, lo
 	var r *request // the request being put together
 	for _, l := range run {
 		if l.ext.Len == 0 || l.local {
+			if len(local) == cap(local) {
+				local = make([]block, 0, min(max(len(run), 2), maxLocal)) // the others stay where they are
+			}
 			local = append(local, block{n: l.n, ext: l.ext, done: arrived, local: l.local})
 			joined = append(joined, &local[len(local)-1])
 			continue

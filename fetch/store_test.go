@@ -220,44 +220,40 @@ func TestNearby(t *testing.T) {
 	}
 }
 
-// What is at hand is in the store, or was fetched lately and is good.
-func TestNear(t *testing.T) {
-	src, ext := newImage(100, 100, 0, 100, 100)
+// What is in the store can be taken, and only that; who has had it is counted.
+func TestTake(t *testing.T) {
+	src, ext := newImage(100, 100, 0, 100)
 	shared := newStore()
 	shared.put(t, src, ext, 0)
-	src.Open = func(_ context.Context, r blockio.Range, body io.Reader) (io.Reader, error) {
-		if r.Off == 300 {
-			return nil, io.ErrUnexpectedEOF
-		}
-		return body, nil
-	}
-	s := fetch.New(src, ext, fetch.Options{Store: forgetful{process{shared, 0}}})
+	s := fetch.New(src, ext, fetch.Options{Store: process{shared, 0}})
 	defer s.Close()
-	for n, want := range []bool{true, false, true, false, false} {
-		if got := s.Near(int64(n)); got != want {
-			t.Errorf("Near(%d) = %v before anything was read, want %v", n, got, want)
+	deliver, got := collect(t, src, ext)
+	for n, want := range []bool{true, false, false, false} {
+		if ok := s.Take(int64(n), deliver); ok != want {
+			t.Errorf("Take(%d) = %v, want %v", n, ok, want)
 		}
 	}
-	for _, n := range []int64{1, 4} {
-		err := s.ReadRun(t.Context(), blockio.Demand, n, 1, func(int64, []byte) error { return nil })
-		if want := n == 1; (err == nil) != want {
-			t.Errorf("block %d: %v", n, err)
-		}
+	if diff := cmp.Diff([]int64{0}, *got); diff != "" {
+		t.Errorf("delivered (-want +got):\n%s", diff)
 	}
-	for n, want := range []bool{true, true, true, false, false} {
-		if got := s.Near(int64(n)); got != want {
-			t.Errorf("Near(%d) = %v after 1 and 4 were read, want %v", n, got, want)
-		}
+	if s.Take(0, func(int64, []byte) error { return errors.New("bad") }) {
+		t.Error("Take of bad bytes is true")
 	}
-	if diff := cmp.Diff([]blockio.Extent{{Off: 100, Len: 100}, {Off: 300, Len: 100}}, asked(src)); diff != "" {
+	// What was brought ahead counts as used when it is had.
+	if err := s.ReadRun(t.Context(), blockio.ReadAhead, 1, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	if !s.Take(1, deliver) || s.Stats().Class[blockio.ReadAhead].Used != 0 {
+		t.Errorf("taken is used: %v", s.Stats())
+	}
+	s.Had(1)
+	if used := s.Stats().Class[blockio.ReadAhead].Used; used != 100 {
+		t.Errorf("%d bytes used, want 100", used)
+	}
+	if diff := cmp.Diff([]blockio.Extent{{Off: 100, Len: 100}}, asked(src)); diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)
 	}
 }
-
-// forgetful is a store in which nothing stays.
-type forgetful struct{ process }
-
-func (forgetful) Put(int64, blockio.Extent, []byte) {}
 
 // Blocks that are wanted ahead of time are stored, and not asked for if they are.
 func TestNearerWithStore(t *testing.T) {

@@ -52,6 +52,40 @@ func TestTogetherAndGone(t *testing.T) {
 	}
 }
 
+// Reading again what was read together, and a long run of which something is always ahead,
+// delivers each block once: what runs leave behind is not taken for what they have done.
+func TestTogetherAgain(t *testing.T) {
+	defer func(before chan struct{}) { helpers = before }(helpers)
+	helpers = make(chan struct{}, 3)
+	const blocks = 20_000
+	image := make(simImage, blocks)
+	st := &simStore{have: make(map[int64]bool)}
+	for n := range image {
+		image[n] = blockio.Extent{Off: int64(n) * 1000, Len: 1000}
+		st.have[int64(n)] = true
+	}
+	s := New(newSimLine(time.Millisecond, 1000), image, Options{Store: st})
+	defer s.Close()
+	for _, count := range []int64{64, 30, 100, blocks, 64, 5000} {
+		var mu sync.Mutex
+		got := make([]int, count)
+		err := s.ReadRun(t.Context(), blockio.Demand, 0, count, func(n int64, _ []byte) error {
+			mu.Lock()
+			defer mu.Unlock()
+			got[n]++
+			return nil
+		})
+		if err != nil || slices.ContainsFunc(got, func(n int) bool { return n != 1 }) {
+			t.Errorf("%d blocks: %v; one was delivered %d times, one %d times", count, err, slices.Min(got), slices.Max(got))
+		}
+	}
+	// A run that is recycled keeps what it may have ahead, not all that it has read.
+	r := runs.Get().(*run)
+	if cap(r.all) > 2*maxAhead || cap(r.local) > maxLocal {
+		t.Errorf("a run has kept room for %d blocks, and for %d local ones", cap(r.all), cap(r.local))
+	}
+}
+
 // What is at hand is delivered by several goroutines at a time, each block once, also if
 // some of it is gone or bad.
 func TestTogether(t *testing.T) {

@@ -40,6 +40,21 @@ func (r *Recorder) ReadRun(ctx context.Context, class blockio.Class, first, coun
 	return r.runs.ReadRun(ctx, class, first, count, deliver)
 }
 
+// Take is [blockio.Taker]'s. It is nobody's read, and not noted.
+func (r *Recorder) Take(n int64, deliver func(n int64, stored []byte) error) bool {
+	from, ok := r.runs.(blockio.Taker)
+	return ok && from.Take(n, deliver)
+}
+
+// Had is [blockio.Taker]'s.
+func (r *Recorder) Had(n int64) {
+	r.enter(n, 1)
+	defer r.leave()
+	if from, ok := r.runs.(blockio.Taker); ok {
+		from.Had(n)
+	}
+}
+
 func (r *Recorder) enter(first, count int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -24,6 +24,41 @@ func (s slow) ReadRun(context.Context, blockio.Class, int64, int64, func(int64, 
 	return s.err
 }
 
+// handy is blocks that can be taken.
+type handy struct {
+	blockio.Runs
+	had []int64
+}
+
+func (h *handy) Take(n int64, deliver func(int64, []byte) error) bool { return deliver(n, nil) == nil }
+func (h *handy) Had(n int64)                                          { h.had = append(h.had, n) }
+
+// What is taken is noted when it is had, not before.
+func TestRecorderOfTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		below := new(handy)
+		rec := profile.NewRecorder(below, of)
+		for _, n := range []int64{7, 8, 9} {
+			if !rec.Take(n, func(int64, []byte) error { return nil }) {
+				t.Errorf("block %d can't be taken", n)
+			}
+		}
+		if rec.Take(7, func(int64, []byte) error { return errors.New("bad") }) {
+			t.Error("a bad block was taken")
+		}
+		rec.Had(8)
+		if diff := cmp.Diff([]profile.Run{{First: 8, Count: 1, Gap: time.Microsecond}}, rec.Profile().Runs); diff != "" {
+			t.Errorf("noted (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff([]int64{8}, below.had); diff != "" {
+			t.Errorf("passed on (-want +got):\n%s", diff)
+		}
+		if profile.NewRecorder(slow{}, of).Take(1, func(int64, []byte) error { return nil }) {
+			t.Error("a block was taken from who has none")
+		}
+	})
+}
+
 // read is a read that begins at a time.
 type read struct {
 	at           time.Duration

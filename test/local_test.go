@@ -3,6 +3,7 @@
 package test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -51,35 +52,47 @@ func TestLocalImage(t *testing.T) {
 }
 
 // An image on a file system that hangs is like one on a server that does: reads fail
-// after the timeout, what is in memory is read, and when it goes on, so do reads.
+// after the timeout, what is in memory is read, and when it goes on, so do reads; of blocks
+// that are larger than reads as well, which are decoded ahead.
 func TestHungLocalImage(t *testing.T) {
-	s := makeImage(t, 64*kib, blocks(64, 60*kib)...)
-	file := filepath.Join(t.TempDir(), "image")
-	if err := os.WriteFile(file, s.image, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	below := makeDir(t)
-	server := serveBareAt(t, file, below)
-	dir := mount(t, diskOf(below), "--timeout", "2s")
-	here, away := directRead(diskOf(dir), 2*64*kib, pageSize), directRead(diskOf(dir), 60*64*kib, pageSize)
-	checkBytes(t, "before", must(t, here[0], here[1:]...), s.block(2)[:pageSize])
+	for name, c := range map[string]struct{ blockSize, stored int }{"64K": {64 * kib, 60 * kib}, "1M": {mib, 900 * kib}} {
+		t.Run(name, func(t *testing.T) {
+			s := makeImage(t, c.blockSize, blocks(32, c.stored)...)
+			file := filepath.Join(t.TempDir(), "image")
+			if err := os.WriteFile(file, s.image, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			below := makeDir(t)
+			server := serveBareAt(t, file, below)
+			dir := mount(t, diskOf(below), "--timeout", "2s")
+			read := func(n int) []string { return directRead(diskOf(dir), n*c.blockSize, pageSize) }
+			// In order, so that more is expected.
+			must(t, "dd", "if="+diskOf(dir), "of="+os.DevNull, "iflag=direct", "bs=32K", fmt.Sprint("count=", 3*c.blockSize/(32*kib)), "status=none")
+			must(t, read(2)[0], read(2)[1:]...)
 
-	if err := server.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	checkBytes(t, "in memory", quick(t, here[0], here[1:]...), s.block(2)[:pageSize])
-	var r result
-	if d := elapsed(func() { r = run(t, away[0], away[1:]...) }); r.code == 0 || d > 3*time.Second {
-		t.Errorf("a read of what hangs: %v after %v, want an I/O error after 2 seconds", r, d)
-	}
-	if err := server.cmd.Process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
-	waitFor(t, "read after the hang", func() bool { return run(t, away[0], away[1:]...).code == 0 })
-	checkBytes(t, "after", must(t, away[0], away[1:]...), s.block(60)[:pageSize])
-	umount(t, dir)
-	must(t, "umount", below)
-	if r := server.result(t); r.code != 0 {
-		t.Errorf("the server below: %v", r)
+			if err := server.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			checkBytes(t, "in memory", quick(t, read(2)[0], read(2)[1:]...), s.block(2)[:pageSize])
+			for _, args := range [][]string{
+				read(30),
+				{"dd", "if=" + diskOf(dir), "of=" + os.DevNull, "iflag=direct", "bs=32K", "skip=" + fmt.Sprint(2*c.blockSize/(32*kib)), "status=none"},
+			} {
+				var r result
+				if d := elapsed(func() { r = run(t, args[0], args[1:]...) }); r.code == 0 || d > 3*time.Second {
+					t.Errorf("%s, of what hangs: %v after %v, want an I/O error after 2 seconds", args, r, d)
+				}
+			}
+			if err := server.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+			waitFor(t, "read after the hang", func() bool { return run(t, read(30)[0], read(30)[1:]...).code == 0 })
+			checkBytes(t, "after", must(t, read(30)[0], read(30)[1:]...), s.block(30)[:pageSize])
+			umount(t, dir)
+			must(t, "umount", below)
+			if r := server.result(t); r.code != 0 {
+				t.Errorf("the server below: %v", r)
+			}
+		})
 	}
 }

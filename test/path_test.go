@@ -45,7 +45,7 @@ func TestReadingMakesNoGarbage(t *testing.T) {
 		s := fetch.New(f, ix, fetch.Options{Store: blockio.Nearby(f)})
 		defer s.Close()
 		im := cloop.NewImage(ix, s, cache.NewMemory(64*mib, ix.BlockSize()))
-		im.DecodeAhead(s.Near, 8)
+		im.DecodeAhead(8)
 		p, off := make([]byte, c.size), int64(0)
 		n := testing.AllocsPerRun(int(200*mib/c.size), func() {
 			if _, err := im.ReadAtContext(t.Context(), p, off); err != nil {

@@ -114,7 +114,7 @@ func (l *line) join(ctx context.Context, opt sourceOptions, memory int64) error 
 		runs = l.record
 	}
 	l.disk = cloop.NewImage(l.index, runs, l.memory)
-	l.disk.DecodeAhead(l.fetch.Near, int(min(maxDecodeAhead, memory/int64(l.index.BlockSize())/4)))
+	l.disk.DecodeAhead(int(min(maxDecodeAhead, memory/int64(l.index.BlockSize())/4)))
 	return nil
 }
 
