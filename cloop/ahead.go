@@ -34,7 +34,8 @@ type ahead struct {
 	mu      sync.Mutex
 	clock   int64 // block ends that were read
 	readers [16]sequence
-	taken   []taken     // and not read yet, the first first
+	taken   []taken // and not read yet, the first first
+	closed  bool
 	some    atomic.Bool // there are some taken; may be read without mu
 }
 
@@ -44,6 +45,7 @@ type sequence struct {
 	done    int64 // the block behind what was taken for it
 	used    int64 // when, by ahead.clock; 0 if never
 	inOrder bool
+	stalled bool // what comes next could not be taken, at the last block end
 }
 
 // taken is a block that is decoded ahead.
@@ -105,7 +107,7 @@ func (a *ahead) follow(n int64) bool {
 	for i := range a.readers {
 		s := &a.readers[i]
 		if s.used > 0 && s.next == n {
-			s.next, s.used, s.inOrder = n+1, a.clock, true
+			s.next, s.used, s.inOrder, s.stalled = n+1, a.clock, true, false
 			return true
 		}
 		if s.used < oldest.used {
@@ -122,13 +124,14 @@ func (a *ahead) next(im *Image) (n int64, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.taken = slices.DeleteFunc(a.taken, func(t taken) bool { return a.clock-t.since > maxTaken })
-	if len(a.taken) >= a.depth {
+	a.some.Store(len(a.taken) > 0)
+	if len(a.taken) >= a.depth || a.closed {
 		return 0, false
 	}
 	var best *sequence
 	for i := range a.readers {
 		s := &a.readers[i]
-		if !s.inOrder || best != nil && s.used < best.used {
+		if !s.inOrder || s.stalled || best != nil && s.used < best.used {
 			continue
 		}
 		end := min(s.next+int64(a.depth), im.index.blocks)
@@ -168,27 +171,31 @@ func (a *ahead) drop(n int64) bool {
 // bring decodes block n, which next has named, into memory. If it is not at hand, or bad,
 // that is left for later or to its reader.
 func (a *ahead) bring(im *Image, n int64) bool {
-	ok := a.from.Take(n, im.keep)
-	if !ok || im.zeros.has(n) {
-		a.drop(n)
+	if a.from.Take(n, im.keep) {
+		if im.zeros.has(n) {
+			im.had(n) // nobody will: its reader finds it among the zeros
+		}
+		return true
 	}
-	if !ok {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		for i := range a.readers {
-			if s := &a.readers[i]; s.done == n+1 {
-				s.done = n
-			}
+	a.drop(n)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i := range a.readers {
+		if s := &a.readers[i]; s.next <= n && n < s.done {
+			s.done, s.stalled = n, true
 		}
 	}
-	return ok
+	return false
 }
 
 // keep decodes block n into memory, unless it is there, somebody does, or there is no room.
 func (im *Image) keep(n int64, stored []byte) error {
 	_, c, err := im.index.entry(ended, n)
-	if err != nil || im.blocks.Reserve(ended, 1) != nil {
+	if err != nil {
 		return err
+	}
+	if im.blocks.Reserve(ended, 1) != nil {
+		return errPassedOn
 	}
 	defer im.blocks.Unreserve(1)
 	block, load := im.blocks.Acquire(n)
@@ -206,6 +213,28 @@ func (im *Image) keep(n int64, stored []byte) error {
 		block.Publish(nil)
 	}
 	return err
+}
+
+// Close ends decoding ahead: what [blockio.Taker] takes from may be closed after that.
+// Reads that are under way go on.
+func (im *Image) Close() {
+	a := im.ahead
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	a.closed = true
+	a.mu.Unlock()
+	for range cap(a.helpers) { // until all have ended
+		a.helpers <- struct{}{}
+	}
+}
+
+// loaded notes that a reader has loaded block n by himself.
+func (im *Image) loaded(n int64) {
+	if a := im.ahead; a != nil && a.some.Load() {
+		a.drop(n)
+	}
 }
 
 // had tells that a reader has found block n in memory, if it was taken.

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -195,15 +196,24 @@ func TestDecodeAhead(t *testing.T) {
 func TestDecodeAheadOfNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		list := filled(8)
-		list[2] = nil // which are zeros, and taken once
-		im := newAheadImage(t, 3, list, func(n int64) bool { return n != 4 })
-		for _, want := range []blocks{{Asked: []int64{0, 1}, Taken: []int64{2, 3}}, {}} { // the second time all is known
+		list[2] = nil          // which are zeros, and taken once
+		var tries atomic.Int64 // to take block 4
+		im := newAheadImage(t, 3, list, func(n int64) bool {
+			if n == 4 {
+				tries.Add(1)
+			}
+			return n != 4
+		})
+		for _, want := range []blocks{{Asked: []int64{0, 1}, Taken: []int64{2, 3}, Had: []int64{2}}, {}} { // the second time all is known
 			for n := range int64(2) {
 				if err := im.readBlock(n); err != nil {
 					t.Fatal(err)
 				}
 			}
 			im.check(t, "read blocks 0 and 1", want)
+		}
+		if n := tries.Load(); n != 2 {
+			t.Errorf("%d tries to take what is not at hand, want one at each of 2 block ends", n)
 		}
 		if _, err := im.ReadAtContext(t.Context(), make([]byte, 10), 4*aheadBlock); err != nil {
 			t.Fatal(err)
@@ -269,6 +279,41 @@ func TestDecodeAheadIsShared(t *testing.T) {
 		}
 		if n := count(); n == 0 {
 			t.Error("no block was taken for a sequential reader who came later")
+		}
+	})
+}
+
+// When Close has returned, nothing is taken, and nothing will be.
+func TestDecodeAheadIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		im := newAheadImage(t, 3, filled(12), all)
+		im.gate[3] = make(chan struct{})
+		for n := range int64(2) {
+			if err := im.readBlock(n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		im.take()
+		closed := make(chan struct{})
+		go func() {
+			im.Close()
+			close(closed)
+		}()
+		synctest.Wait()
+		select {
+		case <-closed:
+			t.Error("closed while a block is being decoded")
+		default:
+		}
+		close(im.gate[3])
+		<-closed
+		for n := range int64(12) {
+			if err := im.readBlock(n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if b := im.take(); b.Taken != nil {
+			t.Errorf("blocks %d were taken after that", b.Taken)
 		}
 	})
 }

@@ -281,6 +281,7 @@ func (r *read) deliver(n int64, stored []byte) error {
 	s := r.find(n)
 	if s == nil {
 		_, err := r.im.decode(n, c, dst, stored)
+		r.im.loaded(n)
 		return err
 	}
 	empty, err := r.im.decode(n, c, s.block.Bytes(), stored)
@@ -293,6 +294,7 @@ func (r *read) deliver(n int64, stored []byte) error {
 		err = errZeros
 	}
 	s.block.Publish(err)
+	r.im.loaded(n)
 	return nil
 }
 
@@ -313,7 +315,7 @@ func (im *Image) decode(n int64, c codec, dst, stored []byte) (empty bool, err e
 func (r *read) await(ctx context.Context) error {
 	for i := range r.partial[:r.partials] {
 		s := &r.partial[i]
-		for !s.done && !s.ready() && r.im.lend(s.n) {
+		for !s.done && ctx.Err() == nil && !s.ready() && r.im.lend(s.n) {
 		}
 		for !s.done {
 			if err := r.awaitOne(ctx, s); err != nil {
@@ -340,8 +342,11 @@ func (r *read) awaitOne(ctx context.Context, s *partial) error {
 		s.done = true
 		return nil
 	}
-	if ctx.Err() != nil || !abandoned(err) {
+	switch {
+	case !abandoned(err):
 		return err
+	case ctx.Err() != nil:
+		return ctx.Err()
 	}
 	s.block.Release()
 	s.block = nil

@@ -12,8 +12,11 @@ var ended = func() context.Context {
 // Take delivers block n from the store, if it is there. See [blockio.Taker].
 func (s *Scheduler) Take(n int64, deliver func(n int64, stored []byte) error) bool {
 	l, err := s.locate(ended, n)
-	if err != nil || !l.local {
+	if err != nil || !l.local && l.ext.Len > 0 {
 		return false
+	}
+	if l.ext.Len == 0 {
+		return deliver(n, nil) == nil
 	}
 	buf := getBuffer(l.ext.Len)
 	defer putBuffer(buf)

@@ -141,6 +141,7 @@ func (l *line) spare() int64 {
 
 // Close ends everything that is under way.
 func (l *line) Close() {
+	l.disk.Close()
 	l.fetch.Close()
 	l.file.Close()
 }
