@@ -48,6 +48,13 @@ func (v *part) ReadAtContext(ctx context.Context, p []byte, off int64) (int, err
 	return n, eof
 }
 
+// AtOnce is the context of who does not wait: it has ended.
+var AtOnce = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
 // Clip cuts p to what lies at off within size bytes. It returns io.EOF if
 // something was cut off, and an error for an offset below 0.
 func Clip(p []byte, off, size int64) ([]byte, error) {

@@ -60,19 +60,9 @@ func TestSectionConforms(t *testing.T) {
 			blockiotest.TestRanges(t, s, want)
 			blockiotest.TestReaderAt(t, s, want)
 			blockiotest.TestPrompt(t, s, want, false)
-			blockiotest.TestPrompt(t, openSection(t, handy{src, 100_000}, c.extents...), want, true)
+			blockiotest.TestPrompt(t, openSection(t, blockiotest.Handy{Source: src, Near: 100_000}, c.extents...), want, true)
 		})
 	}
-}
-
-// handy is a source whose first bytes are at hand.
-type handy struct {
-	*blockiotest.Source
-	size int64
-}
-
-func (s handy) ReadNow(p []byte, off int64) bool {
-	return off >= 0 && off+int64(len(p)) <= s.size && copy(p, s.Data[off:]) == len(p)
 }
 
 // Bytes of a section are at hand if those of all its extents are.
@@ -84,9 +74,9 @@ func TestSectionReadsNow(t *testing.T) {
 		n    int
 		want bool
 	}{
-		{handy{&blockiotest.Source{Data: data}, 55}, 10, true},
-		{handy{&blockiotest.Source{Data: data}, 54}, 10, false},
-		{handy{&blockiotest.Source{Data: data}, 54}, 9, true},
+		{blockiotest.Handy{Source: &blockiotest.Source{Data: data}, Near: 55}, 10, true},
+		{blockiotest.Handy{Source: &blockiotest.Source{Data: data}, Near: 54}, 10, false},
+		{blockiotest.Handy{Source: &blockiotest.Source{Data: data}, Near: 54}, 9, true},
 		{&blockiotest.Source{Data: data}, 1, false}, // it can't tell
 	} {
 		if got := openSection(t, c.src, extents...).ReadNow(make([]byte, c.n), 0); got != c.want {

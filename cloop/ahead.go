@@ -1,7 +1,6 @@
 package cloop
 
 import (
-	"context"
 	"errors"
 	"runtime"
 	"slices"
@@ -10,13 +9,6 @@ import (
 
 	"github.com/cloopfs/cloopfs/blockio"
 )
-
-// ended is the context of who does not wait.
-var ended = func() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	return ctx
-}()
 
 // errPassedOn is published of a block that could not be decoded ahead: its reader tries for
 // himself.
@@ -34,8 +26,7 @@ type ahead struct {
 	mu      sync.Mutex
 	clock   int64 // block ends that were read
 	readers [16]sequence
-	taken   []taken // and not read yet, the first first
-	closed  bool
+	taken   []taken     // and not read yet, the first first
 	some    atomic.Bool // there are some taken; may be read without mu
 }
 
@@ -125,7 +116,7 @@ func (a *ahead) next(im *Image) (n int64, ok bool) {
 	defer a.mu.Unlock()
 	a.taken = slices.DeleteFunc(a.taken, func(t taken) bool { return a.clock-t.since > maxTaken })
 	a.some.Store(len(a.taken) > 0)
-	if len(a.taken) >= a.depth || a.closed {
+	if len(a.taken) >= a.depth {
 		return 0, false
 	}
 	var best *sequence
@@ -190,11 +181,11 @@ func (a *ahead) bring(im *Image, n int64) bool {
 
 // keep decodes block n into memory, unless it is there, somebody does, or there is no room.
 func (im *Image) keep(n int64, stored []byte) error {
-	_, c, err := im.index.entry(ended, n)
+	_, c, err := im.index.entry(blockio.AtOnce, n)
 	if err != nil {
 		return err
 	}
-	if im.blocks.Reserve(ended, 1) != nil {
+	if im.blocks.Reserve(blockio.AtOnce, 1) != nil {
 		return errPassedOn
 	}
 	defer im.blocks.Unreserve(1)
@@ -218,15 +209,11 @@ func (im *Image) keep(n int64, stored []byte) error {
 // Close ends decoding ahead: what [blockio.Taker] takes from may be closed after that.
 // Reads that are under way go on.
 func (im *Image) Close() {
-	a := im.ahead
-	if a == nil {
+	if im.ahead == nil {
 		return
 	}
-	a.mu.Lock()
-	a.closed = true
-	a.mu.Unlock()
-	for range cap(a.helpers) { // until all have ended
-		a.helpers <- struct{}{}
+	for range cap(im.ahead.helpers) { // each place, when its helper has ended
+		im.ahead.helpers <- struct{}{}
 	}
 }
 

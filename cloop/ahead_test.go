@@ -30,7 +30,9 @@ type aheadImage struct {
 	*cloop.Image
 	blockio.Runs
 	near func(n int64) bool
-	gate map[int64]chan struct{} // to be closed; by block taken
+	// What is published of a block, and before that taken, waits for these to be closed.
+	gate, hold map[int64]chan struct{}
+	memory     *slowMemory
 
 	mu    sync.Mutex
 	asked []int64 // by readers
@@ -56,6 +58,9 @@ func (im *aheadImage) Take(n int64, deliver func(int64, []byte) error) bool {
 	im.mu.Lock()
 	im.taken = append(im.taken, n)
 	im.mu.Unlock()
+	if hold := im.hold[n]; hold != nil {
+		<-hold
+	}
 	ok := true
 	err := im.Runs.ReadRun(context.Background(), blockio.Demand, n, 1, func(n int64, stored []byte) error {
 		ok = deliver(n, stored) == nil
@@ -86,28 +91,52 @@ func (im *aheadImage) take() blocks {
 	return b
 }
 
-// slowMemory holds up what is published of some blocks.
+// slowMemory holds up what is published of some blocks, counts the blocks that are held, and
+// may have no room for who does not wait.
 type slowMemory struct {
 	blockio.BlockCache
 	gate map[int64]chan struct{}
+	held atomic.Int64
+	full bool
 }
 
-func (m slowMemory) Acquire(n int64) (blockio.CachedBlock, bool) {
-	b, load := m.BlockCache.Acquire(n)
-	if gate := m.gate[n]; load && gate != nil {
-		return slowBlock{b, gate}, load
+func (m *slowMemory) Reserve(ctx context.Context, blocks int) error {
+	if m.full && ctx.Err() != nil {
+		return ctx.Err()
 	}
-	return b, load
+	return m.BlockCache.Reserve(ctx, blocks)
+}
+
+func (m *slowMemory) Peek(n int64) (blockio.CachedBlock, bool) {
+	b, ok := m.BlockCache.Peek(n)
+	if ok {
+		m.held.Add(1)
+	}
+	return slowBlock{b, m, nil}, ok
+}
+
+func (m *slowMemory) Acquire(n int64) (blockio.CachedBlock, bool) {
+	b, load := m.BlockCache.Acquire(n)
+	m.held.Add(1)
+	return slowBlock{b, m, m.gate[n]}, load
 }
 
 type slowBlock struct {
 	blockio.CachedBlock
-	gate chan struct{}
+	memory *slowMemory
+	gate   chan struct{}
 }
 
 func (b slowBlock) Publish(err error) {
-	<-b.gate
+	if b.gate != nil {
+		<-b.gate
+	}
 	b.CachedBlock.Publish(err)
+}
+
+func (b slowBlock) Release() {
+	b.memory.held.Add(-1)
+	b.CachedBlock.Release()
 }
 
 // newAheadImage has blocks, decodes 3 of them ahead, and does that on so many cores.
@@ -122,9 +151,16 @@ func newAheadImage(t *testing.T, cores int, blocks [][]byte, near func(int64) bo
 	}
 	s := fetch.New(src, ix, fetch.Options{})
 	t.Cleanup(s.Close)
-	im := &aheadImage{Runs: s, near: near, gate: make(map[int64]chan struct{})}
-	im.Image = cloop.NewImage(ix, im, slowMemory{cache.NewMemory(16*aheadBlock, aheadBlock), im.gate})
+	im := &aheadImage{Runs: s, near: near, gate: make(map[int64]chan struct{}), hold: make(map[int64]chan struct{})}
+	im.memory = &slowMemory{BlockCache: cache.NewMemory(16*aheadBlock, aheadBlock), gate: im.gate}
+	im.Image = cloop.NewImage(ix, im, im.memory)
 	im.DecodeAhead(3)
+	t.Cleanup(func() {
+		synctest.Wait()
+		if n := im.memory.held.Load(); n != 0 {
+			t.Errorf("%d blocks are still held", n)
+		}
+	})
 	return im
 }
 
@@ -149,6 +185,16 @@ func (im *aheadImage) readBlock(n int64) error {
 		}
 	}
 	return nil
+}
+
+// readBlocks reads the first n blocks.
+func (im *aheadImage) readBlocks(t *testing.T, n int64) {
+	t.Helper()
+	for n := range n {
+		if err := im.readBlock(n); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func all(int64) bool { return true }
@@ -205,11 +251,7 @@ func TestDecodeAheadOfNothing(t *testing.T) {
 			return n != 4
 		})
 		for _, want := range []blocks{{Asked: []int64{0, 1}, Taken: []int64{2, 3}, Had: []int64{2}}, {}} { // the second time all is known
-			for n := range int64(2) {
-				if err := im.readBlock(n); err != nil {
-					t.Fatal(err)
-				}
-			}
+			im.readBlocks(t, 2)
 			im.check(t, "read blocks 0 and 1", want)
 		}
 		if n := tries.Load(); n != 2 {
@@ -231,11 +273,7 @@ func TestDecodeAheadIsBounded(t *testing.T) {
 			for n := int64(2); n < 5; n++ {
 				im.gate[n] = make(chan struct{})
 			}
-			for n := range int64(2) {
-				if err := im.readBlock(n); err != nil {
-					t.Fatal(err)
-				}
-			}
+			im.readBlocks(t, 2)
 			im.check(t, fmt.Sprint(cores, " cores"), blocks{Asked: []int64{0, 1}, Taken: want})
 			if err := im.readBlock(8); err != nil {
 				t.Error(err)
@@ -255,7 +293,7 @@ func TestDecodeAheadIsShared(t *testing.T) {
 		im := newAheadImage(t, 3, filled(200), all)
 		count := func() int { return len(im.take().Taken) }
 		for n := range int64(2) {
-			if err := errors.Join(im.readBlock(n), im.readBlock(100+n)); err != nil {
+			if err := errors.Join(im.readBlock(n), im.readBlock(193+n)); err != nil {
 				t.Fatal(err)
 			}
 			synctest.Wait()
@@ -272,7 +310,7 @@ func TestDecodeAheadIsShared(t *testing.T) {
 		if n := count(); n != 0 {
 			t.Errorf("%d blocks were taken for a reader who leaves out every second", n)
 		}
-		for n := int64(192); n < 194; n++ {
+		for n := int64(10); n < 12; n++ {
 			if err := im.readBlock(n); err != nil {
 				t.Fatal(err)
 			}
@@ -288,11 +326,7 @@ func TestDecodeAheadIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		im := newAheadImage(t, 3, filled(12), all)
 		im.gate[3] = make(chan struct{})
-		for n := range int64(2) {
-			if err := im.readBlock(n); err != nil {
-				t.Fatal(err)
-			}
-		}
+		im.readBlocks(t, 2)
 		im.take()
 		closed := make(chan struct{})
 		go func() {
@@ -307,14 +341,51 @@ func TestDecodeAheadIsClosed(t *testing.T) {
 		}
 		close(im.gate[3])
 		<-closed
-		for n := range int64(12) {
-			if err := im.readBlock(n); err != nil {
-				t.Fatal(err)
-			}
-		}
+		im.readBlocks(t, 12)
 		if b := im.take(); b.Taken != nil {
 			t.Errorf("blocks %d were taken after that", b.Taken)
 		}
+	})
+}
+
+// A whole disk is read without a place lost, be it of the bound or of memory.
+func TestDecodeAheadToTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		im := newAheadImage(t, 3, filled(200), all)
+		for n := range int64(200) {
+			if err := im.readBlock(n); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait() // the helpers are in time
+		}
+		if b := im.take(); len(b.Asked) != 2 || len(b.Taken) != 198 || len(b.Had) != 198 {
+			t.Errorf("of 200 blocks %d were asked for, %d taken, %d of those had; want all but 2", len(b.Asked), len(b.Taken), len(b.Had))
+		}
+	})
+}
+
+// Where memory has no room nothing is taken on and on.
+func TestDecodeAheadWithoutRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		im := newAheadImage(t, 2, filled(12), all)
+		im.memory.full = true
+		im.readBlocks(t, 2)
+		im.check(t, "read blocks 0 and 1", blocks{Asked: []int64{0, 1}, Taken: []int64{2}})
+	})
+}
+
+// A block that its reader has loaded before it could be decoded ahead is his alone.
+func TestReaderIsFaster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		im := newAheadImage(t, 2, filled(12), all)
+		im.hold[2] = make(chan struct{})
+		im.readBlocks(t, 2)
+		if err := im.readBlock(2); err != nil {
+			t.Fatal(err)
+		}
+		im.check(t, "read blocks 0 to 2", blocks{Asked: []int64{0, 1, 2}, Taken: []int64{2}})
+		close(im.hold[2])
+		im.check(t, "after that", blocks{Taken: []int64{3, 4, 5}})
 	})
 }
 
@@ -323,18 +394,46 @@ func TestWaitingReaderDecodes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		im := newAheadImage(t, 2, filled(12), all)
 		im.gate[2] = make(chan struct{})
-		for n := range int64(2) {
-			if err := im.readBlock(n); err != nil {
-				t.Fatal(err)
-			}
-		}
+		im.readBlocks(t, 2)
 		im.check(t, "read blocks 0 and 1", blocks{Asked: []int64{0, 1}, Taken: []int64{2}})
 		read := make(chan error)
 		go func() { read <- im.readBlock(2) }()
 		im.check(t, "wait for block 2", blocks{Taken: []int64{3, 4}})
+		// Another, who goes.
+		ctx, cancel := context.WithCancel(t.Context())
+		gone := make(chan error)
+		go func() {
+			_, err := im.ReadAtContext(ctx, make([]byte, 10), 2*aheadBlock)
+			gone <- err
+		}()
+		synctest.Wait()
+		cancel()
+		if err := <-gone; !errors.Is(err, context.Canceled) {
+			t.Errorf("who has gone: %v", err)
+		}
 		close(im.gate[2])
 		if err := <-read; err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// Who waits for a block that turns out bad while it is decoded ahead tries for himself.
+func TestWaitingForBadBlock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		list := filled(8)
+		list[2] = list[2][:10]
+		im := newAheadImage(t, 2, list, all)
+		im.gate[2] = make(chan struct{})
+		im.readBlocks(t, 2)
+		synctest.Wait() // it is being decoded
+		read := make(chan error)
+		go func() { read <- im.readBlock(2) }()
+		synctest.Wait()
+		close(im.gate[2])
+		var be *blockio.BlockError
+		if err := <-read; !errors.Is(err, cloop.ErrCorrupt) || !errors.As(err, &be) || be.Block != 2 {
+			t.Errorf("block 2: %v, want a BlockError with ErrCorrupt", err)
 		}
 	})
 }

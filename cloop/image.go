@@ -98,7 +98,7 @@ type partial struct {
 }
 
 // ready says whether its loader has done with it.
-func (s *partial) ready() bool { return !errors.Is(s.block.Wait(ended), context.Canceled) }
+func (s *partial) ready() bool { return !errors.Is(s.block.Wait(blockio.AtOnce), context.Canceled) }
 
 func (r *read) run(ctx context.Context) (err error) {
 	defer func() { r.release(err) }()
@@ -281,7 +281,6 @@ func (r *read) deliver(n int64, stored []byte) error {
 	s := r.find(n)
 	if s == nil {
 		_, err := r.im.decode(n, c, dst, stored)
-		r.im.loaded(n)
 		return err
 	}
 	empty, err := r.im.decode(n, c, s.block.Bytes(), stored)

@@ -125,6 +125,7 @@ func (ix *Index) entry(ctx context.Context, n int64) (blockio.Extent, codec, err
 		return blockio.Extent{}, 0, fmt.Errorf("block %d of %d", n, ix.blocks)
 	}
 	ext, c, bad, err := ix.locate(ctx, n)
+	// Who does not wait could not read the page again.
 	if bad != "" && ctx.Err() == nil && ix.forget(n/pageEntries) {
 		ext, c, bad, err = ix.locate(ctx, n)
 	}

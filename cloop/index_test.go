@@ -141,6 +141,35 @@ func TestBadEntry(t *testing.T) {
 	}
 }
 
+// forgetter counts how often it is told to forget.
+type forgetter struct {
+	*blockiotest.Source
+	times int
+}
+
+func (f *forgetter) Forget(blockio.Extent) { f.times++ }
+
+// Who does not wait learns of a bad entry, and takes nothing from others: its page is not
+// thrown away.
+func TestBadEntryAtOnce(t *testing.T) {
+	src := &forgetter{Source: &blockiotest.Source{Data: put64(136+8*2, 180)(goodImage())}}
+	ix, err := cloop.Open(t.Context(), src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		ctx  context.Context
+		want int // times
+	}{{blockio.AtOnce, 0}, {blockio.AtOnce, 0}, {t.Context(), 1}} {
+		if _, err := ix.Extent(c.ctx, 1); !errors.Is(err, cloop.ErrCorrupt) {
+			t.Errorf("Extent(1): %v, want ErrCorrupt", err)
+		}
+		if src.times != c.want {
+			t.Errorf("the page was thrown away %d times, want %d", src.times, c.want)
+		}
+	}
+}
+
 // Bytes behind the last block are legal: writers pad.
 func TestOpenAcceptsPadding(t *testing.T) {
 	ix, err := cloop.Open(t.Context(), &blockiotest.Source{Data: append(goodImage(), make([]byte, 2048)...)})

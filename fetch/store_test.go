@@ -164,16 +164,7 @@ func TestStoredIsNotAskedFor(t *testing.T) {
 	shared.put(t, src, ext, 0, 1, 4, 9)
 	s := fetch.New(src, ext, fetch.Options{Store: process{shared, 0}})
 	defer s.Close()
-	deliver, got := collect(t, src, ext)
-	if err := s.ReadRun(t.Context(), blockio.Demand, 0, 10, deliver); err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff([]int64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, *got); diff != "" {
-		t.Errorf("delivered (-want +got):\n%s", diff)
-	}
-	if diff := cmp.Diff([]blockio.Extent{{Off: 200, Len: 200}, {Off: 500, Len: 400}}, asked(src)); diff != "" {
-		t.Errorf("requests (-want +got):\n%s", diff)
-	}
+	readTen(t, s, src, ext, blockio.Extent{Off: 200, Len: 200}, blockio.Extent{Off: 500, Len: 400})
 	var want fetch.Stats
 	want.Class[blockio.Demand] = fetch.ClassStats{Requests: 2, Bytes: 600, Used: 600}
 	if diff := cmp.Diff(want, s.Stats()); diff != "" {
@@ -185,29 +176,23 @@ func TestStoredIsNotAskedFor(t *testing.T) {
 	// Another process finds all of it.
 	other := fetch.New(src, ext, fetch.Options{Store: process{shared, 1}})
 	defer other.Close()
-	if err := other.ReadRun(t.Context(), blockio.Demand, 0, 10, deliver); err != nil {
-		t.Fatal(err)
+	readTen(t, other, src, ext)
+	if other.Stats() != (fetch.Stats{}) {
+		t.Errorf("fetched again: %v", other.Stats())
 	}
-	if list := asked(src); list != nil || other.Stats() != (fetch.Stats{}) {
-		t.Errorf("asked for %v again, %v", list, other.Stats())
-	}
-}
-
-// handy is a source whose first bytes are at hand.
-type handy struct {
-	*blockiotest.Source
-	size int64
-}
-
-func (s handy) ReadNow(p []byte, off int64) bool {
-	return off+int64(len(p)) <= s.size && copy(p, s.Data[off:]) == len(p)
 }
 
 // Of a source that has bytes at hand only the others are asked for, in one request.
 func TestNearby(t *testing.T) {
 	src, ext := newImage(equal(10, 100)...)
-	s := fetch.New(src, ext, fetch.Options{Store: blockio.Nearby(handy{src, 450})})
+	s := fetch.New(src, ext, fetch.Options{Store: blockio.Nearby(blockiotest.Handy{Source: src, Near: 450})})
 	defer s.Close()
+	readTen(t, s, src, ext, blockio.Extent{Off: 400, Len: 600})
+}
+
+// readTen reads ten blocks, of which these have to be asked for.
+func readTen(t *testing.T, s *fetch.Scheduler, src *blockiotest.Source, ext blockio.Extents, requests ...blockio.Extent) {
+	t.Helper()
 	deliver, got := collect(t, src, ext)
 	if err := s.ReadRun(t.Context(), blockio.Demand, 0, 10, deliver); err != nil {
 		t.Fatal(err)
@@ -215,7 +200,7 @@ func TestNearby(t *testing.T) {
 	if diff := cmp.Diff([]int64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, *got); diff != "" {
 		t.Errorf("delivered (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]blockio.Extent{{Off: 400, Len: 600}}, asked(src)); diff != "" {
+	if diff := cmp.Diff(requests, asked(src)); diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)
 	}
 }
@@ -253,6 +238,26 @@ func TestTake(t *testing.T) {
 	if diff := cmp.Diff([]blockio.Extent{{Off: 100, Len: 100}}, asked(src)); diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)
 	}
+}
+
+// A sequential reader for whom blocks are taken is read ahead of, as any other.
+func TestHadIsFollowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(300, 1000)...)
+		shared := newStore()
+		for n := range int64(100) {
+			shared.put(t, src, ext, n)
+		}
+		s := fetch.New(src, ext, fetch.Options{Store: process{shared, 0}, Ahead: true})
+		defer s.Close()
+		for n := range int64(100) {
+			s.Had(n)
+		}
+		time.Sleep(time.Second)
+		if list := asked(src); len(list) == 0 || list[0].Off != 100_000 {
+			t.Errorf("asked for %v, want what follows", list)
+		}
+	})
 }
 
 // Blocks that are wanted ahead of time are stored, and not asked for if they are.

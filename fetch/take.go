@@ -1,17 +1,10 @@
 package fetch
 
-import "context"
-
-// ended is the context of who does not wait.
-var ended = func() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	return ctx
-}()
+import "github.com/cloopfs/cloopfs/blockio"
 
 // Take delivers block n from the store, if it is there. See [blockio.Taker].
 func (s *Scheduler) Take(n int64, deliver func(n int64, stored []byte) error) bool {
-	l, err := s.locate(ended, n)
+	l, err := s.locate(blockio.AtOnce, n)
 	if err != nil || !l.local && l.ext.Len > 0 {
 		return false
 	}
@@ -26,7 +19,7 @@ func (s *Scheduler) Take(n int64, deliver func(n int64, stored []byte) error) bo
 // Had notes that a reader wants block n, which was taken.
 func (s *Scheduler) Had(n int64) {
 	s.wanted(n, 1)
-	if e, err := s.ext.Extent(ended, n); err == nil {
+	if e, err := s.ext.Extent(blockio.AtOnce, n); err == nil {
 		s.readLocal(&block{n: n, ext: e})
 	}
 }

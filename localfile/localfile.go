@@ -97,7 +97,7 @@ func (f *File) ReadAtContext(ctx context.Context, p []byte, off int64) (int, err
 // ReadNow reads bytes of the file that are in the page cache, where its file system can
 // tell.
 func (f *File) ReadNow(p []byte, off int64) bool {
-	if off < 0 || off > f.size-int64(len(p)) {
+	if off < 0 { // which to preadv2 is a place in the file
 		return false
 	}
 	r := prompts.Get().(*prompt)
@@ -126,8 +126,8 @@ var prompts = sync.Pool{New: func() any {
 	return r
 }}
 
-// sameAs compares the file, open as fd, with what was opened. That may wait for a file
-// server; but no network file system has let ReadNow come here.
+// sameAs compares the file, open as fd, with what was opened. It need not wait: RWF_NOWAIT is
+// for file systems of local disks (ext4, XFS, Btrfs, F2FS), which have to ask nobody.
 func (f *File) sameAs(fd int) bool {
 	if !f.regular {
 		return true

@@ -71,6 +71,13 @@ func TestChanged(t *testing.T) {
 		},
 		"cut off": func(path string) error { return os.Truncate(path, 500) },
 		"grown":   func(path string) error { return os.Truncate(path, 5000) },
+		"grown, with its old mtime": func(path string) error {
+			info, err := os.Stat(path)
+			if err != nil {
+				return err
+			}
+			return errors.Join(os.Truncate(path, 5000), os.Chtimes(path, time.Time{}, info.ModTime()))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path, _ := newFile(t, 1000)

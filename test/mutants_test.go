@@ -4,11 +4,6 @@ package test
 
 import (
 	"bytes"
-	"compress/zlib"
-	"encoding/binary"
-	"errors"
-	"hash/adler32"
-	"io"
 	"math/rand/v2"
 	"os"
 	"runtime"
@@ -18,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cloopfs/cloopfs/internal/inflate"
+	"github.com/cloopfs/cloopfs/internal/zlibtest"
 )
 
 // mutantsEnv is how long TestMutatedBlocks runs; a few seconds if it is not set.
@@ -49,7 +45,7 @@ func TestMutatedBlocks(t *testing.T) {
 				if compareBlock(t, set.size, mutant) {
 					accepted.Add(1)
 				}
-				if right := rightChecksum(mutant); right != nil && compareBlock(t, set.size, right) {
+				if right := zlibtest.Repair(set.size, mutant); right != nil && compareBlock(t, set.size, right) {
 					accepted.Add(1)
 				}
 			}
@@ -90,7 +86,7 @@ func mutate(set blockSet) []byte {
 func compareBlock(t *testing.T, size int, stored []byte) bool {
 	ours := make([]byte, size)
 	n, err := inflate.Zlib(ours, stored)
-	theirs, theirErr := standard(size, stored)
+	theirs, theirErr := zlibtest.Decode(size, stored)
 	switch {
 	case (err == nil) != (theirErr == nil):
 		t.Errorf("%d bytes: %d, %v; the standard library says %d, %v; the stream is %x", len(stored), n, err, len(theirs), theirErr, stored)
@@ -98,32 +94,4 @@ func compareBlock(t *testing.T, size int, stored []byte) bool {
 		t.Errorf("%d bytes: %d bytes differ from the standard library's %d; the stream is %x", len(stored), n, len(theirs), stored)
 	}
 	return err == nil
-}
-
-// standard decodes a stream of at most size bytes with the standard library.
-func standard(size int, stored []byte) ([]byte, error) {
-	r, err := zlib.NewReader(bytes.NewReader(stored))
-	if err != nil {
-		return nil, err
-	}
-	p, err := io.ReadAll(io.LimitReader(r, int64(size)+1))
-	if err == nil && len(p) > size {
-		err = errors.New("too long")
-	}
-	return p, err
-}
-
-// rightChecksum is a stream whose checksum was wrong with the right one; nil if something
-// else is wrong.
-func rightChecksum(stored []byte) []byte {
-	src := bytes.NewReader(stored)
-	r, err := zlib.NewReader(src)
-	if err != nil {
-		return nil
-	}
-	p, err := io.ReadAll(io.LimitReader(r, 2*mib))
-	if !errors.Is(err, zlib.ErrChecksum) {
-		return nil
-	}
-	return binary.BigEndian.AppendUint32(bytes.Clone(stored[:len(stored)-src.Len()-4]), adler32.Checksum(p))
 }

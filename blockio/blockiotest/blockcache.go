@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
 )
@@ -72,11 +73,18 @@ func TestBlockCache(t *testing.T, open func() blockio.BlockCache) {
 		b, _ := c.Acquire(1)
 		waiter, _ := c.Acquire(1)
 		bad := errors.New("no luck")
+		waited := make(chan error)
+		go func() { waited <- waiter.Wait(t.Context()) }()
+		time.Sleep(10 * time.Millisecond) // so that it does wait
 		b.Publish(bad)
 		b.Release()
-		if err := waiter.Wait(t.Context()); !errors.Is(err, bad) {
-			t.Errorf("Wait = %v, want the loader's error", err)
+		for range 2 {
+			if err := <-waited; !errors.Is(err, bad) {
+				t.Errorf("Wait = %v, want the loader's error", err)
+			}
+			go func() { waited <- waiter.Wait(t.Context()) }() // and who comes later
 		}
+		<-waited
 		waiter.Release()
 		again, mine := c.Acquire(1)
 		if !mine {

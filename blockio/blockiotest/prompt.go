@@ -3,12 +3,22 @@ package blockiotest
 import (
 	"bytes"
 	"math/rand/v2"
-	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/cloopfs/cloopfs/blockio"
 )
+
+// Handy is a source whose first Near bytes are at hand.
+type Handy struct {
+	*Source
+	Near int64
+}
+
+// ReadNow reads what is at hand.
+func (h Handy) ReadNow(p []byte, off int64) bool {
+	return off >= 0 && off+int64(len(p)) <= h.Near && copy(p, h.Data[off:]) == len(p)
+}
 
 // TestPrompt checks that what src has at hand is as want, and that it has nothing beyond
 // that. If all is set, it must have everything at hand.
@@ -29,17 +39,10 @@ func TestPrompt(t *testing.T, src blockio.Prompt, want []byte, all bool) {
 	}
 	read(0, size)
 	read(size-1, 1)
-	var wg sync.WaitGroup
-	for seed := range uint64(4) {
-		wg.Go(func() {
-			rnd := rand.New(rand.NewPCG(1, seed))
-			for range 20 {
-				off := rnd.Int64N(size)
-				read(off, 1+rnd.Int64N(size-off))
-			}
-		})
-	}
-	wg.Wait()
+	inParallel(20, func(rnd *rand.Rand) {
+		off := rnd.Int64N(size)
+		read(off, 1+rnd.Int64N(size-off))
+	})
 	if all && done.Load() != reads.Load() {
 		t.Errorf("%d of %d reads were not at hand", reads.Load()-done.Load(), reads.Load())
 	}

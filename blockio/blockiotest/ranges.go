@@ -5,7 +5,6 @@ import (
 	"context"
 	"io"
 	"math/rand/v2"
-	"sync"
 	"testing"
 	"testing/iotest"
 
@@ -69,23 +68,16 @@ func TestRanges(t *testing.T, src blockio.Ranges, want []byte) {
 		}
 	})
 	t.Run("parallel", func(t *testing.T) {
-		var wg sync.WaitGroup
-		for seed := range uint64(4) {
-			wg.Go(func() {
-				rnd := rand.New(rand.NewPCG(2, seed))
-				for range 25 {
-					off := rnd.Int64N(size)
-					n := rnd.Int64N(min(size-off, 1<<18) + 1)
-					p := make([]byte, n)
-					if _, err := blockio.ReadRange(t.Context(), src, p, off); err != nil && err != io.EOF {
-						t.Errorf("bytes %d+%d: %v", off, n, err)
-					} else if !bytes.Equal(p, want[off:off+n]) {
-						t.Errorf("bytes %d+%d: other bytes", off, n)
-					}
-				}
-			})
-		}
-		wg.Wait()
+		inParallel(25, func(rnd *rand.Rand) {
+			off := rnd.Int64N(size)
+			n := rnd.Int64N(min(size-off, 1<<18) + 1)
+			p := make([]byte, n)
+			if _, err := blockio.ReadRange(t.Context(), src, p, off); err != nil && err != io.EOF {
+				t.Errorf("bytes %d+%d: %v", off, n, err)
+			} else if !bytes.Equal(p, want[off:off+n]) {
+				t.Errorf("bytes %d+%d: other bytes", off, n)
+			}
+		})
 	})
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"io"
 	"math/rand/v2"
-	"sync"
 	"testing"
 
 	"github.com/cloopfs/cloopfs/blockio"
@@ -43,16 +42,7 @@ func TestReaderAt(t *testing.T, r blockio.ReaderAt, want []byte) {
 		}
 	})
 	t.Run("random, in parallel", func(t *testing.T) {
-		var wg sync.WaitGroup
-		for seed := range uint64(4) {
-			wg.Go(func() {
-				rnd := rand.New(rand.NewPCG(1, seed))
-				for range 20 {
-					readAt(t, r, want, rnd.Int64N(size+1), rnd.Int64N(min(size, 1<<20)+2))
-				}
-			})
-		}
-		wg.Wait()
+		inParallel(20, func(rnd *rand.Rand) { readAt(t, r, want, rnd.Int64N(size+1), rnd.Int64N(min(size, 1<<20)+2)) })
 	})
 	t.Run("map", func(t *testing.T) { checkMap(t, r, want) })
 	t.Run("ended context", func(t *testing.T) {
