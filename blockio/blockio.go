@@ -86,6 +86,13 @@ type Ranges interface {
 	Size() int64
 }
 
+// Blamer is what a Ranges is, too, if it has the same bytes from several servers. Blame
+// says that the bytes of e that were sent first were wrong, and those of a Refetch right. It
+// is safe for concurrent use.
+type Blamer interface {
+	Blame(e Extent)
+}
+
 // Class says who wants a block; a smaller value is served first.
 type Class uint8
 

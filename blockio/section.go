@@ -96,12 +96,22 @@ func (s *Section) ReadNow(p []byte, off int64) bool {
 
 // Forget tells the source that bytes of the section make no sense.
 func (s *Section) Forget(e Extent) {
-	f, ok := s.src.(Forgetter)
-	if !ok {
-		return
+	if f, ok := s.src.(Forgetter); ok {
+		s.each(e, f.Forget)
 	}
+}
+
+// Blame tells the source that bytes of the section were wrong at first.
+func (s *Section) Blame(e Extent) {
+	if b, ok := s.src.(Blamer); ok {
+		s.each(e, b.Blame)
+	}
+}
+
+// each calls f for each piece of e, by where it lies in the source.
+func (s *Section) each(e Extent, f func(at Extent)) {
 	for at := range Within(s.parts, e) {
-		f.Forget(at)
+		f(at)
 	}
 }
 

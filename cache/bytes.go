@@ -116,6 +116,13 @@ func (b *Bytes) Forget(e blockio.Extent) {
 	}
 }
 
+// Blame tells the source that bytes of e were wrong at first; see [blockio.Blamer].
+func (b *Bytes) Blame(e blockio.Extent) {
+	if src, ok := b.Source.(blockio.Blamer); ok {
+		src.Blame(e)
+	}
+}
+
 // doubts says whether some of e is to be read from the source once more.
 func (b *Bytes) doubts(e blockio.Extent) bool {
 	b.mu.Lock()

@@ -427,6 +427,13 @@ func (s *Scheduler) submitNow(r *request) {
 	s.submitLocked(r)
 }
 
+// blame tells the source, if b's bytes were asked for again, that these are right.
+func (s *Scheduler) blame(b *block) {
+	if src, ok := s.src.(blockio.Blamer); ok && b.req != nil && b.req.rng.Refetch {
+		src.Blame(b.ext)
+	}
+}
+
 // stored says whether the store really has b.
 func (s *Scheduler) stored(b *block) bool {
 	buf := getBuffer(b.ext.Len)

@@ -253,7 +253,8 @@ func TestBadBlockIsFetchedOnceMoreForAll(t *testing.T) {
 			}
 			return body, sleep(ctx, time.Second)
 		}
-		s := fetch.New(src, ext, fetch.Options{})
+		servers := &blamed{Source: src}
+		s := fetch.New(servers, ext, fetch.Options{})
 		defer s.Close()
 		var wg sync.WaitGroup
 		for range 8 {
@@ -277,7 +278,40 @@ func TestBadBlockIsFetchedOnceMoreForAll(t *testing.T) {
 		if diff := cmp.Diff(want, src.Asked()); diff != "" {
 			t.Errorf("requests (-want +got):\n%s", diff)
 		}
+		servers.mu.Lock()
+		defer servers.mu.Unlock()
+		if len(servers.blamed) == 0 || servers.blamed[0] != want[1].Extent {
+			t.Errorf("who sent bytes %v was to blame, want those of %v", servers.blamed, want[1].Extent)
+		}
 	})
+}
+
+// blamed is a source that is told whose bytes were bad.
+type blamed struct {
+	*blockiotest.Source
+	mu     sync.Mutex
+	blamed []blockio.Extent
+}
+
+func (b *blamed) Blame(e blockio.Extent) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.blamed = append(b.blamed, e)
+}
+
+// Blocks that are bad each time are nobody's fault.
+func TestNobodyIsToBlame(t *testing.T) {
+	src, ext := newImage(equal(3, 100)...)
+	servers := &blamed{Source: src}
+	s := fetch.New(servers, ext, fetch.Options{})
+	defer s.Close()
+	bad := errors.New("bad")
+	if err := s.ReadRun(t.Context(), blockio.Demand, 1, 1, func(int64, []byte) error { return bad }); !errors.Is(err, bad) {
+		t.Errorf("got error %v, want %v", err, bad)
+	}
+	if len(servers.blamed) > 0 {
+		t.Errorf("who sent bytes %v was to blame", servers.blamed)
+	}
 }
 
 // Whatever a block fails by, it fails at once for a second, and is then tried anew.

@@ -7,13 +7,12 @@ import (
 	"net/http"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/cloopfs/cloopfs/blockio"
 )
 
-// attempt is one request and its answer, given up when patience ends.
+// attempt is one request to a server and its answer, given up when patience ends.
 type attempt struct {
+	srv      *server
 	ctx      context.Context // of the request; its cause says that it was given up
 	cancel   context.CancelCauseFunc
 	timer    *time.Timer
@@ -23,14 +22,14 @@ type attempt struct {
 	span     span
 	left     int64 // bytes of span that have not been read
 	sample   sampling
-	count    *counter
-	limit    *rate.Limiter // nil: none
-	owed     int           // bytes that have been read and not been waited for
+	pace     pace
+	release  func() // at the end; may be nil
+	owed     int    // bytes that have been read and not been waited for
 }
 
 // newAttempt returns an attempt whose patience begins to run. Close it.
-func (s *Source) newAttempt(ctx context.Context, p patience) *attempt {
-	a := &attempt{patience: p, count: &s.count, limit: s.limit}
+func (v *server) newAttempt(ctx context.Context, p patience) *attempt {
+	a := &attempt{srv: v, patience: p, pace: pace{of: &v.speed}}
 	a.ctx, a.cancel = context.WithCancelCause(ctx)
 	a.timer = time.AfterFunc(p.wait(), func() { a.cancel(errStalled) })
 	return a
@@ -38,25 +37,27 @@ func (s *Source) newAttempt(ctx context.Context, p patience) *attempt {
 
 // attempt asks for r where the file was found last. If it seems to have moved,
 // the way there is asked for anew, and r asked for there.
-func (s *Source) attempt(ctx context.Context, r blockio.Range, p patience) (*attempt, error) {
-	pl := s.where()
-	a, err := s.attemptAt(ctx, pl, r, p)
-	if !s.moved(ctx, pl, err) {
+func (v *server) attempt(ctx context.Context, r blockio.Range, p patience) (*attempt, error) {
+	pl := v.where()
+	a, err := v.attemptAt(ctx, pl, r, p)
+	if !v.moved(ctx, pl, err) {
 		return a, err
 	}
-	if pl, err = s.resolve(ctx, pl, p); err != nil {
+	if pl, err = v.resolve(ctx, pl, p); err != nil {
 		return nil, err
 	}
-	return s.attemptAt(ctx, pl, r, p)
+	return v.attemptAt(ctx, pl, r, p)
 }
 
 // attemptAt asks for r at pl, and for nothing else.
-func (s *Source) attemptAt(ctx context.Context, pl *place, r blockio.Range, p patience) (*attempt, error) {
+func (v *server) attemptAt(ctx context.Context, pl *place, r blockio.Range, p patience) (*attempt, error) {
 	if r.Refetch {
-		s.samples.forget(r.Extent)
+		v.samples.forget(r.Extent)
 	}
-	a := s.newAttempt(ctx, p)
-	resp, err := s.ask(a.ctx, pl.url, rangeOf(r.Extent), r.Refetch)
+	a := v.newAttempt(ctx, p)
+	a.pace.expect(r.Len)
+	begin := time.Now()
+	resp, err := v.ask(a.ctx, pl.url, rangeOf(r.Extent), r.Refetch)
 	if err == nil {
 		err = a.take(resp, r.Extent, pl.pin)
 	}
@@ -64,7 +65,8 @@ func (s *Source) attemptAt(ctx context.Context, pl *place, r blockio.Range, p pa
 		a.fail(ctx, err)
 		return nil, err
 	}
-	a.sample.begin(&s.samples, a.span)
+	v.speed.answered(time.Since(begin))
+	a.sample.begin(&v.samples, a.span)
 	return a, nil
 }
 
@@ -79,7 +81,7 @@ func (a *attempt) take(resp *http.Response, e blockio.Extent, pin *pinned) (err 
 // fail closes an attempt that brought no data because of err.
 func (a *attempt) fail(ctx context.Context, err error) {
 	if ctx.Err() == nil {
-		a.count.failure(err)
+		a.srv.count.failure(err)
 	}
 	a.Close()
 }
@@ -93,25 +95,28 @@ func (a *attempt) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	p = p[:min(int64(len(p)), a.left)]
-	if a.limit != nil {
-		p = p[:min(len(p), a.limit.Burst())]
+	if limit := a.srv.limit; limit != nil {
+		p = p[:min(len(p), limit.Burst())]
 		if err := a.await(); err != nil {
 			return 0, err
 		}
 	}
 	a.renew()
+	begin := time.Now()
 	n, err := a.body.Read(p)
+	a.pace.moved(n, time.Since(begin))
 	a.owed = n
 	a.left -= int64(n)
 	a.sample.add(p[:n])
-	a.count.received(n)
+	count := &a.srv.count
+	count.received(n)
 	switch {
 	case err == io.EOF && a.left > 0:
-		a.count.failure(io.ErrUnexpectedEOF)
+		count.failure(io.ErrUnexpectedEOF)
 	case err != nil && err != io.EOF:
 		err = cause(a.ctx, err)
 		if !errors.Is(err, context.Canceled) {
-			a.count.failure(err)
+			count.failure(err)
 		}
 	}
 	return n, err
@@ -122,7 +127,7 @@ func (a *attempt) await() error {
 	a.timer.Stop() // this wait is our own doing
 	n := a.owed
 	a.owed = 0
-	return a.limit.WaitN(a.ctx, n)
+	return a.srv.limit.WaitN(a.ctx, n)
 }
 
 func (a *attempt) Close() {
@@ -130,5 +135,9 @@ func (a *attempt) Close() {
 	if a.body != nil {
 		a.body.Close()
 	}
+	a.pace.end()
 	a.cancel(nil)
+	if a.release != nil {
+		a.release()
+	}
 }

@@ -18,7 +18,7 @@ func SetTimeout(s *Source, d time.Duration) { s.opt.Timeout = d }
 
 // SetIllTime changes how long a place may answer 5xx. Call it before s is used
 // by others.
-func SetIllTime(s *Source, d time.Duration) { s.illTime = d }
+func SetIllTime(s *Source, d time.Duration) { s.first.illTime = d }
 
 // SampleSize is how much of an answer is compared when a redirect changes.
 const SampleSize = sampleSize

@@ -20,7 +20,7 @@ type place struct {
 	url *url.URL
 	pin *pinned // what tells the file's versions apart there
 
-	ill time.Time // since when it has answered 5xx alone, zero if it is well; guarded by Source.mu
+	ill time.Time // since when it has answered 5xx alone, zero if it is well; guarded by server.mu
 }
 
 // resolution is a search for the file that is under way.
@@ -42,27 +42,27 @@ const maxAdopted = 64
 // resolveTime bounds a search, whatever the servers do.
 const resolveTime = time.Minute
 
-func (s *Source) where() *place {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.place
+func (v *server) where() *place {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.place
 }
 
 // moved says whether err, the outcome of a request to pl, is a reason to ask for
 // the way anew. A signed URL expires, a mirror is taken away.
-func (s *Source) moved(ctx context.Context, pl *place, err error) bool {
+func (v *server) moved(ctx context.Context, pl *place, err error) bool {
 	var status *StatusError
 	failed := errors.As(err, &status)
 	if failed && isRedirect(status.Code) {
 		return true
 	}
-	if pl.url == s.url || ctx.Err() != nil {
+	if pl.url == v.url || ctx.Err() != nil {
 		return false
 	}
 	if failed && status.Code >= 500 && !status.Proxy {
-		return s.illFor(pl) >= s.illTime || status.RetryAfter > s.illTime
+		return v.illFor(pl) >= v.illTime || status.RetryAfter > v.illTime
 	}
-	s.recovered(pl)
+	v.recovered(pl)
 	switch {
 	case err == nil, failed && !status.Proxy:
 		return failed && expired(status.Code)
@@ -74,40 +74,40 @@ func (s *Source) moved(ctx context.Context, pl *place, err error) bool {
 }
 
 // illFor notes a 5xx of pl and returns since when there has been nothing else.
-func (s *Source) illFor(pl *place) time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (v *server) illFor(pl *place) time.Duration {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	if pl.ill.IsZero() {
 		pl.ill = time.Now()
 	}
 	return time.Since(pl.ill)
 }
 
-func (s *Source) recovered(pl *place) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (v *server) recovered(pl *place) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	pl.ill = time.Time{}
 }
 
 // resolve returns where the file is if it is no longer at from. Of several
 // callers one searches, the others wait for the outcome.
-func (s *Source) resolve(ctx context.Context, from *place, p patience) (*place, error) {
+func (v *server) resolve(ctx context.Context, from *place, p patience) (*place, error) {
 	ctx, cancel := p.bound(ctx)
 	defer cancel()
 	for {
-		s.mu.Lock()
-		if s.place != from {
-			defer s.mu.Unlock()
-			return s.place, nil
+		v.mu.Lock()
+		if v.place != from {
+			defer v.mu.Unlock()
+			return v.place, nil
 		}
-		r := s.resolution
+		r := v.resolution
 		if r == nil {
 			r = &resolution{done: make(chan struct{})}
-			s.resolution = r
-			s.mu.Unlock()
-			return s.search(ctx, r, from, p)
+			v.resolution = r
+			v.mu.Unlock()
+			return v.search(ctx, r, from, p)
 		}
-		s.mu.Unlock()
+		v.mu.Unlock()
 		select {
 		case <-r.done:
 			if r.err != nil && !r.left {
@@ -120,33 +120,33 @@ func (s *Source) resolve(ctx context.Context, from *place, p patience) (*place, 
 }
 
 // search is r: it looks for the file and says the outcome.
-func (s *Source) search(ctx context.Context, r *resolution, from *place, p patience) (*place, error) {
-	pl, err := s.find(ctx, from, p)
+func (v *server) search(ctx context.Context, r *resolution, from *place, p patience) (*place, error) {
+	pl, err := v.find(ctx, from, p)
 	r.err, r.left = err, ctx.Err() != nil
-	s.mu.Lock()
+	v.mu.Lock()
 	if err == nil {
-		s.place = pl
-		if v := pl.pin.validator(); v != "" && v != s.Validator() && len(s.also) < maxAdopted && !slices.Contains(s.also, v) {
-			s.also = append(s.also, v)
+		v.place = pl
+		if now := pl.pin.validator(); now != "" && now != v.validator() && len(v.also) < maxAdopted && !slices.Contains(v.also, now) {
+			v.also = append(v.also, now)
 		}
 	}
-	s.resolution = nil
-	s.mu.Unlock()
+	v.resolution = nil
+	v.mu.Unlock()
 	close(r.done)
-	s.opt.Logger.Debug("asked for the way anew", "url", Redact(s.url), "error", err)
+	v.opt.Logger.Debug("asked for the way anew", "url", Redact(v.url), "error", err)
 	return pl, err
 }
 
 // find follows the URL that was opened, and compares what it finds with the file
 // that was opened. Only at the place that is known the validators have to be the
 // same.
-func (s *Source) find(ctx context.Context, from *place, p patience) (*place, error) {
+func (v *server) find(ctx context.Context, from *place, p patience) (*place, error) {
 	same := false
-	a, at, err := s.seek(ctx, int64(len(s.head)), p, func(at *url.URL) *pinned {
+	a, at, err := v.seek(ctx, int64(len(v.head)), p, func(at *url.URL) *pinned {
 		if same = at.String() == from.url.String(); same {
 			return from.pin
 		}
-		return &pinned{size: s.Size(), anyVersion: true}
+		return &pinned{size: v.pin.size, anyVersion: true}
 	})
 	if err != nil {
 		return nil, err
@@ -159,20 +159,20 @@ func (s *Source) find(ctx context.Context, from *place, p patience) (*place, err
 	if same {
 		return &place{url: from.url, pin: from.pin}, nil
 	}
-	pl := &place{url: at, pin: pinOf(a.header, s.Size())}
-	if !bytes.Equal(head, s.head[:len(head)]) {
+	pl := &place{url: at, pin: pinOf(a.header, v.pin.size)}
+	if !bytes.Equal(head, v.head[:len(head)]) {
 		return nil, errOther
 	}
-	return pl, s.compareAt(ctx, pl, int64(len(head)), p)
+	return pl, v.compareAt(ctx, pl, int64(len(head)), p)
 }
 
 // errOther says that a redirect leads to another file now.
 var errOther = fmt.Errorf("%w (it redirects to a file with other content)", ErrChanged)
 
 // compareAt compares what is at pl with the rest of the head, and the samples.
-func (s *Source) compareAt(ctx context.Context, pl *place, off int64, p patience) error {
-	if rest := s.head[off:]; len(rest) > 0 {
-		got, err := s.readAt(ctx, pl, blockio.Extent{Off: off, Len: int64(len(rest))}, p)
+func (v *server) compareAt(ctx context.Context, pl *place, off int64, p patience) error {
+	if rest := v.head[off:]; len(rest) > 0 {
+		got, err := v.readAt(ctx, pl, blockio.Extent{Off: off, Len: int64(len(rest))}, p)
 		if err != nil {
 			return err
 		}
@@ -180,15 +180,15 @@ func (s *Source) compareAt(ctx context.Context, pl *place, off int64, p patience
 			return errOther
 		}
 	}
-	for _, one := range s.samples.latest() {
+	for _, one := range v.samples.latest() {
 		if one.extent.Len == 0 {
 			continue
 		}
-		got, err := s.readAt(ctx, pl, one.extent, p)
+		got, err := v.readAt(ctx, pl, one.extent, p)
 		if err != nil {
 			return err
 		}
-		if s.samples.sum(got) != one.sum {
+		if v.samples.sum(got) != one.sum {
 			return errOther
 		}
 	}
@@ -196,26 +196,19 @@ func (s *Source) compareAt(ctx context.Context, pl *place, off int64, p patience
 }
 
 // readAt reads a small extent at pl, by as many requests as that takes.
-func (s *Source) readAt(ctx context.Context, pl *place, e blockio.Extent, p patience) ([]byte, error) {
-	got := make([]byte, 0, e.Len)
-	for int64(len(got)) < e.Len {
-		rest := blockio.Extent{Off: e.Off + int64(len(got)), Len: e.Len - int64(len(got))}
-		a := s.newAttempt(ctx, p)
-		resp, err := s.ask(a.ctx, pl.url, rangeOf(rest), false)
+func (v *server) readAt(ctx context.Context, pl *place, e blockio.Extent, p patience) ([]byte, error) {
+	return readAll(e, func(rest blockio.Extent) (*attempt, error) {
+		a := v.newAttempt(ctx, p)
+		resp, err := v.ask(a.ctx, pl.url, rangeOf(rest), false)
 		if err == nil {
 			err = a.take(resp, rest, pl.pin)
 		}
-		n := len(got)
-		if err == nil {
-			got = got[:int64(n)+a.span.n]
-			_, err = io.ReadFull(a, got[n:])
-		}
-		a.Close()
 		if err != nil {
+			a.Close()
 			return nil, err
 		}
-	}
-	return got, nil
+		return a, nil
+	})
 }
 
 // validator is the better one of a file's validators.

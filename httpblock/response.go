@@ -24,6 +24,9 @@ type span struct {
 	off, n, size int64
 }
 
+// extent is the range of bytes.
+func (s span) extent() blockio.Extent { return blockio.Extent{Off: s.off, Len: s.n} }
+
 // unknown is a size that the server did not say. It is no other than any size.
 const unknown = -1
 

@@ -10,8 +10,8 @@ import (
 // learnSize asks a server that does not say how large the file is for its last
 // byte: where that lies says it. pin is what the first answer said, got the
 // number of bytes that it brought.
-func (s *Source) learnSize(ctx context.Context, at *url.URL, pin *pinned, got int64) (int64, error) {
-	resp, err := s.ask(ctx, at, "bytes=-1", false)
+func (v *server) learnSize(ctx context.Context, at *url.URL, pin *pinned, got int64) (int64, error) {
+	resp, err := v.ask(ctx, at, "bytes=-1", false)
 	if err != nil {
 		return 0, err
 	}

@@ -8,10 +8,29 @@ import (
 	"time"
 )
 
+// State is what a server is used for, in a word.
+type State string
+
+// The states of a server.
+const (
+	// Used: it is asked.
+	Used State = "ok"
+	// Failing: it is asked, and has brought nothing since it failed.
+	Failing State = "failing"
+	// Joining: it was not seen yet to have the same file, and is not asked.
+	Joining State = "joining"
+	// Left: it has failed, and is asked where no other can be, or when it is well again.
+	Left State = "left"
+	// Banned: it has another file, or has sent wrong bytes, and is not asked again.
+	Banned State = "banned"
+)
+
 // Stats is how a server has served a file.
 type Stats struct {
 	// URL is where the file was found last, as it may be shown.
 	URL string
+	// State says what the server is used for.
+	State State
 	// OK says that the last answer brought data.
 	OK       bool
 	Requests int64 // sent, those that were redirected included
@@ -22,13 +41,36 @@ type Stats struct {
 	LastErrorAt time.Time
 }
 
-// Stats says how the server has served the file so far. It never waits for it.
-func (s *Source) Stats() Stats {
-	return s.count.stats(Redact(s.where().url))
+// Stats says how the servers have served the file so far: that of the URL that was opened
+// first. It never waits for them.
+func (s *Source) Stats() []Stats {
+	var all []Stats
+	for _, v := range s.servers {
+		st := v.count.stats(v.shown())
+		st.State, st.LastError = s.group.state(v, st)
+		all = append(all, st)
+	}
+	return all
 }
 
-// Overloaded says that the server has answered 429 or 503, and nothing else since.
-func (s *Source) Overloaded() bool { return s.count.overloaded.Load() }
+// Sum is what all servers have done together.
+func Sum(all []Stats) (requests, failed, bytes int64) {
+	for _, s := range all {
+		requests, failed, bytes = requests+s.Requests, failed+s.Failed, bytes+s.Bytes
+	}
+	return requests, failed, bytes
+}
+
+// Overloaded says that the servers have answered 429 or 503, and nothing else since, each
+// that is used.
+func (s *Source) Overloaded() bool {
+	for _, v := range s.group.joined() {
+		if !v.count.overloaded.Load() {
+			return false
+		}
+	}
+	return true
+}
 
 // counter counts what a server does. The zero value is ready.
 type counter struct {

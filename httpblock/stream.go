@@ -15,6 +15,7 @@ type stream struct {
 	ctx     context.Context // of OpenRange: it bounds every request of the stream
 	src     *Source
 	left    blockio.Range // what has not been read yet
+	avoid   *server       // who is asked last: he has sent it wrong; may be nil
 	attempt *attempt      // nil: the next Read makes a request
 }
 
@@ -35,7 +36,7 @@ func (st *stream) Read(buf []byte) (int, error) {
 	}
 	return st.src.retry(st.ctx, start, func(p patience) (int, error) {
 		if st.attempt == nil {
-			a, err := st.src.attempt(st.ctx, st.left, p)
+			a, err := st.src.ask(st.ctx, st.left, p, st.avoid)
 			if err != nil {
 				return 0, err
 			}
@@ -48,6 +49,7 @@ func (st *stream) Read(buf []byte) (int, error) {
 // readOnce reads from the response at hand. It fails if that brings nothing
 // more, and then drops it.
 func (st *stream) readOnce(p []byte) (int, error) {
+	srv := st.attempt.srv
 	n, err := st.attempt.Read(p)
 	st.left.Off += int64(n)
 	st.left.Len -= int64(n)
@@ -60,7 +62,40 @@ func (st *stream) readOnce(p []byte) (int, error) {
 	if err == nil || err == io.EOF {
 		err = fmt.Errorf("the answer ended %d bytes early", st.left.Len)
 	}
+	if st.ctx.Err() == nil {
+		st.src.group.failed(srv, err)
+	}
 	return 0, err
+}
+
+// ask asks for r: the server that is likely to bring it first or, if that fails, the
+// next, and at the end the one to be avoided, if there is one.
+func (s *Source) ask(ctx context.Context, r blockio.Range, p patience, avoid *server) (*attempt, error) {
+	var tried []*server
+	if avoid != nil {
+		tried = append(tried, avoid)
+	}
+	var failed error
+	for {
+		v := s.group.choose(r, tried)
+		if v == nil {
+			v, avoid = avoid, nil
+		}
+		if v == nil || failed != nil && ctx.Err() != nil {
+			return nil, failed
+		}
+		a := s.group.request(ctx, v, r, p, tried)
+		if a.err == nil {
+			s.group.note(a.span.extent(), a.srv)
+			s.group.answered(a.srv)
+			return a.attempt, nil
+		}
+		if ctx.Err() == nil {
+			s.group.failed(a.srv, a.err)
+		}
+		tried = append(tried, a.srv)
+		failed = s.worse(failed, a.err)
+	}
 }
 
 func (st *stream) drop() {

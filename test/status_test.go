@@ -17,22 +17,25 @@ import (
 	"github.com/cloopfs/cloopfs/internal/testserver"
 )
 
+// serverStatus is what status --json says of a server.
+type serverStatus struct {
+	URL, State              string
+	OK                      bool
+	Requests, Failed, Bytes int64
+	LastError               string    `json:"last_error"`
+	LastErrorAt             time.Time `json:"last_error_at"`
+}
+
 // mountStatus is what status --json says of a mount.
 type mountStatus struct {
 	Mountpoint, Source string
 	PID                int
 	Since              time.Time
 	DiskSize           int64 `json:"disk_size"`
-	Servers            []struct {
-		URL                     string
-		OK                      bool
-		Requests, Failed, Bytes int64
-		LastError               string    `json:"last_error"`
-		LastErrorAt             time.Time `json:"last_error_at"`
-	}
-	Offline bool
-	Fetched struct{ Requests, Bytes int64 }
-	Causes  []struct {
+	Servers            []serverStatus
+	Offline            bool
+	Fetched            struct{ Requests, Bytes int64 }
+	Causes             []struct {
 		Cause                 string
 		Requests, Bytes, Used int64
 	}

@@ -124,12 +124,17 @@ func (o *cacheOptions) openDir(log *slog.Logger, existing bool) (*cache.Dir, err
 
 // key is the name of a file on a web server in the cache.
 func (o *cacheOptions) key(rawURL string) string {
-	if o.Key != "" {
-		return "key " + string(o.Key)
-	}
 	u, err := url.Parse(rawURL)
 	if err != nil {
 		return rawURL // it was parsed before
+	}
+	return o.keyOf(u)
+}
+
+// keyOf is key, of a URL taken apart.
+func (o *cacheOptions) keyOf(u *url.URL) string {
+	if o.Key != "" {
+		return "key " + string(o.Key)
 	}
 	return server(u) + u.EscapedPath()
 }
@@ -160,7 +165,7 @@ type cached struct {
 	entry *cache.Entry
 	dir   *cache.Dir
 	file  source // the file itself
-	key   string
+	keyOf func(*url.URL) string
 }
 
 func (c *cached) ModTime() time.Time {
@@ -172,9 +177,9 @@ func (c *cached) ModTime() time.Time {
 
 func (c *cached) Close() error {
 	if src, ok := c.file.(*counting); ok {
-		for _, v := range src.Adopted() {
+		for _, other := range src.Adopted() {
 			// Who may not write it down fetches again what it sees under that.
-			if c.entry.Saw(cache.Identity{Key: c.key, Validator: v, Size: src.Size()}) != nil {
+			if c.entry.Saw(cache.Identity{Key: c.keyOf(other.URL), Validator: other.Validator, Size: src.Size()}) != nil {
 				break
 			}
 		}
@@ -189,7 +194,8 @@ var errNoValidator = errors.New("the server gives neither ETag nor Last-Modified
 
 // keep puts the cache before a file on a web server.
 func (o *cacheOptions) keep(ctx context.Context, at location, src *counting, log *slog.Logger) (*cached, error) {
-	id := cache.Identity{Key: o.key(at.URL), Validator: src.Validator(), Size: src.Size(), Address: o.address(at.URL)}
+	found := src.Copy()
+	id := cache.Identity{Key: o.keyOf(found.URL), Validator: found.Validator, Size: src.Size(), Address: o.address(at.URL)}
 	if id.Validator == "" {
 		if !o.TrustSize {
 			return nil, errNoValidator
@@ -207,8 +213,13 @@ func (o *cacheOptions) keep(ctx context.Context, at location, src *counting, log
 		dir.Close()
 		return nil, fmt.Errorf("%s: %w", o.Dir, withoutPath(err))
 	}
+	if key := o.key(at.URL); key != id.Key { // a mirror has opened it: SOURCE's entry is its own
+		if err := entry.Saw(cache.Identity{Key: key, Validator: id.Validator, Size: id.Size}); err != nil {
+			log.Debug("a mirror's place in the cache is not SOURCE's", "error", err)
+		}
+	}
 	entry.Confirm()
-	return &cached{Bytes: entry.Bytes(src), entry: entry, dir: dir, file: src, key: id.Key}, nil
+	return &cached{Bytes: entry.Bytes(src), entry: entry, dir: dir, file: src, keyOf: o.keyOf}, nil
 }
 
 // headSize is what a server has sent of the file when it is opened.

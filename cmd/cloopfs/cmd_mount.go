@@ -103,7 +103,7 @@ func (o *mountOptions) complete(ctx context.Context, source, mode string) (err e
 	if o.Source, err = parseSource(source); err != nil {
 		return err
 	}
-	if err := o.Line.validate(ctx); err != nil {
+	if err := o.Line.validate(ctx, o.Source); err != nil {
 		return err
 	}
 	if err := o.Log.validate(); err != nil {

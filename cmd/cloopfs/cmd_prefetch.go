@@ -71,10 +71,7 @@ type wantedList []*wanted
 // openToPrefetch opens images and pins what is kept of them. An error is one of
 // usage.
 func (o *sourceOptions) openToPrefetch(ctx context.Context, sources []string, stderr io.Writer) (list wantedList, err error) {
-	if err := o.validate(ctx); err != nil {
-		return nil, err
-	}
-	o.window = prefetchWindow
+	var places []location
 	for _, source := range sources {
 		at, err := parseSource(source)
 		if err != nil {
@@ -83,8 +80,12 @@ func (o *sourceOptions) openToPrefetch(ctx context.Context, sources []string, st
 		if at.URL == "" {
 			return nil, usage(fmt.Errorf("prefetch %s: a local file needs no cache", at))
 		}
-		list = append(list, &wanted{at: at})
+		list, places = append(list, &wanted{at: at}), append(places, at)
 	}
+	if err := o.validate(ctx, places...); err != nil {
+		return nil, err
+	}
+	o.window = prefetchWindow
 	for _, w := range list {
 		if w.line, w.err = openLine(ctx, w.at, *o, 0, warnings(stderr)); w.err != nil {
 			continue

@@ -132,11 +132,7 @@ func (r *mountReport) print(w io.Writer, why bool) {
 	row(w, "disk", "%s", exactSize(r.DiskSize))
 	row(w, "mounted", "%s, process %d", r.Since.Local().Format(time.DateTime), r.PID)
 	for _, s := range r.Servers {
-		state := "ok"
-		if !s.OK {
-			state = "failing"
-		}
-		row(w, "server", "%s: %s, %d requests, %d failed", s.URL, state, s.Requests, s.Failed)
+		row(w, "server", "%s: %s, %d requests, %d failed", s.URL, s.State, s.Requests, s.Failed)
 		if s.LastErrorAt != nil {
 			row(w, "", "last error %s: %s", s.LastErrorAt.Local().Format(time.DateTime), s.LastError)
 		}

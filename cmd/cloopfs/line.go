@@ -34,6 +34,7 @@ type line struct {
 	index  *cloop.Index
 	kind   signature.Kind // of a raw image, as far as that was looked at
 	start  *diskStart     // of a raw image, for whoever takes a closer look
+	stop   func()         // what goes on in the background; may be nil
 }
 
 // source is a file's bytes, wherever they are.
@@ -68,6 +69,9 @@ func openLine(ctx context.Context, at location, opt sourceOptions, memory int64,
 	if err := l.join(ctx, opt, memory); err != nil {
 		f.Close()
 		return fail(err)
+	}
+	if f.http != nil && len(opt.Mirrors) > 0 {
+		l.stop = inBackgroundOf(context.WithoutCancel(ctx), func(ctx context.Context) { l.joinMirrors(ctx, log) })
 	}
 	return l, nil
 }
@@ -141,6 +145,9 @@ func (l *line) spare() int64 {
 
 // Close ends everything that is under way.
 func (l *line) Close() {
+	if l.stop != nil {
+		l.stop()
+	}
 	l.disk.Close()
 	l.fetch.Close()
 	l.file.Close()
@@ -263,6 +270,7 @@ func openURL(ctx context.Context, at location, opt sourceOptions, log *slog.Logg
 		Timeout:     time.Duration(opt.Timeout),
 		Connections: opt.Connections,
 		Rate:        int64(opt.Rate),
+		Mirrors:     opt.Mirrors,
 		Logger:      log,
 	}
 	if err := opt.Access.apply(&options); err != nil {
@@ -273,9 +281,9 @@ func openURL(ctx context.Context, at location, opt sourceOptions, log *slog.Logg
 		return nil, err
 	}
 	c := &counting{Source: src}
-	s := src.Stats()
-	c.requests.Store(s.Requests - s.Failed)
-	c.bytes.Store(s.Bytes)
+	requests, failed, bytes := httpblock.Sum(src.Stats())
+	c.requests.Store(requests - failed)
+	c.bytes.Store(bytes)
 	return c, nil
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -17,6 +18,7 @@ type sourceOptions struct {
 	Connections int
 	Rate        rateValue
 	Format      string
+	Mirrors     mirrorFlag
 	Access      accessOptions
 	Cache       cacheOptions
 
@@ -38,18 +40,28 @@ func (o *sourceOptions) addFlags(f *pflag.FlagSet) {
 	f.IntVar(&o.Connections, "connections", 32, "upper limit of parallel requests")
 	f.Var(&o.Rate, "limit-rate", "bandwidth cap, per second: 2M (default none)")
 	f.StringVar(&o.Format, "format", formatAuto, "what SOURCE is: auto, cloop or raw")
+	f.Var(&o.Mirrors, "mirror", "a further copy of the file at SOURCE; may be repeated")
 	o.Cache.addSourceFlags(f)
 	o.Cache.addDirFlags(f)
 	o.Access.addFlags(f)
 }
 
-func (o *sourceOptions) validate(ctx context.Context) error {
+// validate checks the flags for these SOURCEs, and reads the files that they name.
+func (o *sourceOptions) validate(ctx context.Context, sources ...location) error {
 	if o.Connections < 1 || o.Connections > 1024 {
 		return usage(fmt.Errorf("--connections %d: not between 1 and 1024", o.Connections))
 	}
 	formats := []string{formatAuto, formatCloop, formatRaw}
 	if !slices.Contains(formats, o.Format) {
 		return usage(fmt.Errorf("--format %s: not one of %s", shown(o.Format), strings.Join(formats, ", ")))
+	}
+	if len(o.Mirrors) > 0 && len(sources) > 1 {
+		return usage(errors.New("--mirror: of which SOURCE?"))
+	}
+	for _, at := range sources {
+		if err := o.Mirrors.check(at); err != nil {
+			return err
+		}
 	}
 	if err := o.Cache.complete(); err != nil {
 		return err
@@ -69,7 +81,7 @@ func (o *sourceOptions) openWith(ctx context.Context, stderr io.Writer, source s
 	if err != nil {
 		return nil, err
 	}
-	if err := o.validate(ctx); err != nil {
+	if err := o.validate(ctx, at); err != nil {
 		return nil, err
 	}
 	l, err := openLine(ctx, at, *o, memory, warnings(stderr))

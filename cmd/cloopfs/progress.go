@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/schollz/progressbar/v3"
+
+	"github.com/cloopfs/cloopfs/httpblock"
 )
 
 const (
@@ -218,7 +220,7 @@ func (p *progress) state() prefetchReport {
 		r.Path = c.entry.Path()
 	}
 	if h := l.file.http; h != nil {
-		r.Fetched = h.Stats().Bytes
+		_, _, r.Fetched = httpblock.Sum(h.Stats())
 	}
 	return r
 }

@@ -130,6 +130,7 @@ func getProfile(ctx context.Context, at location, opt sourceOptions, log *slog.L
 
 // download gets a file that may be a profile.
 func download(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) ([]byte, error) {
+	opt.Mirrors = nil // they are of the image
 	src, err := openURL(ctx, at, opt, log)
 	if err != nil {
 		return nil, err

@@ -34,6 +34,9 @@ type mountReport struct {
 // serverReport is a server's health.
 type serverReport struct {
 	URL string `json:"url"`
+	// State is ok, failing (nothing has come since), joining (not seen yet to have the
+	// same file), left (for a while) or banned.
+	State string `json:"state"`
 	// OK says that the last request has brought data.
 	OK          bool       `json:"ok"`
 	Requests    int64      `json:"requests"`
@@ -153,14 +156,17 @@ func known(t time.Time) *time.Time {
 
 // servers says how the image's servers are.
 func (l *line) servers() []serverReport {
+	list := []serverReport{} // an empty list in JSON too
 	if l.file.http == nil {
-		return []serverReport{}
+		return list
 	}
-	s := l.file.http.Stats()
-	return []serverReport{{
-		URL: s.URL, OK: s.OK, Requests: s.Requests, Failed: s.Failed, Bytes: s.Bytes,
-		LastError: oneLine(s.LastError), LastErrorAt: known(s.LastErrorAt),
-	}}
+	for _, s := range l.file.http.Stats() {
+		list = append(list, serverReport{
+			URL: s.URL, State: string(s.State), OK: s.OK, Requests: s.Requests, Failed: s.Failed, Bytes: s.Bytes,
+			LastError: oneLine(s.LastError), LastErrorAt: known(s.LastErrorAt),
+		})
+	}
+	return list
 }
 
 // kept says what is kept on disk.

@@ -200,7 +200,7 @@ func (l *line) version() string {
 	case c != nil && !strings.HasPrefix(c.entry.Validator(), cache.Trusted):
 		return c.entry.Validator()
 	case c == nil && l.file.http != nil:
-		return l.file.http.Validator()
+		return l.file.http.Copy().Validator
 	}
 	return ""
 }

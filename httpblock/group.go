@@ -1,0 +1,201 @@
+package httpblock
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cloopfs/cloopfs/blockio"
+)
+
+// health says what a server is used for.
+type health int
+
+const (
+	// joining: it has not been seen to have the same file.
+	joining health = iota
+	// healthy: it is asked.
+	healthy
+	// left: it has failed, and is asked only where no other is healthy.
+	left
+	// banned: it has another file, or has sent wrong bytes. It is never asked again.
+	banned
+)
+
+// group is the servers of one file, and who of them is asked. It is safe for concurrent
+// use.
+type group struct {
+	servers []*server
+	first   *server // whose file the others have to have
+	log     *slog.Logger
+	ctx     context.Context // until close
+	cancel  context.CancelFunc
+	tenders sync.WaitGroup
+
+	// mu guards the fields below, and health and what follows it of each server.
+	mu     sync.Mutex
+	pieces []Piece // of the file, which every server has to have
+	best   *server // who was asked last for what a reader waits for
+	asked  time.Time
+	hedges hedges
+	sent   sent
+}
+
+// newGroup returns the group of servers, of which first has answered.
+func newGroup(servers []*server, first *server, log *slog.Logger) *group {
+	g := &group{servers: servers, first: first, log: log, best: first}
+	g.ctx, g.cancel = context.WithCancel(context.Background())
+	first.health = healthy
+	return g
+}
+
+// alone says that there is but one server: who it is does not matter then.
+func (g *group) alone() bool { return len(g.servers) == 1 }
+
+// close ends what goes on in the background. g may be nil.
+func (g *group) close() {
+	if g != nil {
+		g.cancel()
+		g.tenders.Wait()
+	}
+}
+
+// preferred is who readers' requests go to.
+func (g *group) preferred() *server {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.best
+}
+
+// joined returns those that have been seen to have the file.
+func (g *group) joined() []*server {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(g.servers), func(v *server) bool { return v.health == joining || v.health == banned })
+}
+
+// stickiness is how much better than the one before a server has to be, for readers'
+// requests to go there instead.
+const stickiness = 0.75
+
+// choose returns who is to be asked for r: not one of tried; nil if there is nobody else.
+func (g *group) choose(r blockio.Range, tried []*server) *server {
+	if g.alone() {
+		if len(tried) > 0 {
+			return nil
+		}
+		return g.first
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.asked = time.Now()
+	for _, h := range []health{healthy, left} {
+		if v := g.cheapestLocked(h, r, tried); v != nil {
+			if r.Class == blockio.Demand && len(tried) == 0 {
+				g.best = v
+			}
+			return v
+		}
+	}
+	return nil
+}
+
+// cheapestLocked returns who of those in a state is likely to bring r first.
+func (g *group) cheapestLocked(h health, r blockio.Range, tried []*server) (best *server) {
+	fastest := 0.
+	for _, v := range g.servers {
+		fastest = max(fastest, v.speed.rate())
+	}
+	var least float64
+	for _, v := range g.servers {
+		if v.health != h || slices.Contains(tried, v) {
+			continue
+		}
+		cost := v.speed.cost(r.Len, fastest)
+		if v == g.best && r.Class == blockio.Demand {
+			cost *= stickiness
+		}
+		if best == nil || cost < least {
+			best, least = v, cost
+		}
+	}
+	return best
+}
+
+// another says whether a server other than v is healthy.
+func (g *group) another(v *server) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.anotherLocked(v)
+}
+
+func (g *group) anotherLocked(v *server) bool {
+	return slices.ContainsFunc(g.servers, func(w *server) bool { return w != v && w.health == healthy })
+}
+
+const (
+	// minSilence is the least patience with a server while another is healthy, and
+	// silence how many times its slowest answer lately that is.
+	minSilence = time.Second
+	silence    = 4
+)
+
+// patience is how long to wait for v, of the patience that is left.
+func (g *group) patience(v *server, p patience) patience {
+	if !g.alone() && g.another(v) {
+		p.stall = min(p.stall, max(minSilence, silence*v.speed.slowest()))
+	}
+	return p
+}
+
+// failed says that a request to v has come to nothing: it is left, for a while.
+func (g *group) failed(v *server, err error) {
+	if g.alone() {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if v.health != healthy {
+		return
+	}
+	v.health, v.since = left, time.Now()
+	v.wake()
+	g.log.Info("leaving a server for now", "url", v.shown(), "error", err)
+}
+
+// answered says that v has brought something.
+func (g *group) answered(v *server) {
+	if g.alone() {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.healLocked(v)
+}
+
+// healLocked has v asked again if it was left.
+func (g *group) healLocked(v *server) {
+	if v.health == left {
+		v.health, v.since = healthy, time.Now()
+		g.log.Info("using a server again", "url", v.shown())
+	}
+}
+
+// state says what v is used for, and what was wrong with it last.
+func (g *group) state(v *server, s Stats) (state State, why string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case v.health == joining:
+		return Joining, s.LastError
+	case v.health == left:
+		return Left, s.LastError
+	case v.health == banned:
+		return Banned, v.why.Error()
+	case !s.OK:
+		return Failing, s.LastError
+	}
+	return Used, s.LastError
+}

@@ -1,0 +1,118 @@
+package httpblock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+)
+
+// patience is how long to wait for data.
+type patience struct {
+	stall time.Duration // an attempt is given up after so long without a byte
+	until time.Time     // no wait goes on beyond this; zero means no bound
+}
+
+// wait is how long to wait from now.
+func (p patience) wait() time.Duration {
+	if p.until.IsZero() {
+		return p.stall
+	}
+	return min(p.stall, time.Until(p.until))
+}
+
+// maxDoublings bounds how the patience with a server grows: to five minutes.
+const maxDoublings = 5
+
+// stallTime is the patience with a first attempt: short enough for another
+// within the timeout. Each further attempt gets twice that of the one before,
+// for servers that are slow to answer.
+func stallTime(timeout time.Duration) time.Duration {
+	if timeout == 0 {
+		return 10 * time.Second
+	}
+	return max(time.Second, min(10*time.Second, timeout/3))
+}
+
+// bound ends a context when there is no patience left, and after resolveTime.
+func (p patience) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	until := time.Now().Add(resolveTime)
+	if !p.until.IsZero() && p.until.Before(until) {
+		until = p.until
+	}
+	return context.WithDeadlineCause(ctx, until, errStalled)
+}
+
+// giveUp is when to stop trying if nothing has arrived since start; zero means
+// never.
+func (s *Source) giveUp(start time.Time) time.Time {
+	if s.opt.Timeout == 0 {
+		return time.Time{}
+	}
+	return start.Add(s.opt.Timeout)
+}
+
+// retry calls try until it succeeds, fails for good, or Timeout has passed
+// since start.
+func (s *Source) retry(ctx context.Context, start time.Time, try func(patience) (int, error)) (int, error) {
+	until, tries := s.giveUp(start), 0
+	if !until.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadlineCause(ctx, until, errStalled)
+		defer cancel()
+	}
+	var last error
+	n, err := backoff.Retry(ctx, func() (int, error) {
+		n, err := try(patience{stall: s.stall << min(tries, maxDoublings), until: until})
+		tries++
+		if err == nil {
+			return n, nil
+		}
+		if last == nil || !errors.Is(err, errStalled) {
+			last = err // being cut short at the end says less than what was wrong before
+		}
+		var status *StatusError
+		switch {
+		case permanent(err, s.first == nil):
+			return n, backoff.Permanent(err)
+		case errors.As(err, &status) && status.RetryAfter > 0:
+			return n, &backoff.RetryAfterError{Duration: status.RetryAfter}
+		}
+		return n, err
+	}, backoff.WithBackOff(newBackOff()), backoff.WithMaxElapsedTime(0),
+		backoff.WithNotify(func(_ error, d time.Duration) {
+			s.opt.Logger.Debug("asking again", "url", s.servers[0].shown(), "in", d, "error", last)
+		}))
+	switch {
+	case err == nil:
+		return n, nil
+	case ctx.Err() == nil: // permanent
+		return n, last
+	case errors.Is(context.Cause(ctx), errStalled):
+		return n, fmt.Errorf("gave up after %v: %w", s.opt.Timeout, last)
+	default: // not err: that may be the cause, which need not wrap ctx.Err()
+		return n, ctx.Err()
+	}
+}
+
+// worse is the error of who could get the file neither here (err) nor where that failed
+// before: the one after which asking again may help, else the first.
+func (s *Source) worse(before, err error) error {
+	opening := s.first == nil
+	if before == nil || permanent(before, opening) && !permanent(err, opening) {
+		return err
+	}
+	return before
+}
+
+// newBackOff makes the pauses between attempts: short at first, for a lost
+// connection, and never so long that the end of an outage goes unnoticed.
+func newBackOff() backoff.BackOff {
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval = 100 * time.Millisecond
+	b.Multiplier = 2
+	b.MaxInterval = 2 * time.Second
+	return b
+}

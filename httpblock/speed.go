@@ -1,0 +1,159 @@
+package httpblock
+
+import (
+	"slices"
+	"sync"
+	"time"
+)
+
+// speed is what a server has been seen to do lately. The zero value is ready. It is
+// safe for concurrent use.
+type speed struct {
+	// mu guards the fields below.
+	mu      sync.Mutex
+	first   float64            // seconds from a request to its answer, smoothed; 0: none yet
+	waits   [128]time.Duration // the same, of the latest requests
+	seen    int                // how many there have been
+	bytes   float64            // of bodies; the past counts less and less
+	seconds float64            // that they took
+	due     int64              // bytes that have been asked for, and have not come
+	at      time.Time          // of the latest of these
+}
+
+const (
+	// smooth is what the latest wait counts in speed.first.
+	smooth = 1. / 8
+	// paceBytes is how many bytes make a piece of a body whose time is looked at, and fade
+	// what the past counts after another.
+	paceBytes = 64 << 10
+	fade      = 0.8
+)
+
+// answered notes that an answer began d after its request.
+func (s *speed) answered(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.first == 0 {
+		s.first = d.Seconds()
+	}
+	s.first += smooth * (d.Seconds() - s.first)
+	s.waits[s.seen%len(s.waits)] = d
+	s.seen++
+	s.at = time.Now()
+}
+
+// moved notes that n bytes of a body came within d.
+func (s *speed) moved(n int, d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bytes = fade*s.bytes + float64(n)
+	s.seconds = fade*s.seconds + d.Seconds()
+}
+
+// expect notes that n more bytes are due, or fewer.
+func (s *speed) expect(n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.due += n
+}
+
+// rate is the bytes that come in a second; 0 if that is not known.
+func (s *speed) rate() float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.seconds == 0 {
+		return 0
+	}
+	return s.bytes / s.seconds
+}
+
+// cost is about how many seconds it takes until n bytes more are here. unknown is the
+// rate of a server that has shown none, 0 for any.
+func (s *speed) cost(n int64, unknown float64) float64 {
+	rate := s.rate()
+	if rate == 0 {
+		rate = unknown
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if rate == 0 {
+		return s.first
+	}
+	return s.first + float64(s.due+n)/rate
+}
+
+// slowest is the longest of the latest waits; 0 if there has been none.
+func (s *speed) slowest() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Max(s.waits[:])
+}
+
+// measured is when an answer came last.
+func (s *speed) measured() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.at
+}
+
+const (
+	// hedgeSeen is how many answers have to be known before one can be late.
+	hedgeSeen = 16
+	// minHedge is how long to wait for any.
+	minHedge = 20 * time.Millisecond
+)
+
+// late is after how long without an answer another server may be asked as well: three
+// times what it usually takes, and longer than all but the slowest take. ok is false
+// while too few are known. ("The Tail at Scale", Dean and Barroso, 2013.)
+func (s *speed) late() (d time.Duration, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := min(s.seen, len(s.waits))
+	if n < hedgeSeen {
+		return 0, false
+	}
+	waits := s.waits
+	slices.Sort(waits[:n])
+	return max(3*waits[n/2], waits[n*99/100], minHedge), true
+}
+
+// pace measures one body. It is not safe for concurrent use.
+type pace struct {
+	of    *speed
+	due   int64 // see speed.due
+	bytes int   // that have not been added
+	took  time.Duration
+}
+
+// expect says that n bytes have been asked for.
+func (p *pace) expect(n int64) {
+	p.due = n
+	p.of.expect(n)
+}
+
+// moved notes that n bytes came within d.
+func (p *pace) moved(n int, d time.Duration) {
+	p.bytes += n
+	p.took += d
+	if p.bytes >= paceBytes {
+		p.add()
+	}
+}
+
+// end says that no more will come.
+func (p *pace) end() {
+	p.add()
+	p.of.expect(-p.due)
+	p.due = 0
+}
+
+func (p *pace) add() {
+	if p.bytes >= paceBytes/4 { // a small body comes along with its headers
+		p.of.moved(p.bytes, p.took)
+	}
+	got := min(int64(p.bytes), p.due)
+	p.of.expect(-got)
+	p.due -= got
+	p.bytes, p.took = 0, 0
+}
