@@ -55,10 +55,11 @@ func (s *Scheduler) mayStartLocked(r *request) bool {
 		class > blockio.Demand && s.due > 0 && s.due+r.rng.Len > s.windowLocked(class):
 		return false
 	}
-	if class > blockio.Demand && s.opt.Requests > 1 {
+	most := s.opt.Requests()
+	if class > blockio.Demand && most > 1 {
 		total++ // one is left for readers
 	}
-	return total < s.opt.Requests
+	return total < most
 }
 
 // dueLocked says that n more bytes of r are on their way, or fewer.

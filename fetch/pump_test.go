@@ -260,7 +260,7 @@ func TestReaderDoesNotWaitForThePump(t *testing.T) {
 				}
 				return body, sleep(ctx, time.Second)
 			}
-			s := fetch.New(src, ext, fetch.Options{Store: process{newStore(), 1}, Requests: requests, Window: 50_000})
+			s := fetch.New(src, ext, fetch.Options{Store: process{newStore(), 1}, Requests: atMost(requests), Window: 50_000})
 			defer s.Close()
 			var trace []blockio.Span
 			for n := int64(0); n < 100; n += 2 {

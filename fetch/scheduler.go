@@ -15,8 +15,8 @@ import (
 
 // Options bounds a Scheduler. The zero value is usable.
 type Options struct {
-	// Requests is the largest number of requests at a time; 32 if 0.
-	Requests int
+	// Requests says how many requests there may be at a time, by now. nil means 32.
+	Requests func() int
 	// MaxRequest is the largest number of bytes asked for in one request; a
 	// single stored block may be longer. 1 MiB if 0: with 32 of them under
 	// way that fills any line.
@@ -133,8 +133,8 @@ type request struct {
 
 // New returns a Scheduler for the blocks that ext locates in src.
 func New(src blockio.Ranges, ext blockio.Extents, opt Options) *Scheduler {
-	if opt.Requests == 0 {
-		opt.Requests = 32
+	if opt.Requests == nil {
+		opt.Requests = func() int { return 32 }
 	}
 	if opt.MaxRequest == 0 {
 		opt.MaxRequest = 1 << 20

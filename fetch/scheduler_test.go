@@ -44,8 +44,8 @@ func TestConforms(t *testing.T) {
 	src, ext := newImage(sizes...)
 	for name, opt := range map[string]fetch.Options{
 		"defaults":       {},
-		"one by one":     {Requests: 1, MaxRequest: 1, Keep: 1},
-		"small requests": {Requests: 3, MaxRequest: 10_000, Keep: 20_000},
+		"one by one":     {Requests: atMost(1), MaxRequest: 1, Keep: 1},
+		"small requests": {Requests: atMost(3), MaxRequest: 10_000, Keep: 20_000},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := fetch.New(src, ext, opt)
@@ -199,7 +199,7 @@ func TestQueueServesByClassAndForgetsTheAbandoned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src, ext := newImage(equal(20, 100)...)
 		slow(src)
-		s := fetch.New(src, ext, fetch.Options{Requests: 1})
+		s := fetch.New(src, ext, fetch.Options{Requests: atMost(1)})
 		defer s.Close()
 		abandoned, abandon := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
@@ -414,7 +414,7 @@ func TestCloseEndsEverything(t *testing.T) {
 		src.Open = func(ctx context.Context, _ blockio.Range, body io.Reader) (io.Reader, error) {
 			return body, sleep(ctx, time.Hour)
 		}
-		s := fetch.New(src, ext, fetch.Options{Requests: 2})
+		s := fetch.New(src, ext, fetch.Options{Requests: atMost(2)})
 		var wg sync.WaitGroup
 		for n := range int64(4) {
 			wg.Go(func() {
@@ -549,7 +549,7 @@ func TestFailureTakesNoRoom(t *testing.T) {
 func TestLongRunIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src, ext := newImage(equal(1000, 100)...)
-		s := fetch.New(src, ext, fetch.Options{Requests: 4, MaxRequest: 1000})
+		s := fetch.New(src, ext, fetch.Options{Requests: atMost(4), MaxRequest: 1000})
 		defer s.Close()
 		most := int64(0)
 		err := s.ReadRun(t.Context(), blockio.Demand, 0, 1000, func(n int64, _ []byte) error {
@@ -590,3 +590,6 @@ func BenchmarkReadRun(b *testing.B) {
 		})
 	}
 }
+
+// atMost is for Options.Requests.
+func atMost(n int) func() int { return func() int { return n } }

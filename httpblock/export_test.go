@@ -22,3 +22,11 @@ func SetIllTime(s *Source, d time.Duration) { s.first.illTime = d }
 
 // SampleSize is how much of an answer is compared when a redirect changes.
 const SampleSize = sampleSize
+
+// SetHalved makes it long ago that a server has asked for less.
+func SetHalved(s *Source) {
+	c := &s.first.count
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.halved = time.Time{}
+}

@@ -76,6 +76,9 @@ func (g *group) joined() []*server {
 	return slices.DeleteFunc(slices.Clone(g.servers), func(v *server) bool { return v.health == joining || v.health == banned })
 }
 
+// overload is what it costs, in seconds, to ask a server for more at a time than it wants.
+const overload = 1000
+
 // stickiness is how much better than the one before a server has to be, for readers'
 // requests to go there instead.
 const stickiness = 0.75
@@ -114,6 +117,9 @@ func (g *group) cheapestLocked(h health, r blockio.Range, tried []*server) (best
 			continue
 		}
 		cost := v.speed.cost(r.Len, fastest)
+		if v.speed.busy() >= v.count.allowed.Load() {
+			cost += overload
+		}
 		if v == g.best && r.Class == blockio.Demand {
 			cost *= stickiness
 		}

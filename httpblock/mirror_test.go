@@ -224,6 +224,9 @@ func keepReading(t *testing.T, s *httpblock.Source, data []byte, readers int) (s
 				}
 				begin := time.Now()
 				readRange(t, s, data, int64(n%90)*10_000, 10_000)
+				if t.Failed() {
+					return
+				}
 				mu.Lock()
 				longest = max(longest, time.Since(begin))
 				mu.Unlock()
@@ -237,7 +240,8 @@ func keepReading(t *testing.T, s *httpblock.Source, data []byte, readers int) (s
 		longest = 0
 		return d
 	}
-	stop = func() { close(done); wg.Wait() }
+	stop = sync.OnceFunc(func() { close(done); wg.Wait() })
+	t.Cleanup(stop)
 	return slowest, stop
 }
 

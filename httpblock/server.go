@@ -54,11 +54,13 @@ func newServer(ctx context.Context, u *url.URL, opt *Options, limit *rate.Limite
 		return nil, err
 	}
 	u.User = nil
-	return &server{
+	v := &server{
 		opt: opt, url: u, identity: id, transports: newTransports(u, opt, stallTime(opt.Timeout)), illTime: illTime,
 		samples: samples{seed: maphash.MakeSeed()}, limit: limit, trips: recent.Max{Period: tripTime},
 		woken: make(chan struct{}, 1),
-	}, nil
+	}
+	v.count.allowed.Store(int64(opt.Connections))
+	return v, nil
 }
 
 // wake says that health has become worse.

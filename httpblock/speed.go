@@ -11,13 +11,15 @@ import (
 type speed struct {
 	// mu guards the fields below.
 	mu      sync.Mutex
-	first   float64            // seconds from a request to its answer, smoothed; 0: none yet
+	first   float64            // seconds from a request to its answer, smoothed; 0 before the first
 	waits   [128]time.Duration // the same, of the latest requests
 	seen    int                // how many there have been
 	bytes   float64            // of bodies; the past counts less and less
 	seconds float64            // that they took
+	cameAt  time.Time          // when the latest of them came
 	due     int64              // bytes that have been asked for, and have not come
-	at      time.Time          // of the latest of these
+	open    int64              // requests that they are of
+	at      time.Time          // when the latest of these answers came
 }
 
 const (
@@ -27,13 +29,15 @@ const (
 	// what the past counts after another.
 	paceBytes = 64 << 10
 	fade      = 0.8
+	// stale is how old what was measured must not be, to count beside something new.
+	stale = time.Second
 )
 
 // answered notes that an answer began d after its request.
 func (s *speed) answered(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.first == 0 {
+	if time.Since(s.at) > stale {
 		s.first = d.Seconds()
 	}
 	s.first += smooth * (d.Seconds() - s.first)
@@ -46,15 +50,28 @@ func (s *speed) answered(d time.Duration) {
 func (s *speed) moved(n int, d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.bytes = fade*s.bytes + float64(n)
-	s.seconds = fade*s.seconds + d.Seconds()
+	past := fade
+	if time.Since(s.cameAt) > stale {
+		past = 0
+	}
+	s.bytes = past*s.bytes + float64(n)
+	s.seconds = past*s.seconds + d.Seconds()
+	s.cameAt = time.Now()
 }
 
-// expect notes that n more bytes are due, or fewer.
-func (s *speed) expect(n int64) {
+// expect notes that n more bytes are due, or fewer, of more requests or fewer.
+func (s *speed) expect(n, requests int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.due += n
+	s.open += requests
+}
+
+// busy is how many requests are under way.
+func (s *speed) busy() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open
 }
 
 // rate is the bytes that come in a second; 0 if that is not known.
@@ -121,6 +138,7 @@ func (s *speed) late() (d time.Duration, ok bool) {
 // pace measures one body. It is not safe for concurrent use.
 type pace struct {
 	of    *speed
+	open  bool
 	due   int64 // see speed.due
 	bytes int   // that have not been added
 	took  time.Duration
@@ -128,8 +146,8 @@ type pace struct {
 
 // expect says that n bytes have been asked for.
 func (p *pace) expect(n int64) {
-	p.due = n
-	p.of.expect(n)
+	p.due, p.open = n, true
+	p.of.expect(n, 1)
 }
 
 // moved notes that n bytes came within d.
@@ -144,8 +162,10 @@ func (p *pace) moved(n int, d time.Duration) {
 // end says that no more will come.
 func (p *pace) end() {
 	p.add()
-	p.of.expect(-p.due)
-	p.due = 0
+	if p.open {
+		p.of.expect(-p.due, -1)
+	}
+	p.due, p.open = 0, false
 }
 
 func (p *pace) add() {
@@ -153,7 +173,7 @@ func (p *pace) add() {
 		p.of.moved(p.bytes, p.took)
 	}
 	got := min(int64(p.bytes), p.due)
-	p.of.expect(-got)
+	p.of.expect(-got, 0)
 	p.due -= got
 	p.bytes, p.took = 0, 0
 }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -72,17 +73,30 @@ func (s *Source) Overloaded() bool {
 	return true
 }
 
-// counter counts what a server does. The zero value is ready.
+// Connections is how many requests there may be at a time, by now: Options.Connections, but
+// less where servers have asked for that.
+func (s *Source) Connections() int {
+	most := int64(1)
+	for _, v := range s.group.joined() {
+		most = max(most, v.count.allowed.Load())
+	}
+	return int(most)
+}
+
+// counter counts what a server does. But for allowed the zero value is ready.
 type counter struct {
 	requests, bytes atomic.Int64
-	failing         atomic.Bool // nothing has arrived since the last failure
-	overloaded      atomic.Bool // likewise, and that was the server's plea for less
+	failing         atomic.Bool  // nothing has arrived since the last failure
+	overloaded      atomic.Bool  // likewise, and that was the server's plea for less
+	allowed         atomic.Int64 // requests at a time
 
 	// mu guards the fields below.
 	mu     sync.Mutex
 	failed int64
 	last   error
 	lastAt time.Time
+	halved time.Time // when allowed was halved last
+	had    int64     // bytes by then
 }
 
 // failure counts an attempt that failed.
@@ -91,11 +105,27 @@ func (c *counter) failure(err error) {
 	defer c.mu.Unlock()
 	c.failing.Store(true)
 	var status *StatusError
-	if errors.As(err, &status) && (status.Code == http.StatusTooManyRequests || status.Code == http.StatusServiceUnavailable) {
+	busy := errors.As(err, &status) && (status.Code == http.StatusTooManyRequests || status.Code == http.StatusServiceUnavailable)
+	if busy {
 		c.overloaded.Store(true)
+	}
+	if busy || errors.Is(err, syscall.ECONNREFUSED) {
+		c.halveLocked()
 	}
 	c.last, c.lastAt = err, time.Now()
 	c.failed++
+}
+
+// halveTime is how long to see what came of it before allowed is halved again.
+const halveTime = time.Second
+
+// halveLocked halves how many requests the server may be sent at a time, for good: that is
+// what it asks for. Who serves nobody any more, and says so again and again, asks for nothing.
+func (c *counter) halveLocked() {
+	if now := c.bytes.Load(); now > c.had && time.Since(c.halved) >= halveTime {
+		c.allowed.Store(max(1, c.allowed.Load()/2))
+		c.halved, c.had = time.Now(), now
+	}
 }
 
 // received counts n bytes that have arrived.

@@ -89,8 +89,9 @@ func (l *line) join(ctx context.Context, opt sourceOptions, memory int64) error 
 	if err != nil {
 		return err
 	}
-	options := fetch.Options{Requests: opt.Connections, Window: opt.window}
+	options := fetch.Options{Window: opt.window}
 	if l.file.http != nil {
+		options.Requests = l.file.http.Connections
 		options.Ahead, options.Spare, options.Trip = opt.ahead, l.spare, l.file.http.Trip
 	}
 	if c := l.file.cached; c != nil {
