@@ -66,6 +66,11 @@ type Config struct {
 	Status      int
 	RetryAfter  string
 
+	// WrongTimes is how many of the next answers that bring a range are wrong in the
+	// way of Wrong, decided when they begin. 0: none.
+	WrongTimes int
+	Wrong      Wrong
+
 	// IgnoreRange answers each request with 200 and the whole file, and does
 	// not announce Accept-Ranges.
 	IgnoreRange bool
@@ -73,6 +78,9 @@ type Config struct {
 	// ETag is sent in place of the file's own, with its quotes: `"x"` or
 	// `W/"x"`. Empty: the file's own.
 	ETag string
+
+	// LastModified is sent in place of the file's own. Zero: the file's own.
+	LastModified time.Time
 
 	// NoETag and NoLastModified leave out these headers.
 	NoETag         bool

@@ -23,7 +23,8 @@ type exchange struct {
 	// Decided when the request was received.
 	cfg    Config
 	reset  bool
-	status int             // 0: the file's
+	status int // 0: the file's
+	wrong  Wrong
 	hang   <-chan struct{} // nil: it does not hang; else closed when it no longer does
 
 	due    time.Time // simulated time: when what has been sent should have left
@@ -51,6 +52,7 @@ func (x *exchange) WriteHeader(code int) {
 	}
 	if x.req.Method == http.MethodGet {
 		x.decideFaults(code)
+		x.spoilHeader()
 	}
 	x.answer(code)
 	if x.cfg.paced() {
@@ -94,7 +96,10 @@ func (x *exchange) Write(p []byte) (int, error) {
 		rest = rest[:min(int64(len(rest)), x.cut-x.off)]
 		put := x.sendPaced
 		cfg := x.srv.config()
-		if cfg.queues() {
+		switch {
+		case x.wrong == Drip:
+			put = x.drip
+		case cfg.queues():
 			put = x.enqueue
 		}
 		n, err := put(&cfg, rest)

@@ -37,6 +37,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case x.file.location != "":
 		w.Header().Set("Location", x.file.location)
 		x.answer(http.StatusFound)
+	case x.file.status != 0:
+		x.answer(x.file.status)
 	default:
 		x.serveFile()
 	}
@@ -94,17 +96,29 @@ func (x *exchange) serveFile() {
 		h.Set("ETag", cmp.Or(x.cfg.ETag, x.file.etag))
 	}
 	modTime := x.file.modTime
-	if x.cfg.NoLastModified {
+	switch {
+	case x.cfg.NoLastModified:
 		modTime = time.Time{}
+	case !x.cfg.LastModified.IsZero():
+		modTime = x.cfg.LastModified
+	}
+	x.takeWrong()
+	if x.serveWrong(modTime) {
+		return
 	}
 	http.ServeContent(x, x.req, "", modTime, io.NewSectionReader(x.file.content, 0, x.file.size))
 	// If that fails, the response ends early and its connection with it.
 	if err := x.drain(); err != nil || x.off < x.cut {
+		x.sendSurplus()
 		return
 	}
 	x.flush()
-	if x.hang != nil {
+	switch {
+	case x.hang != nil:
 		x.hangUp()
+	case x.wrong == ResetInBody:
+		sendReset(x.ResponseWriter)
+		return
 	}
 	panic(http.ErrAbortHandler)
 }

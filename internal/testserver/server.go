@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -20,8 +22,7 @@ var lastModified = time.Date(2020, time.January, 2, 3, 4, 5, 0, time.UTC)
 // Server serves files on a port of 127.0.0.1. Make one with New; call Close when
 // done. It is also an [http.Handler], for use behind another server.
 type Server struct {
-	addr   string // host:port
-	http   *http.Server
+	addr   string         // host:port
 	active sync.WaitGroup // the accept loop and the handlers of http
 	close  sync.Once
 	done   chan struct{} // closed by Close: all waits end
@@ -30,6 +31,7 @@ type Server struct {
 	// mu guards the fields below. Nothing sleeps or does I/O while holding it.
 	mu     sync.Mutex
 	closed bool
+	http   *http.Server // nil: there is no port, or it is down
 	cfg    Config
 	unhang chan struct{} // closed and replaced each time Hang is set to HangNone
 	files  map[string]*file
@@ -39,12 +41,12 @@ type Server struct {
 
 // file is a file that is served. It does not change.
 type file struct {
-	content io.ReaderAt
-	size    int64 // bytes
-	etag    string
-	modTime time.Time
-	// location makes the file a redirect to that URL.
-	location string
+	content  io.ReaderAt
+	size     int64 // bytes
+	etag     string
+	modTime  time.Time
+	location string // not empty: a redirect to that URL
+	status   int    // not 0: all that there is
 }
 
 // New starts a server at a free port.
@@ -55,10 +57,57 @@ func New() (*Server, error) {
 	}
 	s := newServer()
 	s.addr = l.Addr().String()
-	s.http = &http.Server{Handler: http.HandlerFunc(s.serveOwn), ConnContext: s.ConnContext}
-	s.active.Go(func() { _ = s.http.Serve(l) }) // until Close
+	s.serve(l)
 	return s, nil
 }
+
+// serve serves what comes to l, until Down or Close.
+func (s *Server) serve(l net.Listener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.http != nil {
+		_ = l.Close()
+		return
+	}
+	own := &http.Server{Handler: http.HandlerFunc(s.serveOwn), ConnContext: s.ConnContext}
+	s.http = own
+	s.active.Go(func() { _ = own.Serve(l) })
+}
+
+// Down ends all connections to the server's port, and has it refuse others until Up.
+func (s *Server) Down() {
+	s.mu.Lock()
+	own := s.http
+	s.http = nil
+	s.mu.Unlock()
+	if own != nil {
+		_ = own.Close() // also ends writes to clients that do not read
+	}
+}
+
+// Up ends what Down began. Nothing changes if the server is not down.
+func (s *Server) Up() error {
+	s.mu.Lock()
+	down := !s.closed && s.http == nil
+	s.mu.Unlock()
+	if !down {
+		return nil
+	}
+	// A process that is just being started may still have the old listener.
+	for deadline := time.Now().Add(inUse); ; time.Sleep(inUse / 1000) {
+		l, err := net.Listen("tcp", s.addr)
+		switch {
+		case err == nil:
+			s.serve(l)
+			return nil
+		case !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(deadline):
+			return err
+		}
+	}
+}
+
+// inUse is how long the server's port may be in use before that is an error.
+const inUse = 5 * time.Second
 
 // newServer is a Server without a port.
 func newServer() *Server {
@@ -79,7 +128,7 @@ func (s *Server) Close() {
 		s.closed = true
 		s.mu.Unlock()
 		close(s.done)
-		_ = s.http.Close() // also ends writes to clients that do not read
+		s.Down()
 		s.active.Wait()
 		for _, f := range s.opened {
 			_ = f.Close()
@@ -123,6 +172,13 @@ func (s *Server) AddRedirect(name, location string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.files[name] = &file{location: location}
+}
+
+// AddStatus answers requests for name with a status (200 to 999) and no body.
+func (s *Server) AddStatus(name string, code int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files[name] = &file{status: code}
 }
 
 // AddFile serves the regular file at path under name, in place of any file of
