@@ -2,8 +2,6 @@ package httpblock
 
 import (
 	"context"
-	"crypto/tls"
-	"net"
 	"net/http"
 	"net/url"
 	"time"
@@ -19,7 +17,8 @@ type transports struct {
 
 // newTransports returns the transports for a file at origin.
 func newTransports(origin *url.URL, opt *Options, dialTimeout time.Duration) transports {
-	t := newTransport(opt.Connections, dialTimeout)
+	d := newDialer(dialTimeout)
+	t := newTransport(opt.Connections, d)
 	t.TLSClientConfig = opt.TLS.Clone()
 	if opt.TLS == nil || len(opt.TLS.Certificates) == 0 {
 		return transports{origin, t, t}
@@ -29,7 +28,7 @@ func newTransports(origin *url.URL, opt *Options, dialTimeout time.Duration) tra
 	// If a proxy speaks TLS, it is the server that is dialled, and not shown the
 	// certificate; otherwise that is origin, however a redirect spells its name.
 	if proxy, err := own.Proxy(&http.Request{URL: origin}); err == nil && proxy != nil {
-		own.DialTLSContext = (&tls.Dialer{NetDialer: newDialer(dialTimeout), Config: t.TLSClientConfig}).DialContext
+		own.DialTLSContext = d.tls(t.TLSClientConfig)
 	}
 	return transports{origin, own, t}
 }
@@ -49,14 +48,14 @@ func (t transports) closeIdle() {
 // newTransport returns a transport that keeps up to connections HTTP/1.1
 // connections to a server. HTTP/2 is off: Go puts all requests to a host on one
 // TCP connection, where a reader's block would queue behind everything else.
-func newTransport(connections int, dialTimeout time.Duration) *http.Transport {
+func newTransport(connections int, d *dialer) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		OnProxyConnectResponse: judgeProxy,
-		DialContext:            newDialer(dialTimeout).DialContext,
-		TLSHandshakeTimeout:    dialTimeout,
+		DialContext:            d.DialContext,
+		TLSHandshakeTimeout:    d.timeout,
 		Protocols:              protocols,
 		MaxConnsPerHost:        connections,
 		MaxIdleConnsPerHost:    connections,
@@ -64,10 +63,6 @@ func newTransport(connections int, dialTimeout time.Duration) *http.Transport {
 		MaxResponseHeaderBytes: 64 << 10,
 		DisableCompression:     true,
 	}
-}
-
-func newDialer(timeout time.Duration) *net.Dialer {
-	return &net.Dialer{Timeout: timeout, KeepAlive: 15 * time.Second}
 }
 
 // judgeProxy looks at a proxy's answer to our wish for a connection.
