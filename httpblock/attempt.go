@@ -20,7 +20,9 @@ type attempt struct {
 	body     io.ReadCloser
 	header   http.Header
 	span     span
-	left     int64 // bytes of span that have not been read
+	left     int64         // bytes of span that have not been read
+	waited   time.Duration // for the next minProgress bytes, of the patience
+	progress int           // bytes that have arrived meanwhile
 	sample   sampling
 	pace     pace
 	release  func() // at the end; may be nil
@@ -86,8 +88,22 @@ func (a *attempt) fail(ctx context.Context, err error) {
 	a.Close()
 }
 
-// renew lets the patience begin anew.
-func (a *attempt) renew() { a.timer.Reset(a.patience.wait()) }
+// minProgress is how many bytes have to arrive for the patience to begin anew: with one
+// now and then an answer would keep its readers waiting, where the next might come at once.
+const minProgress = 256
+
+// renew lets what is left of the patience run.
+func (a *attempt) renew() { a.timer.Reset(min(a.patience.stall-a.waited, a.patience.wait())) }
+
+// arrived notes that n bytes have arrived after a wait.
+func (a *attempt) arrived(n int, wait time.Duration) {
+	a.left -= int64(n)
+	a.pace.moved(n, wait)
+	a.waited += wait
+	if a.progress += n; a.progress >= minProgress {
+		a.waited, a.progress = 0, 0
+	}
+}
 
 // Read reads the answer's body, at most to the end of its range.
 func (a *attempt) Read(p []byte) (int, error) {
@@ -104,9 +120,8 @@ func (a *attempt) Read(p []byte) (int, error) {
 	a.renew()
 	begin := time.Now()
 	n, err := a.body.Read(p)
-	a.pace.moved(n, time.Since(begin))
+	a.arrived(n, time.Since(begin))
 	a.owed = n
-	a.left -= int64(n)
 	a.sample.add(p[:n])
 	count := &a.srv.count
 	count.received(n)
