@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -37,6 +38,14 @@ const (
 
 var errCrowded = errors.New("too many reads and writes are waiting")
 
+// lateError ends a read or write that has waited for its timeout, which it is. It is a
+// [context.DeadlineExceeded] that its reader can understand.
+type lateError time.Duration
+
+func (e lateError) Error() string { return fmt.Sprintf("gave up after %v", time.Duration(e)) }
+
+func (lateError) Is(target error) bool { return target == context.DeadlineExceeded }
+
 // parking is the reads and writes that wait. A reader that was killed may leave its reads
 // behind (the kernel tells only of O_DIRECT reads), so when there are too many
 // those that have waited longest fail. The zero value is ready.
@@ -63,7 +72,7 @@ type sender interface {
 // means never), or when ctx has and the reader is killed or the sender is gone. The
 // caller must leave.
 func (p *parking) enter(ctx context.Context, from sender, timeout time.Duration, off int64, n int) *waiter {
-	w := &waiter{parent: ctx, parking: p, from: from, off: off, end: off + int64(n)}
+	w := &waiter{parent: ctx, parking: p, from: from, off: off, end: off + int64(n), late: lateError(timeout)}
 	if timeout > 0 {
 		now := time.Now()
 		w.forgotten = p.isLate(now, w.off, w.end)
@@ -79,7 +88,7 @@ func (p *parking) enter(ctx context.Context, from sender, timeout time.Duration,
 // not repeat if it fails: it has all of timeout, whatever has timed out before, and
 // makes nobody impatient. The caller must leave.
 func (p *parking) enterOnce(ctx context.Context, from sender, timeout time.Duration) *waiter {
-	w := &waiter{parent: ctx, parking: p, from: from, forgotten: true}
+	w := &waiter{parent: ctx, parking: p, from: from, forgotten: true, late: lateError(timeout)}
 	if timeout > 0 {
 		w.deadline = time.Now().Add(timeout + timeoutSlack)
 	}
@@ -114,6 +123,7 @@ type waiter struct {
 	from     sender
 	off, end int64     // what is read
 	deadline time.Time // zero means none
+	late     lateError // what it is then
 	// forgotten says that its timeout is not remembered: it is no read, or follows
 	// one that has timed out lately.
 	forgotten bool
@@ -154,10 +164,10 @@ func (w *waiter) Err() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
+	case w.parked == nil && w.overdue(), w.parked != nil && errors.Is(w.parked.Err(), context.DeadlineExceeded):
+		return w.late
 	case w.parked != nil:
 		return w.parked.Err()
-	case w.overdue():
-		return context.DeadlineExceeded
 	}
 	return nil
 }

@@ -38,8 +38,12 @@ func TestWaiterEnds(t *testing.T) {
 				if got := time.Since(start); got != c.after {
 					t.Errorf("ended after %v, want %v", got, c.after)
 				}
-				if err := w.Err(); !errors.Is(err, c.want) {
+				err := w.Err()
+				if !errors.Is(err, c.want) {
 					t.Errorf("Err() = %v, want %v", err, c.want)
+				}
+				if late := errors.Is(err, context.DeadlineExceeded); late && err.Error() != "gave up after 2s" {
+					t.Errorf("Err() says %q", err)
 				}
 				if w.evicted() {
 					t.Error("evicted")
