@@ -22,9 +22,10 @@ const limit = 2 * time.Minute
 
 // process is a command under way.
 type process struct {
-	name string
-	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended
+	name  string
+	cmd   *exec.Cmd
+	began time.Time
+	done  chan struct{} // closed when it has ended
 	// The fields below may be read when done is closed.
 	stdout, stderr bytes.Buffer
 	ended          time.Time
@@ -51,7 +52,7 @@ func brief(s string) string {
 
 // launch starts cmd without a test that looks after it.
 func launch(cmd *exec.Cmd) (*process, error) {
-	p := &process{name: strings.Join(cmd.Args, " "), cmd: cmd, done: make(chan struct{})}
+	p := &process{name: strings.Join(cmd.Args, " "), cmd: cmd, began: time.Now(), done: make(chan struct{})}
 	if cmd.Stdout == nil {
 		cmd.Stdout = &p.stdout
 	}

@@ -10,6 +10,7 @@ package test
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -79,6 +80,10 @@ func testMain(m *testing.M) (code int, err error) {
 		if err := os.Setenv(name, value); err != nil {
 			return 1, err
 		}
+	}
+	// Tests that run side by side wait most of the time. -parallel still counts.
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		return 1, err
 	}
 	code = m.Run()
 	for _, what := range leftovers() {
