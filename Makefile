@@ -24,7 +24,10 @@ check: lint unit ## what needs neither root nor apt, under 2 minutes
 test: ## everything; installs what is missing, needs root
 	@echo "make test installs Debian packages, mounts file systems and uses loop devices: it needs root"
 	test/install
-	@$(MAKE) --no-print-directory lint race fuzz integration
+	@times=; for part in lint race fuzz integration; do \
+		begin=$$(date +%s); $(MAKE) --no-print-directory $$part || exit 1; \
+		times="$$times $$part $$(($$(date +%s) - begin)) s;"; \
+	done; echo "make test:$$times all passed"
 
 lint: ## format, vet, staticcheck, both architectures
 	@out=$$($(TOOL) gofumpt -l .); [ -z "$$out" ] || { echo "not gofumpt'ed: $$out"; exit 1; }
