@@ -119,6 +119,18 @@ func (ix *Index) Extent(ctx context.Context, n int64) (blockio.Extent, error) {
 	return ext, err
 }
 
+// Entry locates stored block n, as Extent does, and tells how it is stored: the number
+// that version 4.0 has for its codec.
+func (ix *Index) Entry(ctx context.Context, n int64) (blockio.Extent, uint8, error) {
+	ext, c, err := ix.entry(ctx, n)
+	return ext, uint8(c), err
+}
+
+// Doubt says that what the index says of block n is wrong, as somebody knows who does not
+// have it from the image. It returns whether that is read again: it may have been damaged on
+// its way.
+func (ix *Index) Doubt(n int64) bool { return ix.forget(n / pageEntries) }
+
 // entry locates stored block n and tells its codec.
 func (ix *Index) entry(ctx context.Context, n int64) (blockio.Extent, codec, error) {
 	if n < 0 || n >= ix.blocks {

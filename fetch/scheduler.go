@@ -226,6 +226,10 @@ func (s *Scheduler) join(class blockio.Class, run []located, joined []*block, lo
 			continue
 		}
 		b := s.blocks[l.n]
+		if b != nil && b.ext != l.ext {
+			s.forgetLocked(b) // the index says otherwise by now
+			b = nil
+		}
 		if b == nil {
 			if r == nil || l.ext.Off != r.rng.End() || r.rng.Len+l.ext.Len > most {
 				s.submitLocked(r)

@@ -593,3 +593,37 @@ func BenchmarkReadRun(b *testing.B) {
 
 // atMost is for Options.Requests.
 func atMost(n int) func() int { return func() int { return n } }
+
+// moving is an index that is read again, and says something else then.
+type moving struct {
+	mu sync.Mutex
+	blockiotest.Extents
+}
+
+func (m *moving) Extent(ctx context.Context, n int64) (blockio.Extent, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.Extents.Extent(ctx, n)
+}
+
+// What has arrived of a block that lies elsewhere by now is not taken for it.
+func TestBlockThatMoved(t *testing.T) {
+	src, ext := newImage(100, 100, 100)
+	m := &moving{Extents: ext}
+	s := fetch.New(src, m, fetch.Options{})
+	defer s.Close()
+	for _, ends := range [][]int64{{100, 200, 300}, {110, 200, 300}, {110, 220, 300}} {
+		m.mu.Lock()
+		m.Ends = ends
+		m.mu.Unlock()
+		err := s.ReadRun(t.Context(), blockio.Demand, 0, 3, func(n int64, stored []byte) error {
+			if e, _ := m.Extent(t.Context(), n); !bytes.Equal(stored, src.Data[e.Off:e.End()]) {
+				t.Errorf("block %d at %v: other bytes", n, e)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
