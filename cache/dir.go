@@ -98,7 +98,7 @@ func (d *Dir) checkCache() error {
 	}
 	names = slices.DeleteFunc(names, func(name string) bool { return name == "lost+found" })
 	ours := func(name string) bool {
-		return name == lockName || name == boundsName || strings.HasPrefix(name, newPrefix) || isEntryName(name)
+		return name == lockName || name == boundsName || strings.HasPrefix(name, seenPrefix) || strings.HasPrefix(name, newPrefix) || isEntryName(name)
 	}
 	if len(names) > 0 && !slices.ContainsFunc(names, ours) {
 		return ErrNoCache

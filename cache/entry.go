@@ -3,6 +3,7 @@ package cache
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -79,6 +80,9 @@ func (e *Entry) Confirm() {
 // Saw notes that the image was found at id, too.
 func (e *Entry) Saw(id Identity) error {
 	id = id.bounded()
+	if slices.Contains(e.meta.Seen, sighting{id.Key, id.Validator}) {
+		return nil
+	}
 	return e.update(func(m *meta) { m.Seen = add(m.Seen, sighting{id.Key, id.Validator}, maxSeen) })
 }
 

@@ -90,7 +90,7 @@ func (b *builder) blocks(ctx context.Context, workers int,
 
 // level hashes the pages of the level below a level; its own pages hold these hashes.
 func (b *builder) level(ctx context.Context, at int) error {
-	buf := make([]byte, fanOut*nodeSize)
+	buf := make([]byte, nodeFanOut*nodeSize)
 	for k := range b.shape.levels[at].pages() {
 		if err := ctx.Err(); err != nil {
 			return err

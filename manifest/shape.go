@@ -11,8 +11,10 @@ import (
 )
 
 const (
-	// fanOut is how many blocks, or pages of the level below, a page stands for.
-	fanOut = 512
+	// fanOut is how many blocks a page of level 0 stands for, and nodeFanOut how many pages
+	// of the level below one of another level: the top page has at most 8 KiB, which come when a file is opened.
+	fanOut     = 512
+	nodeFanOut = 256
 	// leafSize is the bytes of a block's entry in a page of level 0: its codec, the length
 	// of its stored bytes in 7 bytes, and its hash.
 	leafSize = 8 + sha256.Size
@@ -118,13 +120,14 @@ type level struct {
 	off     int64 // of its first page in the file
 	entries int64
 	size    int64 // bytes of an entry
+	fanOut  int64 // entries of a page
 }
 
 // shapeOf is the shape of the tree of so many blocks.
 func shapeOf(blocks int64) shape {
-	s := shape{levels: []level{{entries: blocks, size: leafSize}}}
+	s := shape{levels: []level{{entries: blocks, size: leafSize, fanOut: fanOut}}}
 	for s.top().pages() > 1 {
-		s.levels = append(s.levels, level{entries: s.top().pages(), size: nodeSize})
+		s.levels = append(s.levels, level{entries: s.top().pages(), size: nodeSize, fanOut: nodeFanOut})
 	}
 	off := int64(0)
 	for i := len(s.levels) - 1; i >= 0; i-- {
@@ -142,14 +145,14 @@ func (s shape) size() int64 { return s.levels[0].off + s.levels[0].bytes() }
 // page is where page k of a level lies.
 func (s shape) page(at int, k int64) blockio.Extent {
 	l := s.levels[at]
-	from, to := k*fanOut, min((k+1)*fanOut, l.entries)
+	from, to := k*l.fanOut, min((k+1)*l.fanOut, l.entries)
 	return blockio.Extent{Off: l.off + from*l.size, Len: (to - from) * l.size}
 }
 
 func (l level) bytes() int64 { return l.entries * l.size }
 
 // pages is how many pages the level has: at least one, which may be empty.
-func (l level) pages() int64 { return max(1, (l.entries+fanOut-1)/fanOut) }
+func (l level) pages() int64 { return max(1, (l.entries+l.fanOut-1)/l.fanOut) }
 
 // HashesSize is how many bytes the file of hashes of so many blocks has.
 func HashesSize(blocks int64) int64 { return shapeOf(blocks).size() }

@@ -187,7 +187,7 @@ func (t *Tree) bring(l *load) {
 }
 
 // above is the page that proves a page.
-func (p place) above() place { return place{p.level + 1, p.page / fanOut} }
+func (p place) above() place { return place{p.level + 1, p.page / nodeFanOut} }
 
 // prove reads a page, and once more if it is not what the page above it says: it may have
 // been damaged on its way.
@@ -247,5 +247,5 @@ func (t *Tree) proven(at place, page []byte) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return Hash(parent[at.page%fanOut*nodeSize:][:nodeSize]) == sum, nil
+	return Hash(parent[at.page%nodeFanOut*nodeSize:][:nodeSize]) == sum, nil
 }

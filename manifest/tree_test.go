@@ -103,12 +103,12 @@ func reference(m *manifest.Manifest) (root [32]byte, file []byte) {
 			facts := fmt.Sprintf("size: %d\ncontainer: %s\nblock-size: %d\nblocks: %d\nstart: %d\nhash: sha256\n", m.Size, m.Container, m.BlockSize, m.Blocks, m.Start)
 			return sha256.Sum256(append(append([]byte{2}, facts...), above...)), file
 		}
-		level, size = above, 512*32
+		level, size = above, 256*32
 	}
 }
 
 func TestBuild(t *testing.T) {
-	for _, blocks := range []int64{0, 1, 511, 512, 513, 1024, 512*512 - 1, 512 * 512, 512*512 + 1} {
+	for _, blocks := range []int64{0, 1, 511, 512, 513, 1024, 512*256 - 1, 512 * 256, 512*256 + 1, 512*512 + 1} {
 		t.Run(fmt.Sprint(blocks), func(t *testing.T) {
 			t.Parallel()
 			m, file := build(t, blocks)
@@ -139,10 +139,10 @@ func TestBuild(t *testing.T) {
 
 // Whichever bit of the file is flipped: what is under its page is not believed, the rest is.
 func TestFlippedHashes(t *testing.T) {
-	const blocks = 512*512 + 1 // pages of three levels
+	const blocks = 512*256 + 1 // pages of three levels
 	m, file := build(t, blocks)
 	level1 := int64(32 * 2)
-	level0 := level1 + 32*513
+	level0 := level1 + 32*257
 	tests := []struct {
 		name string
 		at   int64
@@ -151,11 +151,11 @@ func TestFlippedHashes(t *testing.T) {
 		fine int64 // one that is not; -1: none
 	}{
 		{"top", 5, 0, "page 0 of level 2", -1},
-		{"first page of level 1", level1 + 100, 0, "page 0 of level 1", 512 * 512},
-		{"second page of level 1", level1 + 32*512, 512 * 512, "page 1 of level 1", 0},
+		{"first page of level 1", level1 + 100, 0, "page 0 of level 1", 512 * 256},
+		{"second page of level 1", level1 + 32*256, 512 * 256, "page 1 of level 1", 0},
 		{"first leaf's codec", level0, 511, "page 0 of level 0", 512},
 		{"a leaf's length", level0 + 40*600 + 7, 600, "page 1 of level 0", 511},
-		{"last leaf's hash", level0 + 40*blocks - 1, blocks - 1, "page 512 of level 0", 0},
+		{"last leaf's hash", level0 + 40*blocks - 1, blocks - 1, "page 256 of level 0", 0},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -207,12 +207,12 @@ func (b *bringing) bring(ctx context.Context, s segment) error {
 	}
 	bad := false
 	for next := s.first; next < end; {
-		err := b.line.fetch.ReadRun(ctx, b.class, next, end-next, deliver)
+		err := b.line.runs.ReadRun(ctx, b.class, next, end-next, deliver)
 		var be *blockio.BlockError
 		switch {
 		case err == nil:
 			next = end
-		case errors.Is(err, cloop.ErrCorrupt) && errors.As(err, &be):
+		case badBlock(err) && errors.As(err, &be):
 			b.isBad(err)
 			bad = true
 			if e, err := b.line.index.Extent(ctx, be.Block); err == nil {

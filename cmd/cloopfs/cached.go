@@ -36,6 +36,8 @@ type cacheOptions struct {
 	Key       nameValue
 	TrustSize bool
 	Offline   bool
+
+	root string // that proves all of the file: it names it, wherever it is
 }
 
 // addDirFlags adds the flags of the cache as a whole.
@@ -148,6 +150,18 @@ func server(u *url.URL) string {
 	return scheme + "://" + host
 }
 
+// rootKey is the name in the cache of a file that is proven by a root.
+func rootKey(root string) string { return "manifest " + manifestRoot + root }
+
+// nameProven has a file that is an image with a manifest named by its root. It waits for the
+// manifest. An image inside another is a part of a file that nobody has signed.
+func (o *sourceOptions) nameProven(ctx context.Context, at location) (err error) {
+	if at.Inside == "" {
+		o.Cache.root, err = o.proving.root(ctx)
+	}
+	return err
+}
+
 // address is what tells files apart offline that have one key. A name that was
 // given stands for one image, whatever the URL.
 func (o *cacheOptions) address(rawURL string) string {
@@ -166,6 +180,8 @@ type cached struct {
 	dir   *cache.Dir
 	file  source // the file itself
 	keyOf func(*url.URL) string
+	// proven says that the file is named by a root: no server has to say which it is.
+	proven bool
 }
 
 func (c *cached) ModTime() time.Time {
@@ -176,7 +192,7 @@ func (c *cached) ModTime() time.Time {
 }
 
 func (c *cached) Close() error {
-	if src, ok := c.file.(*counting); ok {
+	if src, ok := c.file.(*counting); ok && !c.proven {
 		for _, other := range src.Adopted() {
 			// Who may not write it down fetches again what it sees under that.
 			if c.entry.Saw(cache.Identity{Key: c.keyOf(other.URL), Validator: other.Validator, Size: src.Size()}) != nil {
@@ -196,6 +212,9 @@ var errNoValidator = errors.New("the server gives neither ETag nor Last-Modified
 func (o *cacheOptions) keep(ctx context.Context, at location, src *counting, log *slog.Logger) (*cached, error) {
 	found := src.Copy()
 	id := cache.Identity{Key: o.keyOf(found.URL), Validator: found.Validator, Size: src.Size(), Address: o.address(at.URL)}
+	if o.root != "" {
+		id.Key, id.Validator = rootKey(o.root), manifestRoot+o.root
+	}
 	if id.Validator == "" {
 		if !o.TrustSize {
 			return nil, errNoValidator
@@ -213,13 +232,14 @@ func (o *cacheOptions) keep(ctx context.Context, at location, src *counting, log
 		dir.Close()
 		return nil, fmt.Errorf("%s: %w", o.Dir, withoutPath(err))
 	}
-	if key := o.key(at.URL); key != id.Key { // a mirror has opened it: SOURCE's entry is its own
+	if key := o.key(at.URL); key != id.Key { // of a root, or of a mirror that has opened it
+		// Where it is, so that it is found there: by cache list and remove, and offline.
 		if err := entry.Saw(cache.Identity{Key: key, Validator: id.Validator, Size: id.Size}); err != nil {
-			log.Debug("a mirror's place in the cache is not SOURCE's", "error", err)
+			log.Debug("where the image is will not be found in the cache", "error", err)
 		}
 	}
 	entry.Confirm()
-	return &cached{Bytes: entry.Bytes(src), entry: entry, dir: dir, file: src, keyOf: o.keyOf}, nil
+	return &cached{Bytes: entry.Bytes(src), entry: entry, dir: dir, file: src, keyOf: o.keyOf, proven: o.root != ""}, nil
 }
 
 // headSize is what a server has sent of the file when it is opened.
@@ -278,7 +298,11 @@ func (o *cacheOptions) offline(at location, log *slog.Logger) (*cached, error) {
 	if err != nil {
 		return nil, err
 	}
-	entry, err := dir.Find(o.key(at.URL), o.address(at.URL))
+	key, address := o.key(at.URL), o.address(at.URL)
+	if o.root != "" {
+		key, address = rootKey(o.root), ""
+	}
+	entry, err := dir.Find(key, address)
 	if err != nil {
 		dir.Close()
 		if errors.Is(err, cache.ErrNotCached) {

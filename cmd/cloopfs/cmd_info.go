@@ -72,8 +72,9 @@ type imageInfo struct {
 	Codecs     []codecInfo     `json:"codecs,omitempty"`
 	Content    string          `json:"content"` // of the disk: a file system, a partition table; "" if unknown
 	Partitions []partitionInfo `json:"partitions,omitempty"`
-	Images     []insideInfo    `json:"images,omitempty"` // in an ISO 9660 image
-	Cached     *cachedInfo     `json:"cached,omitempty"` // of an image on a web server
+	Images     []insideInfo    `json:"images,omitempty"`   // in an ISO 9660 image
+	Cached     *cachedInfo     `json:"cached,omitempty"`   // of an image on a web server
+	Manifest   *manifestReport `json:"manifest,omitempty"` // by which it is checked
 }
 
 // cachedInfo is what is kept on disk of the file at the source.
@@ -109,6 +110,7 @@ func inspect(ctx context.Context, l *line) (*imageInfo, error) {
 		Source: l.at.String(), Format: "raw",
 		ImageSize: l.source.Size(), DiskSize: l.disk.Size(),
 	}
+	defer func() { in.Manifest = l.proof.report() }() // with what was compared
 	if c := l.kept(); c != nil {
 		in.Cached = &cachedInfo{c.Path, c.FileSize, c.Bytes}
 	}
@@ -215,7 +217,7 @@ func (in *imageInfo) addImages(ctx context.Context, l *line) error {
 	for i, f := range imagesAmong(files) {
 		info := insideInfo{Path: f.Path, Source: l.at.of(f.Path), Size: f.Size()}
 		if l.at.URL == "" || i < mostLooks {
-			if info.Content, err = fileContent(ctx, l.source, f); err != nil {
+			if info.Content, err = fileContent(ctx, l.bytes(), f); err != nil {
 				return err
 			}
 		}
@@ -250,6 +252,9 @@ func (in *imageInfo) print(w io.Writer) error {
 	}
 	row(t, "format", "%s", format)
 	row(t, "image", "%s", exactSize(in.ImageSize))
+	if in.Manifest != nil {
+		row(t, "manifest", "%s", in.Manifest)
+	}
 	row(t, "disk", "%s", exactSize(in.DiskSize))
 	if in.Blocks > 0 {
 		row(t, "blocks", "%d of %s", in.Blocks, formatSize(int64(in.BlockSize)))

@@ -164,6 +164,11 @@ func (o *mountOptions) complete(ctx context.Context, source, mode string) (err e
 	if err := o.notBelow("the file for --record", string(o.Profile.Record)); err != nil {
 		return err
 	}
+	if m := o.Line.Proof.Manifest; m != "" && !m.beside() && !m.isURL() {
+		if err := o.notBelow("the manifest", string(m)); err != nil {
+			return err
+		}
+	}
 	return o.notBelow("the cache directory", string(o.Line.Cache.Dir))
 }
 

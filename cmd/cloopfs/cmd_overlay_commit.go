@@ -128,7 +128,7 @@ func (o *commitOptions) hinted(err error) error {
 func (l *line) changes(disk *overlay.Disk) cloop.Changes {
 	size := int64(l.index.BlockSize())
 	return cloop.Changes{
-		Base: l.index, Runs: l.fetch, Disk: disk,
+		Base: l.index, Runs: l.runs, Disk: disk,
 		Changed: func(n int64) bool {
 			return disk.Differs(blockio.Extent{Off: n * size, Len: min(size, disk.Size()-n*size)})
 		},

@@ -71,6 +71,9 @@ type wantedList []*wanted
 // openToPrefetch opens images and pins what is kept of them. An error is one of
 // usage.
 func (o *sourceOptions) openToPrefetch(ctx context.Context, sources []string, stderr io.Writer) (list wantedList, err error) {
+	if len(sources) > 1 && o.Proof.Manifest != "" && o.Proof.Manifest != manifestAuto {
+		return nil, usage(errors.New("prefetch: a manifest is of one image: --manifest takes one SOURCE, or auto"))
+	}
 	var places []location
 	for _, source := range sources {
 		at, err := parseSource(source)
@@ -120,7 +123,7 @@ var errNoCache = errors.New("there is no on-disk cache (--cache-size 0)")
 // pin keeps what is in the cache of the image, and what will be.
 func (l *line) pin() error {
 	if l.store != nil {
-		return l.file.cached.entry.Pin()
+		return errors.Join(l.file.cached.entry.Pin(), l.proof.pin())
 	}
 	if err := l.file.uncached; err != nil {
 		return &failure{code: exitFailure, err: err, hint: sourceHint(err)}
@@ -227,6 +230,11 @@ func (w *wanted) prefetch(ctx context.Context, p *progress) error {
 		return sourceFailure(fail(err))
 	case b.bad > 0:
 		return &failure{code: exitImage, err: fail(fmt.Errorf("%d of %d blocks are bad at the source: %w", b.bad, l.index.Blocks(), b.why))}
+	}
+	if err := l.proof.bring(ctx); errors.Is(err, errNotStored) {
+		return fail(err)
+	} else if err != nil {
+		return sourceFailure(fail(err))
 	}
 	if err := l.file.cached.entry.Completed(l.wholeFile() && w.part == nil, true); err != nil {
 		return fail(err)

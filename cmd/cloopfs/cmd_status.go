@@ -137,6 +137,10 @@ func (r *mountReport) print(w io.Writer, why bool) {
 			row(w, "", "last error %s: %s", s.LastErrorAt.Local().Format(time.DateTime), s.LastError)
 		}
 	}
+	if m := r.Manifest; m != nil {
+		row(w, "manifest", "%s", m)
+		row(w, "", "%d blocks compared and right, %d refused", m.Proven, m.Refused)
+	}
 	if r.Offline {
 		row(w, "server", "none is asked (offline)")
 	}

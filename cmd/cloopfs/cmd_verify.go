@@ -92,7 +92,11 @@ func verify(ctx context.Context, l *line, w io.Writer) error {
 	if bad.count > 0 {
 		return &failure{code: exitImage, err: fmt.Errorf("%d of %d blocks are bad", bad.count, l.index.Blocks())}
 	}
-	fmt.Fprintf(w, "%d blocks are right\n", l.index.Blocks())
+	said := ""
+	if l.proof != nil {
+		said = ", as the manifest says"
+	}
+	fmt.Fprintf(w, "%d blocks are right%s\n", l.index.Blocks(), said)
 	return nil
 }
 
@@ -157,7 +161,7 @@ func badIn(ctx context.Context, l *line, buf []byte, off int64) ([]badRun, error
 		var be *blockio.BlockError
 		switch {
 		case err == nil, err == io.EOF:
-		case errors.Is(err, cloop.ErrCorrupt) && errors.As(err, &be):
+		case badBlock(err) && errors.As(err, &be):
 			reason := reasonOf(be.Err)
 			if k := len(bad) - 1; k >= 0 && bad[k].end == n && bad[k].reason == reason {
 				bad[k].end++

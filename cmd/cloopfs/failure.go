@@ -20,7 +20,7 @@ const (
 	exitOK          = 0
 	exitFailure     = 1   // any other failure
 	exitUsage       = 2   // wrong arguments
-	exitImage       = 3   // the image is invalid or corrupt
+	exitImage       = 3   // the image is invalid or corrupt, or not as signed
 	exitSource      = 4   // the source is unreachable, refuses, or has changed
 	exitMount       = 5   // the mount failed, or the mountpoint is not fit for it
 	exitInterrupted = 130 // ended by a signal
@@ -72,6 +72,8 @@ func sourceFailure(err error) error {
 	var notDisk *notDiskError
 	var notInside *notInsideError
 	switch {
+	case notProven(err):
+		f.code, f.hint = exitImage, proofHint(err)
 	case errors.As(err, &notDisk):
 		f.code, f.hint = exitImage, notDisk.kind.Hint
 		if notDisk.kind.Name == "" {

@@ -22,7 +22,7 @@ const minImage = 64 << 10
 // little more tell of.
 func (l *line) discFiles(ctx context.Context) ([]iso9660.File, error) {
 	if l.at.URL == "" {
-		return iso9660.List(ctx, l.source, l.source.Size())
+		return iso9660.List(ctx, l.bytes(), l.source.Size())
 	}
 	return iso9660.List(ctx, l.start, startSize)
 }

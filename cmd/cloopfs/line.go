@@ -28,6 +28,8 @@ type line struct {
 	parts  []blockio.Extent // of file: the image
 	store  *cache.Blocks    // nil if nothing is kept on disk
 	fetch  *fetch.Scheduler
+	proof  *proof       // nil if the image is checked by no manifest
+	runs   blockio.Runs // the stored blocks, checked if they can be
 	memory *cache.Memory
 	record *profile.Recorder // nil if nobody wants to know what is read
 	disk   *cloop.Image
@@ -50,8 +52,12 @@ func openLine(ctx context.Context, at location, opt sourceOptions, memory int64,
 	if opt.Timeout > 0 {
 		// Each wait is bounded by itself, and says why it failed; this is for
 		// a server that drips.
+		limit := time.Duration(opt.Timeout) + time.Second
+		if opt.Proof.Manifest != "" {
+			limit += time.Duration(opt.Timeout) // another server may have to be given up first
+		}
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(opt.Timeout)+time.Second)
+		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
 	fail := func(err error) (*line, error) {
@@ -61,19 +67,40 @@ func openLine(ctx context.Context, at location, opt sourceOptions, memory int64,
 		}
 		return nil, err
 	}
+	proofCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	proving, err := opt.prove(proofCtx, at, log)
+	if err != nil {
+		return nil, err
+	}
+	opt.proving = proving
 	f, err := openFile(ctx, at, opt, log)
 	if err != nil {
-		return fail(err)
+		cancel()
 	}
-	l := &line{at: at, file: f}
-	if err := l.join(ctx, opt, memory); err != nil {
+	proof, proofErr := opt.proving.result()
+	if err == nil {
+		err = proofErr
+	}
+	l := &line{at: at, file: f, proof: proof}
+	if err == nil {
+		err = l.join(ctx, opt, memory)
+	}
+	if err == nil {
+		if err = opt.Proof.remember(proof, opt.Cache, log); err != nil {
+			l.Close()
+			return fail(err)
+		}
+		if f.http != nil && len(opt.Mirrors) > 0 {
+			l.stop = inBackgroundOf(ctx, func(ctx context.Context) { l.joinMirrors(ctx, log) })
+		}
+		return l, nil
+	}
+	proof.Close()
+	if f != nil {
 		f.Close()
-		return fail(err)
 	}
-	if f.http != nil && len(opt.Mirrors) > 0 {
-		l.stop = inBackgroundOf(context.WithoutCancel(ctx), func(ctx context.Context) { l.joinMirrors(ctx, log) })
-	}
-	return l, nil
+	return fail(err)
 }
 
 // maxDecodeAhead is how many blocks are decoded before a sequential reader asks for them,
@@ -106,10 +133,10 @@ func (l *line) join(ctx context.Context, opt sourceOptions, memory int64) error 
 	} else if src, ok := l.source.(blockio.Prompt); ok && l.file.http == nil {
 		options.Store = blockio.Nearby(src)
 	}
-	l.start = &diskStart{ReaderAt: l.source}
 	l.fetch = fetch.New(l.source, l.index, options)
 	l.memory = cache.NewMemory(memory, l.index.BlockSize())
-	var runs blockio.Runs = l.fetch
+	l.runs = l.proof.check(l.fetch, l.index)
+	runs := l.runs
 	if opt.record {
 		of, err := l.profiled(ctx)
 		if err != nil {
@@ -119,6 +146,7 @@ func (l *line) join(ctx context.Context, opt sourceOptions, memory int64) error 
 		runs = l.record
 	}
 	l.disk = cloop.NewImage(l.index, runs, l.memory)
+	l.start = &diskStart{ReaderAt: l.bytes()}
 	l.disk.DecodeAhead(int(min(maxDecodeAhead, memory/int64(l.index.BlockSize())/4)))
 	return nil
 }
@@ -128,8 +156,13 @@ func (l *line) find(ctx context.Context, format string) (err error) {
 	if l.parts, err = l.openSource(ctx); err != nil {
 		return err
 	}
-	l.index, l.kind, err = openIndex(ctx, l.source, format)
-	return err
+	if err := l.proof.rightSize(l.source.Size()); err != nil {
+		return err
+	}
+	if l.index, l.kind, err = openIndex(ctx, l.source, format); err != nil {
+		return err
+	}
+	return l.proof.agrees(ctx, l.source.Size(), l.index)
 }
 
 // spare says how many bytes may be fetched that perhaps nobody will ask for.
@@ -151,6 +184,7 @@ func (l *line) Close() {
 	}
 	l.disk.Close()
 	l.fetch.Close()
+	l.proof.Close()
 	l.file.Close()
 }
 
@@ -226,6 +260,9 @@ func openFile(ctx context.Context, at location, opt sourceOptions, log *slog.Log
 		return &file{source: f}, nil
 	}
 	if opt.Cache.Offline {
+		if err := opt.nameProven(ctx, at); err != nil {
+			return nil, err
+		}
 		c, err := opt.Cache.offline(at, log)
 		if err != nil {
 			return nil, err
@@ -239,6 +276,10 @@ func openFile(ctx context.Context, at location, opt sourceOptions, log *slog.Log
 	f := &file{source: src, http: src}
 	if opt.Cache.Size == 0 || src.Size() == 0 {
 		return f, nil
+	}
+	if err := opt.nameProven(ctx, at); err != nil {
+		f.Close()
+		return nil, err
 	}
 	c, err := opt.Cache.keep(ctx, at, src, log)
 	if err != nil {

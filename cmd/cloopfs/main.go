@@ -67,7 +67,7 @@ shown as one disk file for loop devices and guests.`,
 		SuggestionsMinimumDistance: 2, // letters
 	}
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newMountCmd(), newUmountCmd(), newStatusCmd(), newInfoCmd(), newExtractCmd(), newVerifyCmd(), newCreateCmd(), newPrefetchCmd(), newCacheCmd(), newProfileCmd(), newOverlayCmd(), newVersionCmd())
+	root.AddCommand(newMountCmd(), newUmountCmd(), newStatusCmd(), newInfoCmd(), newExtractCmd(), newVerifyCmd(), newCreateCmd(), newPrefetchCmd(), newCacheCmd(), newProfileCmd(), newOverlayCmd(), newManifestCmd(), newVersionCmd())
 	addCompletion(root)
 	return root
 }

@@ -21,6 +21,9 @@ type sourceOptions struct {
 	Mirrors     mirrorFlag
 	Access      accessOptions
 	Cache       cacheOptions
+	Proof       proofOptions
+
+	proving *proving // of the image that is to be opened; nil if it has no manifest
 
 	window int64 // of fetch.Options
 	record bool  // what is read
@@ -35,6 +38,12 @@ const (
 )
 
 func (o *sourceOptions) addFlags(f *pflag.FlagSet) {
+	o.addSourceFlags(f)
+	o.Proof.addFlags(f)
+}
+
+// addSourceFlags adds those that say where the image is and how to get it.
+func (o *sourceOptions) addSourceFlags(f *pflag.FlagSet) {
 	o.Timeout = durationValue(30 * time.Second)
 	f.Var(&o.Timeout, "timeout", "a read that can't be served within this fails; 0 waits for ever")
 	f.IntVar(&o.Connections, "connections", 32, "upper limit of parallel requests")
@@ -64,6 +73,9 @@ func (o *sourceOptions) validate(ctx context.Context, sources ...location) error
 		}
 	}
 	if err := o.Cache.complete(); err != nil {
+		return err
+	}
+	if err := o.Proof.complete(ctx); err != nil {
 		return err
 	}
 	return o.Access.complete(ctx)

@@ -26,7 +26,7 @@ func TestBesideURL(t *testing.T) {
 		{"", "", ""},
 	}
 	for _, test := range tests {
-		if got := besideURL(location{URL: test.url, Inside: test.inside}); got != test.want {
+		if got := besideURL(location{URL: test.url, Inside: test.inside}, ".profile"); got != test.want {
 			t.Errorf("%s#%s: got %q, want %q", test.url, test.inside, got, test.want)
 		}
 	}

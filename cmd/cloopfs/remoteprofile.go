@@ -21,12 +21,12 @@ import (
 func (o *profileOptions) replayRemote(ctx context.Context, l *line, opt sourceOptions, log *slog.Logger) {
 	at, find := location{URL: string(o.Profile)}, getProfile
 	if o.Profile == profileAuto {
-		at.URL, find = besideURL(l.at), l.profileBeside
+		at.URL, find = besideURL(l.at, ".profile"), l.profileBeside
 	}
 	if l.file.http == nil || at.URL == "" || !o.Profile.isURL() && o.Profile != profileAuto {
 		return
 	}
-	if there, err := url.Parse(at.URL); err != nil || !l.servedBy(there) {
+	if !sameServer(l.at.URL, at.URL) {
 		opt.Access = opt.Access.elsewhere()
 	}
 	log = log.With("profile", at.String())
@@ -43,10 +43,11 @@ func (o *profileOptions) replayRemote(ctx context.Context, l *line, opt sourceOp
 	}
 }
 
-// servedBy says whether the server at a URL is the image's.
-func (l *line) servedBy(there *url.URL) bool {
-	u, err := url.Parse(l.at.URL)
-	return err == nil && server(u) == server(there)
+// sameServer says whether two URLs are of one server.
+func sameServer(a, b string) bool {
+	u, err := url.Parse(a)
+	v, err2 := url.Parse(b)
+	return err == nil && err2 == nil && server(u) == server(v)
 }
 
 // profileTime is for how long the answer to the question for a profile beside an image
@@ -146,19 +147,24 @@ func download(ctx context.Context, at location, opt sourceOptions, log *slog.Log
 	return content, nil
 }
 
-// besideURL is where the profile of an image on a web server is; empty if there can be
-// none: who needs a query for the image may need another for its profile.
-func besideURL(at location) string {
+// besideURL is where the profile of an image on a web server is, or the manifest, as suffix
+// says; empty if there can be none: who needs a query for the image may need another for that.
+func besideURL(at location, suffix string) string {
 	u, err := url.Parse(at.URL)
 	if err != nil || at.URL == "" || u.RawQuery != "" || u.ForceQuery {
 		return ""
 	}
 	u.Fragment, u.RawFragment = "", ""
-	name := ".profile"
-	if at.Inside != "" {
-		name = "." + strings.ReplaceAll(at.Inside, "/", ".") + name
-	}
+	name := besideName(at, suffix)
 	u.RawPath = u.EscapedPath() + (&url.URL{Path: name}).EscapedPath()
 	u.Path += name
 	return u.String()
+}
+
+// besideName is what the name of such a file has behind that of the image's file.
+func besideName(at location, suffix string) string {
+	if at.Inside == "" {
+		return suffix
+	}
+	return "." + strings.ReplaceAll(at.Inside, "/", ".") + suffix
 }

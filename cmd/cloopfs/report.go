@@ -23,9 +23,11 @@ type mountReport struct {
 	Fetched fetchReport    `json:"fetched"`
 	Causes  []causeReport  `json:"causes"`
 	// Cache is nil if nothing is kept on disk.
-	Cache  *cacheReport `json:"cache,omitempty"`
-	Memory memoryReport `json:"memory"`
-	Reads  readReport   `json:"reads"`
+	Cache *cacheReport `json:"cache,omitempty"`
+	// Manifest is nil if the image is checked by none.
+	Manifest *manifestReport `json:"manifest,omitempty"`
+	Memory   memoryReport    `json:"memory"`
+	Reads    readReport      `json:"reads"`
 	// Writes and Overlay are nil for a read-only disk.
 	Writes  *writeReport   `json:"writes,omitempty"`
 	Overlay *overlayReport `json:"overlay,omitempty"`
@@ -116,13 +118,14 @@ func reporter(o mountOptions, l *line, disk blockio.ReaderAt, written *writes, s
 		r := mountReport{
 			Mountpoint: o.Mountpoint, Source: o.Source.String(), PID: os.Getpid(),
 			Since: since, DiskSize: disk.Size(),
-			Servers: l.servers(),
-			Causes:  causes,
-			Offline: l.file.cached != nil && l.file.http == nil,
-			Cache:   l.kept(),
-			Memory:  memoryReport(l.memory.Stats()),
-			Reads:   readsOf(stats),
-			Overlay: written.report(),
+			Servers:  l.servers(),
+			Causes:   causes,
+			Offline:  l.file.cached != nil && l.file.http == nil,
+			Cache:    l.kept(),
+			Manifest: l.proof.report(),
+			Memory:   memoryReport(l.memory.Stats()),
+			Reads:    readsOf(stats),
+			Overlay:  written.report(),
 		}
 		if r.Overlay != nil {
 			r.Writes = &writeReport{stats.Writes, stats.Written, stats.Flushes, stats.WriteErrors}

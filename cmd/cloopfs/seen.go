@@ -1,0 +1,93 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+
+	"github.com/cloopfs/cloopfs/cache"
+	"github.com/cloopfs/cloopfs/manifest"
+)
+
+var (
+	// errOlder says that a manifest is older than one that was seen.
+	errOlder = errors.New("an older version than was seen before")
+	// errTwoRoots says that two images were signed under one name and version.
+	errTwoRoots = errors.New("another image of this version was seen before")
+)
+
+// seenName is the name in the cache directory under which the newest manifest is kept of
+// the name of an image and a key.
+func seenName(key, name string) string { return digest("cloopfs seen", key, name) }
+
+// notOlder says whether a signed manifest may be used: no newer one of its name and key was
+// seen, and none of its version that is another. Nothing is remembered without a cache directory.
+func (o *proofOptions) notOlder(p *proof, c cacheOptions, log *slog.Logger) error {
+	if o.Key == "" || c.Size == 0 {
+		return nil
+	}
+	dir, err := c.openDir(log, true)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, cache.ErrNoCache) {
+		return nil
+	}
+	if err != nil {
+		log.Warn("whether the manifest is older than one seen before is not known", "error", err)
+		return nil
+	}
+	defer dir.Close()
+	seen, err := dir.Recall(seenName(o.Key, p.manifest.Name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		_, err = o.compare(p, seen)
+	}
+	return err
+}
+
+// compare says whether the manifest is newer than what was seen before. It is an error if it
+// must not be used.
+func (o *proofOptions) compare(p *proof, seen []byte) (newer bool, err error) {
+	m := p.manifest
+	fail := func(err error) (bool, error) {
+		if o.AllowOlder {
+			return false, nil
+		}
+		return false, fmt.Errorf("%s: %w", p.notes[0].at, err)
+	}
+	old, err := manifest.Parse(seen)
+	switch {
+	case err != nil:
+		if o.AllowOlder {
+			return true, nil
+		}
+		return fail(fmt.Errorf("what was seen of it before can't be read: %w", err))
+	case m.Version < old.Version:
+		return fail(fmt.Errorf("%w: %s, version %d, and version %d was seen", errOlder, m.Name, m.Version, old.Version))
+	case m.Version == old.Version && m.Root != old.Root:
+		return fail(fmt.Errorf("%w: %s, version %d, with root %s", errTwoRoots, m.Name, m.Version, old.Root))
+	}
+	return m.Version > old.Version, nil
+}
+
+// remember notes the version of a signed manifest whose image has been opened. What can't
+// be written down is a warning.
+func (o *proofOptions) remember(p *proof, c cacheOptions, log *slog.Logger) error {
+	if p == nil || o.Key == "" || c.Size == 0 {
+		return nil
+	}
+	var refused error
+	dir, err := c.openDir(log, false)
+	if err == nil {
+		defer dir.Close()
+		err = dir.Remember(seenName(o.Key, p.manifest.Name), p.manifest.Text(), func(seen []byte) (newer bool) {
+			newer, refused = o.compare(p, seen) // again: another process may have been faster
+			return newer
+		})
+	}
+	if err != nil {
+		log.Warn("the version of the manifest is not remembered", "error", err)
+	}
+	return refused
+}
