@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -52,9 +53,22 @@ func flagError(_ *cobra.Command, err error) error {
 		if given == "" {
 			given = "''"
 		}
-		err = fmt.Errorf("--%s %s: %w", value.GetFlag().Name, given, errors.Unwrap(value))
+		err = fmt.Errorf("--%s %s: %w", value.GetFlag().Name, given, valueError(value))
 	}
 	return usage(err)
+}
+
+// valueError is what is wrong with a flag's value, without that. What package strconv
+// says would show it, and a function's name.
+func valueError(err *pflag.InvalidValueError) error {
+	var num *strconv.NumError
+	switch inner := errors.Unwrap(err); {
+	case !errors.As(inner, &num):
+		return inner
+	case num.Func == "ParseBool":
+		return errors.New("neither true nor false")
+	}
+	return errors.New("not a usable number")
 }
 
 // exitCode is the exit status that err stands for.

@@ -68,7 +68,7 @@ func (v *optionsValue) setOption(o mountOption) error {
 	err := v.flags.Set(name, o.value)
 	var invalid *pflag.InvalidValueError
 	if errors.As(err, &invalid) {
-		return errors.Unwrap(invalid)
+		return valueError(invalid)
 	}
 	return err
 }
