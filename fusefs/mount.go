@@ -104,6 +104,7 @@ func mount(dir string, root *root, opt Options, readOnly bool) (*Server, error) 
 		MaxWrite:                 maxRequest,
 		DisableXAttrs:            true,
 		ExplicitDataCacheControl: true,
+		DisableSplice:            true, // what is served is in no file; it would be tried at each read, with /dev/null opened
 		DirectMountStrict:        true,
 		DirectMountFlags:         syscall.MS_NOSUID | syscall.MS_NODEV,
 		Logger:                   slog.NewLogLogger(opt.Logger.Handler(), slog.LevelDebug),
