@@ -35,8 +35,12 @@ type Options struct {
 	// is not remembered. Not used for a disk that can be written to: each partition's
 	// file would be a second page cache of the same bytes.
 	Partitions func(ctx context.Context) ([]Partition, error)
-	// Logger gets a line for failed reads, at most one a second, and likewise for
-	// failed writes. nil means none.
+	// BlockOf returns the number that errors (blockio.BlockError) give to the block at an
+	// offset of the disk; nil means blocks of 64 KiB, from 0.
+	BlockOf func(off int64) int64
+	// Logger gets a line for each block that can't be read, until it has been read well
+	// again, at most ten a minute; and one for failed writes, at most one a second. nil
+	// means none.
 	Logger *slog.Logger
 }
 

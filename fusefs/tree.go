@@ -46,7 +46,7 @@ func newRoot(dev blockio.ReaderAt, opt Options) *root {
 	file.SetTimes(&opt.ModTime, &opt.ModTime, &opt.ModTime)
 	dir := file
 	dir.Mode, dir.Nlink = opt.Mode|opt.Mode>>2&0o111, 2
-	device := &device{dev: dev, timeout: opt.Timeout, log: opt.Logger}
+	device := &device{dev: dev, timeout: opt.Timeout, log: opt.Logger, failures: newFailures(opt.Logger, opt.BlockOf)}
 	disk := newDisk(device, file, blockio.Extent{Len: dev.Size()})
 	return &root{attr: dir, disk: disk, file: disk, partitions: newPartitions(opt.Partitions)}
 }
@@ -88,8 +88,10 @@ type device struct {
 	timeout time.Duration
 	parking parking
 	log     *slog.Logger
-	quiet   limiter
-	count   counter
+	// failures is of reads, quiet of the partition table.
+	failures *failures
+	quiet    limiter
+	count    counter
 }
 
 // disk is disk.img, or a partition of it.
@@ -141,6 +143,7 @@ func (d *disk) Read(ctx context.Context, _ fs.FileHandle, dest []byte, off int64
 	n, err := d.dev.ReadAtContext(wait, dest, off)
 	if err == nil || err == io.EOF {
 		d.count.read(n)
+		d.failures.clear(off, n)
 		return fuse.ReadResultData(dest[:n]), 0
 	}
 	if wait.evicted() {
@@ -149,7 +152,7 @@ func (d *disk) Read(ctx context.Context, _ fs.FileHandle, dest []byte, off int64
 	e := errno.From(err)
 	if e != syscall.EINTR {
 		d.count.failed(&d.count.errors, err)
-		d.complain(&d.quiet, "read failed", "offset", off, "length", len(dest), "error", err)
+		d.failures.add(off, len(dest), err)
 	}
 	return nil, e
 }

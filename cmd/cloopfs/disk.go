@@ -35,7 +35,7 @@ func partitionFiles(disk blockio.ReaderAt) func(context.Context) ([]fusefs.Parti
 
 // onePartition is the part of the line's disk, with what was written to it, that
 // --partition asks for. It can be written to if disk can.
-func (o *mountOptions) onePartition(ctx context.Context, l *line, disk blockio.ReaderAt) (blockio.ReaderAt, error) {
+func (o *mountOptions) onePartition(ctx context.Context, l *line, disk blockio.ReaderAt) (_ blockio.ReaderAt, off int64, _ error) {
 	if o.Line.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(o.Line.Timeout)+time.Second) // as in openLine
@@ -43,15 +43,15 @@ func (o *mountOptions) onePartition(ctx context.Context, l *line, disk blockio.R
 	}
 	table, err := partition.Read(ctx, disk)
 	if err != nil {
-		return nil, sourceFailure(fmt.Errorf("open %s: %w", l.at, err))
+		return nil, 0, sourceFailure(fmt.Errorf("open %s: %w", l.at, err))
 	}
 	var numbers []string
 	for _, p := range table {
 		if p.Number == o.Partition {
 			if device, ok := disk.(blockio.Device); ok {
-				return blockio.PartDevice(device, p.Off, p.Len), nil
+				return blockio.PartDevice(device, p.Off, p.Len), p.Off, nil
 			}
-			return blockio.Part(disk, p.Off, p.Len), nil
+			return blockio.Part(disk, p.Off, p.Len), p.Off, nil
 		}
 		numbers = append(numbers, strconv.Itoa(p.Number))
 	}
@@ -62,7 +62,7 @@ func (o *mountOptions) onePartition(ctx context.Context, l *line, disk blockio.R
 	if len(numbers) > 0 {
 		f.hint = "the disk's partitions are " + strings.Join(numbers, ", ")
 	}
-	return nil, f
+	return nil, 0, f
 }
 
 // contents is what is on a disk.

@@ -142,22 +142,23 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 // present mounts the line's disk, with what was written to it, or the partition of it
 // that is asked for.
 func (o *mountOptions) present(ctx context.Context, l *line, written *writes, log *slog.Logger) (*fusefs.Server, blockio.ReaderAt, error) {
-	disk := written.over(l.disk)
+	disk, start := written.over(l.disk), int64(0)
 	if o.Partition > 0 {
 		var err error
-		if disk, err = o.onePartition(ctx, l, disk); err != nil {
+		if disk, start, err = o.onePartition(ctx, l, disk); err != nil {
 			return nil, nil, err
 		}
 	}
 	if _, err := o.checkMountpoint(); err != nil {
 		return nil, nil, err // again: somebody else may have been faster
 	}
-	server, err := o.show(l, disk, written, log)
+	server, err := o.show(l, disk, start, written, log)
 	return server, disk, err
 }
 
-// show mounts the disk, which is written or a partition of it, or l's own.
-func (o *mountOptions) show(l *line, disk blockio.ReaderAt, written *writes, log *slog.Logger) (*fusefs.Server, error) {
+// show mounts the disk, which is written or a partition of it, or l's own. It begins at
+// the byte start of that.
+func (o *mountOptions) show(l *line, disk blockio.ReaderAt, start int64, written *writes, log *slog.Logger) (*fusefs.Server, error) {
 	options := fusefs.Options{
 		Source:     o.Source.mounted(),
 		ModTime:    l.file.ModTime(),
@@ -166,6 +167,7 @@ func (o *mountOptions) show(l *line, disk blockio.ReaderAt, written *writes, log
 		UID:        o.UID,
 		GID:        o.GID,
 		Mode:       o.Mode,
+		BlockOf:    func(off int64) int64 { return (start + off) / int64(l.index.BlockSize()) },
 		Logger:     log,
 	}
 	if o.Partition == 0 {
