@@ -75,6 +75,10 @@ func TestSecretsOfAMount(t *testing.T) {
 			if r := run(t, "cat", diskOf(dir)); r.code == 0 {
 				t.Error("the disk can be read, and the log is worth nothing")
 			}
+			waitFor(t, "a line in the log", func() bool {
+				text, err := os.ReadFile(log)
+				return err == nil && bytes.Contains(text, []byte("read failed"))
+			})
 			proc := "/proc/" + strconv.Itoa(pids[0])
 			for _, path := range []string{proc + "/cmdline", proc + "/environ", "/proc/mounts", log} {
 				text, err := os.ReadFile(path)

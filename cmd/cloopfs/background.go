@@ -112,8 +112,9 @@ func runBackground(ctx context.Context) int {
 		gob.NewEncoder(reply).Encode(a) // the other end may have been interrupted
 		reply.Close()
 	}
-	log, err := o.Log.open(nil)
+	log, queue, err := o.Log.open(nil)
 	if err == nil {
+		defer queue.Close()
 		err = serveMount(ctx, o, log, func(r readiness) { say(answer{Ready: r}) })
 	}
 	if err == nil {

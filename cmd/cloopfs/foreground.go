@@ -57,9 +57,10 @@ func runForeground(ctx context.Context) int {
 		return exitUsage
 	}
 	o.Line.Access.setProxies()
-	log, err := o.Log.open(os.Stderr)
+	log, queue, err := o.Log.open(os.Stderr)
 	if err == nil {
 		err = serveMount(ctx, o, log, func(r readiness) { announce(os.Stderr, o, r) })
+		queue.Close() // before what finish says
 	}
 	return finish(ctx, err, os.Stderr)
 }

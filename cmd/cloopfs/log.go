@@ -52,8 +52,18 @@ func (o *logOptions) validate() error {
 }
 
 // open returns the logger: to the file if one is given, else to w, else to syslog.
-// A machine without syslog gets no log.
-func (o *logOptions) open(w io.Writer) (*slog.Logger, error) {
+// A machine without syslog gets no log. Close the queue when nothing more is to be said.
+func (o *logOptions) open(w io.Writer) (*slog.Logger, *logQueue, error) {
+	h, err := o.handler(w)
+	if err != nil {
+		return nil, nil, err
+	}
+	log, queue := newLogQueue(h)
+	return log, queue, nil
+}
+
+// handler returns what writes the log, as soon as it is told.
+func (o *logOptions) handler(w io.Writer) (slog.Handler, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(o.Level)); err != nil {
 		return nil, err
@@ -68,11 +78,11 @@ func (o *logOptions) open(w io.Writer) (*slog.Logger, error) {
 	case w == nil:
 		s, err := syslog.New(syslog.LOG_DAEMON|syslog.LOG_INFO, "cloopfs")
 		if err != nil {
-			return slog.New(slog.DiscardHandler), nil
+			return slog.DiscardHandler, nil
 		}
-		return slog.New(newSyslogHandler(s, level)), nil
+		return newSyslogHandler(s, level), nil
 	}
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})), nil
+	return slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}), nil
 }
 
 // isTerminal says whether w is a terminal.
