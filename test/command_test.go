@@ -199,7 +199,13 @@ func elapsed(f func()) time.Duration {
 // waitFor waits until cond holds, which it does soon.
 func waitFor(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !cond(); time.Sleep(2 * time.Millisecond) {
+	waitLong(t, 10*time.Second, what, cond)
+}
+
+// waitLong is waitFor for what takes up to d.
+func waitLong(t testing.TB, d time.Duration, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(d); !cond(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain: %s", what)
 		}

@@ -7,6 +7,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -65,15 +68,31 @@ server.document-root = %q
 // start serves docs until the test's end and returns the URL of it.
 func (w webServer) start(t *testing.T, docs string) string {
 	t.Helper()
+	addr := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	w.startAt(t, docs, addr)
+	return "http://" + addr
+}
+
+// startAt serves docs at an address, with a command before the server's own if one is
+// given.
+func (w webServer) startAt(t *testing.T, docs, addr string, before ...string) *process {
+	t.Helper()
 	dir := t.TempDir()
-	config := filepath.Join(dir, "config")
-	port := freePort(t)
-	if err := os.WriteFile(config, []byte(w.config(dir, docs, port)), 0o644); err != nil {
+	file := filepath.Join(dir, "config")
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
 		t.Fatal(err)
 	}
-	args := w.args(config)
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := strings.ReplaceAll(w.config(dir, docs, n), "127.0.0.1", host)
+	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	args := slices.Concat(before, w.args(file))
 	p := start(t, args[0], args[1:]...)
-	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	waitFor(t, w.name+" listens", func() bool {
 		if !p.running() {
 			t.Fatalf("%s has ended: %v", w.name, p.result(t))
@@ -85,7 +104,7 @@ func (w webServer) start(t *testing.T, docs string) string {
 		conn.Close()
 		return true
 	})
-	return "http://" + addr
+	return p
 }
 
 // freePort is a port of 127.0.0.1 where nobody listens.

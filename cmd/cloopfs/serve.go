@@ -121,6 +121,7 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 		}
 	}
 	defer inBackgroundOf(ctx, func(ctx context.Context) { o.Profile.replayRemote(ctx, l, o.Line, log) })()
+	defer inBackgroundOf(ctx, func(ctx context.Context) { watchServers(ctx, l.servers, log) })()
 	if o.Fill {
 		defer inBackgroundOf(ctx, func(ctx context.Context) { fill(ctx, l, log) })()
 	}
