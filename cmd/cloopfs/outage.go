@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"time"
+
+	"github.com/cloopfs/cloopfs/httpblock"
 )
 
 // outageTime is how often it is looked how the servers are. One that fails at two looks in a
@@ -29,7 +31,9 @@ func watchServers(ctx context.Context, servers func() []serverReport, log *slog.
 		case <-look.C:
 		}
 		for n, s := range servers() {
-			known[n] = known[n].next(s, log)
+			if s.State != string(httpblock.Joining) && s.State != string(httpblock.Banned) { // these are not asked
+				known[n] = known[n].next(s, log)
+			}
 		}
 	}
 }

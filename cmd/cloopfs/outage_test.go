@@ -18,6 +18,8 @@ func TestWatchServers(t *testing.T) {
 			return []serverReport{
 				{URL: "http://one/", OK: ok[0].Load(), LastError: "connection refused"},
 				{URL: "http://two/", OK: ok[1].Load(), LastError: "no data arrived"},
+				{URL: "http://three/", State: "joining", LastError: "connection refused"},
+				{URL: "http://four/", State: "banned", LastError: "it has sent wrong bytes"},
 			}
 		}
 		var text bytes.Buffer
