@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// origin is a real web server that can have an outage.
-type origin struct {
+// mortalServer is a real web server that can have an outage.
+type mortalServer struct {
 	url      string
 	down, up func()
 }
@@ -23,7 +23,7 @@ type origin struct {
 // outages are the ways in which a server can be gone.
 var outages = []struct {
 	name  string
-	serve func(t *testing.T, docs string) origin
+	serve func(t *testing.T, docs string) mortalServer
 }{
 	{"refused", serveRefused},
 	{"hung", serveHung},
@@ -31,10 +31,10 @@ var outages = []struct {
 }
 
 // serveRefused is a server that is killed, and started again.
-func serveRefused(t *testing.T, docs string) origin {
+func serveRefused(t *testing.T, docs string) mortalServer {
 	addr := fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	p := nginx.startAt(t, docs, addr)
-	return origin{
+	return mortalServer{
 		url: "http://" + addr,
 		down: func() {
 			p.kill()
@@ -48,7 +48,7 @@ func serveRefused(t *testing.T, docs string) origin {
 
 // serveHung is a server that is stopped: its kernel goes on to take connections and
 // requests.
-func serveHung(t *testing.T, docs string) origin {
+func serveHung(t *testing.T, docs string) mortalServer {
 	addr := fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	p := nginx.startAt(t, docs, addr)
 	signal := func(sig syscall.Signal) func() {
@@ -58,11 +58,11 @@ func serveHung(t *testing.T, docs string) origin {
 			}
 		}
 	}
-	return origin{url: "http://" + addr, down: signal(syscall.SIGSTOP), up: signal(syscall.SIGCONT)}
+	return mortalServer{url: "http://" + addr, down: signal(syscall.SIGSTOP), up: signal(syscall.SIGCONT)}
 }
 
 // serveBlackHole is a server at the other end of a line that swallows its packets.
-func serveBlackHole(t *testing.T, docs string) origin {
+func serveBlackHole(t *testing.T, docs string) mortalServer {
 	far := start(t, "unshare", "--net", "sleep", "infinity")
 	space := fmt.Sprintf("/proc/%d/ns/net", far.pid())
 	own, err := os.Readlink("/proc/self/ns/net")
@@ -84,7 +84,7 @@ func serveBlackHole(t *testing.T, docs string) origin {
 	at("ip", "link", "set", "cloopfs-there", "up")
 	addr := net.JoinHostPort(there, "8080")
 	nginx.startAt(t, docs, addr, inside...)
-	return origin{
+	return mortalServer{
 		url:  "http://" + addr,
 		down: func() { at("ip", "route", "add", "blackhole", here+"/32") },
 		up:   func() { at("ip", "route", "delete", "blackhole", here+"/32") },
