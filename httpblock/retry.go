@@ -81,7 +81,7 @@ func (s *Source) retry(ctx context.Context, start time.Time, try func(patience) 
 			return n, &backoff.RetryAfterError{Duration: status.RetryAfter}
 		}
 		return n, err
-	}, backoff.WithBackOff(newBackOff()), backoff.WithMaxElapsedTime(0),
+	}, backoff.WithBackOff(newBackOff(s.opt.Timeout)), backoff.WithMaxElapsedTime(0),
 		backoff.WithNotify(func(_ error, d time.Duration) {
 			s.opt.Logger.Debug("asking again", "url", s.servers[0].shown(), "in", d, "error", last)
 		}))
@@ -108,11 +108,15 @@ func (s *Source) worse(before, err error) error {
 }
 
 // newBackOff makes the pauses between attempts: short at first, for a lost
-// connection, and never so long that the end of an outage goes unnoticed.
-func newBackOff() backoff.BackOff {
+// connection, and never so long that the end of an outage goes unnoticed, or a
+// good part of the timeout is over before it is noticed.
+func newBackOff(timeout time.Duration) backoff.BackOff {
 	b := backoff.NewExponentialBackOff()
 	b.InitialInterval = 100 * time.Millisecond
 	b.Multiplier = 2
 	b.MaxInterval = 2 * time.Second
+	if timeout > 0 {
+		b.MaxInterval = min(b.MaxInterval, max(b.InitialInterval, timeout/5))
+	}
 	return b
 }
