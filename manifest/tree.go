@@ -18,12 +18,16 @@ var (
 	ErrHashes = errors.New("the hashes are not those of the manifest")
 	// errClosed says that a Tree was closed.
 	errClosed = errors.New("the hashes were closed")
+	// errBusy says that too many pages are waited for.
+	errBusy = errors.New("too many hashes are waited for")
 )
 
 const (
 	// keptPages bounds the memory of a Tree: to 5 MiB, for 8 GiB of a disk in blocks
 	// of 64 KiB.
 	keptPages = 256
+	// maxLoads bounds the pages under way, and their memory: to 20 MiB.
+	maxLoads = 1024
 	// failTime is how long a page that could not be had is not asked for again: the
 	// kernel asks twice for what it did not get.
 	failTime = time.Second
@@ -46,7 +50,7 @@ type Tree struct {
 	mu     sync.Mutex
 	pages  *simplelru.LRU[place, []byte] // those that were proven
 	loads  map[place]*load               // those under way, and those that failed lately
-	failed []*load                       // in loads, the oldest first
+	failed []*load                       // those of loads that failed, the oldest first
 }
 
 // place is which page.
@@ -136,8 +140,13 @@ func (t *Tree) begin(at place) ([]byte, *load) {
 		return nil, l
 	}
 	l := &load{at: at, done: make(chan struct{})}
-	if t.ctx.Err() != nil {
+	switch {
+	case t.ctx.Err() != nil:
 		l.err = errClosed
+	case len(t.loads)-len(t.failed) >= maxLoads:
+		l.err = errBusy
+	}
+	if l.err != nil {
 		close(l.done)
 		return nil, l
 	}

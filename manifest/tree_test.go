@@ -337,6 +337,29 @@ func TestPagesAreBounded(t *testing.T) {
 	}
 }
 
+// However many pages are wanted that do not come, the memory for them is bounded.
+func TestPagesUnderWayAreBounded(t *testing.T) {
+	const pages = 1500
+	m, file := build(t, 512*pages)
+	synctest.Test(t, func(t *testing.T) {
+		src := &blockiotest.Source{Data: file}
+		src.Open = func(ctx context.Context, _ blockio.Range, _ io.Reader) (io.Reader, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		tree := open(t, src, m)
+		tree.Expect(0, m.Blocks)
+		synctest.Wait()
+		if asked := len(src.Asked()); asked > 1024 {
+			t.Errorf("%d pages are under way, want at most 1024", asked)
+		}
+		if _, err := tree.Leaf(t.Context(), m.Blocks-1); err == nil {
+			t.Error("no error for a page too many")
+		}
+		tree.Close()
+	})
+}
+
 // Whatever lies in the file, what is believed is what was signed.
 func FuzzHashes(f *testing.F) {
 	const blocks = 600

@@ -47,6 +47,10 @@ type mountStatus struct {
 		HitBytes           int64 `json:"hit_bytes"`
 		Stored, Mismatches int64
 	}
+	Manifest *struct { // nil without one
+		Name, Date, Root, Key    string
+		Version, Proven, Refused int64
+	}
 	Memory struct{ Blocks, Bytes, Hits, Loads int64 }
 	Reads  struct {
 		Count, Bytes, Waiting, Errors int64
