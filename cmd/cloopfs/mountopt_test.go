@@ -96,7 +96,7 @@ func TestOptions(t *testing.T) {
 		{name: "no value, sloppy", args: []string{"-o", "timeout"}, sloppy: true, err: "-o timeout: needs a value"},
 		{name: "bad value", args: []string{"-o", "timeout=SECRET"}, err: "-o timeout: not a duration such as 30s"},
 		{name: "bad number", args: []string{"-o", "gid=SECRET"}, err: "-o gid: not a usable number"},
-		{name: "bad boolean", args: []string{"-o", "allow_other=SECRET"}, err: "-o allow-other: neither true nor false"},
+		{name: "bad boolean", args: []string{"-o", "allow_other=SECRET"}, err: "-o allow_other: neither true nor false"},
 		{name: "bad value, sloppy", args: []string{"-o", "memory=SECRET"}, sloppy: true, err: "-o memory: not a size such as 64MiB"},
 		{name: "open quote", args: []string{"-o", `log_file="SECRET`}, err: "-o: a quote is not closed"},
 		{name: "remount", args: []string{"-o", "remount,gid=7"}, sloppy: true, err: "-o remount: a mount can't be changed"},
