@@ -49,19 +49,22 @@ fuzz: ## each fuzz target for FUZZTIME seconds (10)
 	test/fuzz $(FUZZTIME)
 
 # How long those long tests run that can run for any time, and how often the process
-# is killed under a read and under a write; SOAKWRITETIME is of random writes.
+# is killed under a read and under a write; SOAKWRITETIME is of random writes,
+# SOAKFAULTTIME of random faults.
 SOAKTIME ?= 60s
 SOAKKILLS ?= 200
 SOAKWRITEKILLS ?= 500
 SOAKWRITETIME ?= 1h
 SOAKOPS ?= 1000000
+SOAKFAULTTIME ?= 30m
 
-soak: build ## the long tests: SOAKTIME (60s) and SOAKWRITETIME (1h), SOAKKILLS and SOAKWRITEKILLS kills (200, 500), SOAKOPS operations on an overlay (a million); needs root
+soak: build ## the long tests: SOAKTIME (60s) and SOAKWRITETIME (1h), SOAKFAULTTIME (30m), SOAKKILLS and SOAKWRITEKILLS kills (200, 500), SOAKOPS operations on an overlay (a million); needs root
 	CLOOPFS_TEST_SOAK=$(SOAKTIME) $(GO) test -v -count=1 -timeout 30m -run '^TestEvictorUnderReaders$$' ./cache
 	CLOOPFS_TEST_OPS=$(SOAKOPS) $(GO) test -v -count=1 -timeout 1h -run '^TestModel$$' ./overlay
 	CLOOPFS_TEST_MUTANTS=$(SOAKTIME) $(GO) test -v -tags integration -count=1 -timeout 0 -run '^TestMutatedBlocks$$' ./test
 	CLOOPFS_TEST_KILLS=$(SOAKKILLS) $(GO) test -v -tags integration -count=1 -timeout 1h -run '^TestKilledMounts$$' ./test
 	CLOOPFS_TEST_OVERLAY_KILLS=$(SOAKWRITEKILLS) $(GO) test -v -tags integration -count=1 -timeout 2h -run '^TestOverlayKilled' ./test
+	CLOOPFS_TEST_FAULTS=$(SOAKFAULTTIME) $(GO) test -v -tags integration -count=1 -timeout 0 -run '^TestRandomFaults$$' ./test
 	CLOOPFS_TEST_OVERLAY_TIME=$(SOAKWRITETIME) $(GO) test -v -tags integration -count=1 -timeout 0 -run '^TestOverlayModel$$' ./test
 
 integration: build ## real mounts, servers and tools; needs root and test/install

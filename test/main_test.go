@@ -34,6 +34,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(bulkEnv) != "" {
 		os.Exit(bulkMain())
 	}
+	if os.Getenv(crewEnv) != "" {
+		os.Exit(crewMain())
+	}
 	if os.Getenv(bareEnv) != "" {
 		os.Exit(bareMain(os.Args[1:]))
 	}
