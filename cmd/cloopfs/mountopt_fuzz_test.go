@@ -53,7 +53,7 @@ func FuzzOptions(f *testing.F) {
 // joined is the list of these options.
 func joined(options []mountOption) string {
 	var words []string
-	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`, ",", `\,`)
+	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`, ",", `\,`, "=", `"="`)
 	for _, o := range options {
 		word := escape.Replace(o.name)
 		if o.hasValue {
