@@ -56,6 +56,12 @@ func announce(w io.Writer, o mountOptions, r readiness) {
 	if r.Unclean {
 		say(w, notClosed)
 	}
+	for _, what := range r.Undone {
+		say(w, "%s", what)
+	}
+	if len(r.Undone) > 0 && os.Geteuid() != 0 {
+		say(w, "hint: --root-disk is for root")
+	}
 	if r.Warning != "" {
 		say(w, "%s", r.Warning)
 	}

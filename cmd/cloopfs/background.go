@@ -87,6 +87,9 @@ func mountBackground(ctx context.Context, args []string, o mountOptions, stderr 
 // were given, SOURCE as it may be shown, and MOUNTPOINT last.
 func backgroundArgs(flags *pflag.FlagSet, o mountOptions) []string {
 	args := []string{"cloopfs", "mount"}
+	if o.RootDisk {
+		args[0] = rootDiskMark + args[0]
+	}
 	flags.Visit(func(f *pflag.Flag) {
 		if f.Name != optionsFlag { // it has set others
 			args = append(args, "--"+f.Name+"="+f.Value.String())

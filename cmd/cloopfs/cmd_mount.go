@@ -30,6 +30,7 @@ type mountOptions struct {
 	Fill       bool // in the background
 	Profile    profileOptions
 	Write      writeOptions
+	RootDisk   bool // the machine's own root lies on the disk
 	AllowOther bool
 	UID, GID   uint32
 	Mode       uint32
@@ -87,6 +88,7 @@ With --overlay or --ephemeral the disk can be written to; then it is disk.img al
 	f.Var(&o.Write.Overlay, "overlay", "let the disk be written to, and keep what was written in `DIR`")
 	f.BoolVar(&o.Fill, "background-fill", false, "bring all of the image into the cache while no reader waits")
 	o.Profile.addFlags(f)
+	f.BoolVar(&o.RootDisk, "root-disk", false, "the root file system of this machine lies on the disk: never end, nor wait for it")
 	f.BoolVar(&o.AllowOther, "allow-other", false, "let other users, root included, use the mount")
 	f.Uint32Var(&o.UID, "uid", uint32(os.Getuid()), "owner of the files")
 	f.Uint32Var(&o.GID, "gid", uint32(os.Getgid()), "group of the files")
@@ -155,45 +157,7 @@ func (o *mountOptions) complete(ctx context.Context, source, mode string) (err e
 	if o.Source, err = o.Source.absolute(); err != nil {
 		return err
 	}
-	if err := o.notBelow("SOURCE", o.Source.Path); err != nil {
-		return err
-	}
-	if err := o.notBelow("the overlay", string(o.Write.Overlay)); err != nil {
-		return err
-	}
-	if err := o.notBelow("the file for --record", string(o.Profile.Record)); err != nil {
-		return err
-	}
-	if m := o.Line.Proof.Manifest; m != "" && !m.beside() && !m.isURL() {
-		if err := o.notBelow("the manifest", string(m)); err != nil {
-			return err
-		}
-	}
-	return o.notBelow("the cache directory", string(o.Line.Cache.Dir))
-}
-
-// notBelow refuses what lies at or below the mountpoint: it would disappear under
-// the mount, or be read through it.
-func (o *mountOptions) notBelow(what, path string) error {
-	if path == "" {
-		return nil
-	}
-	if strings.HasPrefix(resolved(path)+"/", strings.TrimSuffix(resolved(o.Mountpoint), "/")+"/") {
-		return &failure{code: exitMount, err: fmt.Errorf("mount at %s: %s lies below it", o.Mountpoint, what)}
-	}
-	return nil
-}
-
-// resolved is an absolute path without links, as far as it exists.
-func resolved(path string) string {
-	if target, err := filepath.EvalSymlinks(path); err == nil {
-		return target
-	}
-	dir := filepath.Dir(path)
-	if dir == path {
-		return path
-	}
-	return filepath.Join(resolved(dir), filepath.Base(path))
+	return o.outside(nil)
 }
 
 // userAllowOther says whether file, in the form of /etc/fuse.conf, lets users
@@ -240,7 +204,7 @@ func (o *mountOptions) checkMountpoint() (cleared bool, err error) {
 	case !info.IsDir():
 		return fail(errors.New("not a directory"), "")
 	}
-	return cleared, nil
+	return cleared, o.outside(info)
 }
 
 // alive says whether a mount has a daemon. The mount itself is only looked at

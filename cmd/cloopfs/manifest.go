@@ -67,6 +67,14 @@ func (v *manifestValue) beside() bool {
 	return pinned || *v == manifestAuto
 }
 
+// file is the manifest's path; empty if it is elsewhere, or there is none.
+func (v *manifestValue) file() string {
+	if v.beside() || v.isURL() {
+		return ""
+	}
+	return string(*v)
+}
+
 func (o *proofOptions) addFlags(f *pflag.FlagSet) {
 	f.Var(&o.Manifest, "manifest", "check every block by the image's manifest: `FILE|URL`, auto (SOURCE.manifest) or sha256:ROOT (default auto with --pubkey)")
 	f.Var(&o.Pubkey, "pubkey", "who has to have signed the manifest: minisign's public `KEY|FILE`")

@@ -109,14 +109,14 @@ var causes = [blockio.Classes]string{
 }
 
 // reporter returns the function that answers for a mount. It only reads
-// counters.
+// counters: no file, which may lie on the disk that is served.
 func reporter(o mountOptions, l *line, disk blockio.ReaderAt, written *writes, server *fusefs.Server) func() []byte {
-	since := time.Now()
+	since, source := time.Now(), o.Source.String()
 	return func() []byte {
 		causes := l.causes() // first: what arrives meanwhile must not be more than all
 		stats := server.Stats()
 		r := mountReport{
-			Mountpoint: o.Mountpoint, Source: o.Source.String(), PID: os.Getpid(),
+			Mountpoint: o.Mountpoint, Source: source, PID: os.Getpid(),
 			Since: since, DiskSize: disk.Size(),
 			Servers:  l.servers(),
 			Causes:   causes,

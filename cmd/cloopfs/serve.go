@@ -30,6 +30,8 @@ type readiness struct {
 	Warning, Hint string
 	// Unclean says that the overlay was not closed by its last user.
 	Unclean bool
+	// Undone is what could not be done for --root-disk.
+	Undone []string
 }
 
 // gcPercent is by how much the heap may grow before garbage is collected. Most of it is
@@ -43,6 +45,13 @@ const gcPercent = 25
 func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready func(readiness)) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
+	}
+	var undone []string
+	if o.RootDisk {
+		for _, err := range readyForRootDisk() {
+			log.Warn(err.Error())
+			undone = append(undone, err.Error())
+		}
 	}
 	trace, err := o.Profile.file()
 	if err == nil {
@@ -113,7 +122,7 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 		log.Warn(notClosed, "overlay", written.path)
 	}
 	r := o.firstContact(ctx, l, disk)
-	r.Unclean = written.unclean
+	r.Unclean, r.Undone = written.unclean, undone
 	ready(r)
 	if c := l.file.cached; c != nil {
 		if err := c.dir.Enforce(); err != nil {

@@ -85,7 +85,7 @@ func parsePath(arg string) (location, error) {
 // String is what may be shown of the SOURCE: a URL loses its secrets.
 func (l location) String() string {
 	if l.URL != "" {
-		return shown(l.URL) + l.fragment()
+		return shownURL(l.URL) + l.fragment()
 	}
 	return shown(l.Path) + l.fragment()
 }
@@ -152,6 +152,11 @@ func shown(arg string) string {
 		}
 		return arg
 	}
+	return shownURL(arg)
+}
+
+// shownURL is the form of a URL that may be shown.
+func shownURL(arg string) string {
 	u, err := url.Parse(arg)
 	if err != nil {
 		return "SOURCE" // what can't be parsed may hold a password anywhere

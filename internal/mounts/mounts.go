@@ -32,7 +32,7 @@ type Mount struct {
 // over it, the error is a *CoveredError. path need not be clean or absolute;
 // only its parent is looked up.
 func At(path string) (m Mount, found bool, err error) {
-	point, err := resolve(path)
+	point, err := Resolve(path)
 	if err != nil {
 		return Mount{}, false, err
 	}
@@ -69,9 +69,9 @@ func describe(i *mountinfo.Info) Mount {
 	return m
 }
 
-// resolve makes path absolute and free of links, without a look at its last
+// Resolve makes path absolute and free of links, without a look at its last
 // element: that may be the root of a mount whose daemon is gone.
-func resolve(path string) (string, error) {
+func Resolve(path string) (string, error) {
 	const maxLinks = 40 // as in the kernel
 	for range maxLinks {
 		abs, err := filepath.Abs(path)

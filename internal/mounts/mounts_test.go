@@ -29,19 +29,19 @@ func TestResolve(t *testing.T) {
 	for _, path := range []string{
 		want, want + "/", real + "/./x/../mnt", "real/mnt", "dirlink/mnt", "abslink", "rellink",
 	} {
-		if got, err := resolve(path); err != nil || got != want {
-			t.Errorf("resolve(%q) = %q, %v; want %q", path, got, err, want)
+		if got, err := Resolve(path); err != nil || got != want {
+			t.Errorf("Resolve(%q) = %q, %v; want %q", path, got, err, want)
 		}
 	}
 	// The last element need not exist: it is not looked at.
-	if got, err := resolve("real/gone"); err != nil || got != filepath.Join(real, "gone") {
-		t.Errorf("resolve(real/gone) = %q, %v", got, err)
+	if got, err := Resolve("real/gone"); err != nil || got != filepath.Join(real, "gone") {
+		t.Errorf("Resolve(real/gone) = %q, %v", got, err)
 	}
-	if got, err := resolve("/"); err != nil || got != "/" {
-		t.Errorf("resolve(/) = %q, %v", got, err)
+	if got, err := Resolve("/"); err != nil || got != "/" {
+		t.Errorf("Resolve(/) = %q, %v", got, err)
 	}
-	if _, err := resolve("gone/mnt"); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("resolve(gone/mnt): %v, want ErrNotExist", err)
+	if _, err := Resolve("gone/mnt"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("Resolve(gone/mnt): %v, want ErrNotExist", err)
 	}
 }
 
@@ -50,8 +50,8 @@ func TestResolveLoopEnds(t *testing.T) {
 	if err := errors.Join(os.Symlink("b", "a"), os.Symlink("a", "b")); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := resolve("a"); err == nil {
-		t.Errorf("resolve of a loop of links = %q, no error", got)
+	if got, err := Resolve("a"); err == nil {
+		t.Errorf("Resolve of a loop of links = %q, no error", got)
 	}
 }
 
