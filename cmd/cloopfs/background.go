@@ -103,6 +103,7 @@ func inBackground() bool { return os.Getenv(backgroundEnv) != "" }
 // runBackground is the background process's main function.
 func runBackground(ctx context.Context) int {
 	os.Unsetenv(backgroundEnv)
+	hideMemory()
 	options, reply := os.NewFile(optionsFD, "options"), os.NewFile(answerFD, "answer")
 	var o mountOptions
 	err := gob.NewDecoder(options).Decode(&o)

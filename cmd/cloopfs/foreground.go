@@ -46,6 +46,7 @@ func inForeground() bool { return os.Getenv(foregroundEnv) != "" }
 func runForeground(ctx context.Context) int {
 	fd, err := strconv.Atoi(os.Getenv(foregroundEnv))
 	os.Unsetenv(foregroundEnv)
+	hideMemory()
 	if err != nil {
 		return exitUsage // started by hand
 	}

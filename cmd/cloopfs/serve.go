@@ -82,6 +82,10 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	if err != nil {
 		return err
 	}
+	// Not later: readers of the disk may get threads stuck.
+	if err := dropRights(o.rights()); err != nil {
+		log.Warn("this process keeps rights that it does not need", "error", err)
+	}
 	server, disk, err := o.present(ctx, l, written, log)
 	if err != nil {
 		written.giveUp()

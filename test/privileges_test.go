@@ -1,0 +1,159 @@
+//go:build integration
+
+package test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// taskStatus is a field of /proc/PID/task/TID/status for each thread of a process.
+func taskStatus(t *testing.T, pid int, field string) []string {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("process %d has no threads: %v", pid, err)
+	}
+	var values []string
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		for line := range strings.Lines(string(text)) {
+			if name, value, _ := strings.Cut(line, ":"); name == field {
+				values = append(values, strings.TrimSpace(value))
+			}
+		}
+	}
+	return values
+}
+
+// checkTasks checks that a field is the same for all threads of a process.
+func checkTasks(t *testing.T, pid int, field, want string) {
+	t.Helper()
+	values := taskStatus(t, pid, field)
+	if slices.Sort(values); values[0] != want || values[len(values)-1] != want {
+		t.Errorf("%s of the threads is %q, want %q", field, slices.Compact(values), want)
+	}
+}
+
+// capabilities are those of a list that this process has, in the form of /proc.
+func capabilities(t *testing.T, list ...int) string {
+	t.Helper()
+	own, err := strconv.ParseUint(taskStatus(t, os.Getpid(), "CapPrm")[0], 16, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var set uint64
+	for _, c := range list {
+		set |= 1 << c
+	}
+	return fmt.Sprintf("%016x", own&set)
+}
+
+// root's mount keeps the capabilities that it needs, in all threads, and gets no others
+// by running a program. All works with those.
+func TestPrivileges(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(64, 4*kib)...)
+	_, url := serve(t, s.image)
+	base := []int{unix.CAP_SYS_ADMIN, unix.CAP_DAC_READ_SEARCH}
+	tmp := t.TempDir()
+	for _, test := range []struct {
+		name  string
+		flags []string
+		want  string
+	}{
+		{"read-only", []string{"--cache-size", "1GiB", "--cache-dir", filepath.Join(tmp, "cache"), "--background-fill"}, capabilities(t, base...)},
+		{"overlay", []string{"--overlay", filepath.Join(tmp, "overlay")}, capabilities(t, base...)},
+		{"ephemeral", []string{"--ephemeral"}, capabilities(t, base...)},
+		{"record", []string{"--record", filepath.Join(tmp, "record")}, capabilities(t, append(base, unix.CAP_DAC_OVERRIDE)...)},
+		{"root disk", []string{"--root-disk"}, capabilities(t, append(base, unix.CAP_IPC_LOCK)...)},
+	} {
+		for _, how := range []string{"background", "foreground"} {
+			t.Run(test.name+" "+how, func(t *testing.T) {
+				dir := makeDir(t)
+				if how == "foreground" {
+					start(t, cloopfs, slices.Concat([]string{"mount", "--foreground"}, test.flags, []string{url, dir})...)
+					waitFor(t, "the mount", func() bool { return mounted(dir) && run(t, cloopfs, "status", dir).code == 0 })
+				} else {
+					mountAt(t, url, dir, test.flags...)
+				}
+				checkBytes(t, "disk", must(t, "cat", diskOf(dir)), s.disk)
+				if slices.Contains(test.flags, "--overlay") {
+					must(t, "dd", "if="+diskOf(dir), "of="+diskOf(dir), "bs=64K", "count=4", "conv=notrunc,fsync", "status=none")
+				}
+				pid := daemon(t, dir)
+				for _, field := range []string{"CapPrm", "CapEff", "CapBnd"} {
+					checkTasks(t, pid, field, test.want)
+				}
+				for _, field := range []string{"CapInh", "CapAmb"} {
+					checkTasks(t, pid, field, "0000000000000000")
+				}
+				checkTasks(t, pid, "NoNewPrivs", "1")
+				if got := statusOf(t, dir); got.PID != pid {
+					t.Errorf("status is of process %d, want %d", got.PID, pid)
+				}
+				if how == "foreground" {
+					// It unmounts by itself, also where root could not get without rights.
+					if err := unix.Kill(pid, unix.SIGTERM); err != nil {
+						t.Fatal(err)
+					}
+					waitFor(t, "its end", func() bool { return len(daemons(dir)) == 0 && !mounted(dir) })
+					return
+				}
+				umount(t, dir)
+			})
+		}
+	}
+}
+
+// root's mount at a place where only another user may go is unmounted at a signal, too.
+func TestPrivilegesElsewhere(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(4, 4*kib)...)
+	_, url := serve(t, s.image)
+	dir := filepath.Join(makeDir(t), "private", "mnt")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{filepath.Dir(dir), dir} {
+		if err := os.Chown(path, nobody, nobody); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mountAt(t, url, dir)
+	if err := unix.Kill(daemon(t, dir), unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "its end", func() bool { return len(daemons(dir)) == 0 && !mounted(dir) })
+}
+
+// A user's mount has no capabilities to lose. It keeps the way to the set-uid helper,
+// which unmounts for it, and its memory is its own.
+func TestUserPrivileges(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(4, 4*kib)...)
+	_, url := serve(t, s.image)
+	dir := userDir(t)
+	if r := asUser(t, cloopfs, "mount", url, dir); r.code != 0 || r.stderr != "" {
+		t.Fatalf("mount: %v, want success without a word", r)
+	}
+	pid := daemon(t, dir)
+	for _, field := range []string{"CapPrm", "CapEff", "CapInh", "CapAmb"} {
+		checkTasks(t, pid, field, "0000000000000000")
+	}
+	checkTasks(t, pid, "NoNewPrivs", "0")
+	if r := asUser(t, "cat", fmt.Sprintf("/proc/%d/environ", pid)); r.code == 0 {
+		t.Error("another process of the user can look into the one that serves the mount")
+	}
+	if err := unix.Kill(pid, unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "its end", func() bool { return len(daemons(dir)) == 0 && !mounted(dir) })
+}
