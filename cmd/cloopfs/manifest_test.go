@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/cloopfs/cloopfs/internal/testserver"
@@ -29,13 +30,33 @@ const (
 	hashesSuffix    = ".manifest.hashes"
 )
 
-// newSigned packs a disk in blocks of 1 KiB, of version 4.0, and signs the image.
-func newSigned(t *testing.T, version int) *signed {
+// suffixes are those of all files of a signed image.
+var suffixes = []string{"", manifestSuffix, signatureSuffix, hashesSuffix}
+
+// template is the files of newSigned: making them takes a while.
+var template struct {
+	sync.Mutex
+	files map[string][]byte
+}
+
+// newSigned packs a disk in blocks of 1 KiB, of version 4.0, and signs the image as version 1.
+func newSigned(t *testing.T) *signed {
 	t.Helper()
 	s := &signed{t: t, dir: t.TempDir(), signer: manifesttest.NewSigner(1), disk: testDisk(1000 << 10)}
 	s.write("disk", s.disk)
-	s.run(0, "create", "--codec", "best", "--block-size", "1024", s.path("disk"), s.path("image"))
-	s.sign("image", version)
+	template.Lock()
+	defer template.Unlock()
+	if template.files == nil {
+		s.run(0, "create", "--codec", "best", "--block-size", "1024", s.path("disk"), s.path("image"))
+		s.sign("image", 1)
+		template.files = make(map[string][]byte)
+		for _, suffix := range suffixes {
+			template.files["image"+suffix] = s.read("image" + suffix)
+		}
+	}
+	for name, content := range template.files {
+		s.write(name, content)
+	}
 	return s
 }
 
@@ -201,7 +222,7 @@ func TestNotAsSigned(t *testing.T) {
 		{"another format", func(s *signed) {
 			s.run(0, "create", "--layout", "v4", "--block-size", "1024", s.path("disk"), s.path("new"))
 			s.sign("new", 1)
-			for _, suffix := range []string{"", manifestSuffix, signatureSuffix, hashesSuffix} {
+			for _, suffix := range suffixes {
 				s.write("image"+suffix, s.read("new"+suffix))
 			}
 			s.replace("image", "V4.0", "V2.0")
@@ -222,7 +243,7 @@ func TestNotAsSigned(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			s := newSigned(t, 1)
+			s := newSigned(t)
 			flags := test.flags
 			if flags == nil {
 				flags = s.flags()
@@ -242,7 +263,7 @@ func TestNotAsSigned(t *testing.T) {
 		"not signed: by key 0706050403020101, not by":                                  func(key []byte) { key[6] ^= 1 },
 		"--pubkey": func(key []byte) { key[0] ^= 1 },
 	} {
-		s := newSigned(t, 1)
+		s := newSigned(t)
 		key := []byte(s.signer.Key())
 		flipped(key)
 		got := s.extract(s.path("image"), "--pubkey", string(key))
@@ -254,7 +275,8 @@ func TestNotAsSigned(t *testing.T) {
 
 // What is as it was signed is shown, in every form that a manifest can be given in.
 func TestAsSigned(t *testing.T) {
-	s := newSigned(t, 3)
+	s := newSigned(t)
+	s.sign("image", 3)
 	root := strings.TrimSpace(s.run(0, "manifest", "create", "--force", "--name", "test image", "--image-version", "3", s.path("image"), "-o", s.path("copy")).stdout)
 	if !bytes.Equal(s.read("copy"), s.read("image"+manifestSuffix)) || !bytes.Equal(s.read("copy.hashes"), s.read("image"+hashesSuffix)) {
 		t.Error("two manifests of one image differ")
@@ -299,7 +321,8 @@ func TestAsSigned(t *testing.T) {
 // A version that is older than one that was seen is accepted if that is asked for, and the
 // newer stays the newest; other names and keys have nothing to do with it.
 func TestAllowOlder(t *testing.T) {
-	s := newSigned(t, 5)
+	s := newSigned(t)
+	s.sign("image", 5)
 	verify := func(flags ...string) result {
 		return program(t, nil, append(append([]string{"verify"}, flags...), s.path("image"))...)
 	}
@@ -340,7 +363,7 @@ func serveSigned(t *testing.T, s *signed) (*testserver.Server, string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(srv.Close)
-	for _, suffix := range []string{"", manifestSuffix, signatureSuffix, hashesSuffix} {
+	for _, suffix := range suffixes {
 		srv.AddBytes("image"+suffix, s.read("image"+suffix))
 	}
 	return srv, srv.URL("image")
