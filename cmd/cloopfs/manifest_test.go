@@ -318,6 +318,85 @@ func TestAsSigned(t *testing.T) {
 	}
 }
 
+// What is told of a disk that is not compressed is proven, too.
+func TestInfoOfSignedDisk(t *testing.T) {
+	s := newSigned(t)
+	disk := make([]byte, 1<<20)
+	disk[510], disk[511] = 0x55, 0xaa
+	entry := disk[446:]
+	entry[4] = 0x83
+	binary.LittleEndian.PutUint32(entry[8:], 128)
+	binary.LittleEndian.PutUint32(entry[12:], 1000)
+	s.write("image", disk)
+	s.sign("image", 1)
+	info := func(code int) result { return s.run(code, "info", "--pubkey", s.signer.Key(), s.path("image")) }
+	if got := info(0); !strings.Contains(got.stdout, "1: 500 KiB at 65536") {
+		t.Errorf("got %q", got.stdout)
+	}
+	entry[12] ^= 1
+	s.write("image", disk)
+	if got := info(exitImage); !strings.Contains(got.stderr, "read block 0: not as the manifest says: its bytes are others") || got.stdout != "" {
+		t.Errorf("the partition table is another: got %+v", got)
+	}
+}
+
+// The manifests that are asked for in ways that make no sense.
+func TestManifestUsage(t *testing.T) {
+	s := newSigned(t)
+	image, key := s.path("image"), s.signer.Key()
+	create := []string{"manifest", "create", image, "-o", s.path("new")}
+	tests := []struct {
+		code int
+		says string
+		args []string
+	}{
+		{exitUsage, "--manifest '': is empty", []string{"verify", "--manifest", "", image}},
+		{exitUsage, "--manifest sha256:123: not the 64 small hexadecimal digits of a SHA-256", []string{"verify", "--manifest", "sha256:123", image}},
+		{exitUsage, "a URL with a query has no manifest beside it", []string{"verify", "--pubkey", key, "http://127.0.0.1:1/image?x"}},
+		{exitUsage, "neither a public key of minisign nor a file", []string{"verify", "--pubkey", s.path("none"), image}},
+		{exitUsage, "image: not a public key of minisign", []string{"verify", "--pubkey", image, image}},
+		{exitUsage, "--allow-older without --pubkey", []string{"verify", "--allow-older", image}},
+		{exitUsage, "a manifest is of one image", []string{"prefetch", "--cache-size", "1GiB", "--manifest", "x", "http://127.0.0.1:1/a", "http://127.0.0.1:1/b"}},
+		{exitUsage, "--name is missing", append(create, "--image-version", "1")},
+		{exitUsage, "--image-version is missing", append(create, "--name", "x")},
+		{exitUsage, "-o FILE is missing", []string{"manifest", "create", image, "--name", "x", "--image-version", "1"}},
+		{exitUsage, "--name or --image-version: ", append(create, "--name", "x\ny", "--image-version", "1")},
+		{exitUsage, "--name or --image-version: ", append(create, "--name", "x", "--image-version", "-1")},
+		{exitUsage, "unknown flag: --manifest", append(create, "--name", "x", "--image-version", "1", "--manifest", "auto")},
+		{exitFailure, "file already exists\ncloopfs: hint: --force replaces it", []string{"manifest", "create", image, "--name", "x", "--image-version", "1", "-o", image + manifestSuffix}},
+		{exitFailure, "it is the image", []string{"manifest", "create", "--force", image, "--name", "x", "--image-version", "1", "-o", image}},
+		{exitImage, "nothing.manifest: not there, and the image is to be checked by it", []string{"verify", "--manifest", s.path("nothing.manifest"), image}},
+	}
+	for _, test := range tests {
+		got := program(t, nil, test.args...)
+		if got.code != test.code || got.stdout != "" || !strings.Contains(got.stderr, test.says) {
+			t.Errorf("%q: got %+v\nwant exit status %d, %q", test.args, got, test.code, test.says)
+		}
+	}
+	if _, err := os.Stat(s.path("new")); err == nil {
+		t.Error("a manifest was made")
+	}
+	// No manifest is made of what is bad.
+	s.edit("image", func(p []byte) {
+		for n, at := range indexOf(p) {
+			if at>>60 == 0 { // zlib
+				p[at&offsetOf+2] ^= 0xff
+				p[indexOf(p)[n+1]&offsetOf-1] ^= 1
+				break
+			}
+		}
+	})
+	got := s.run(exitImage, append(create, "--name", "x", "--image-version", "1")...)
+	if !strings.Contains(got.stderr, "hint: cloopfs verify lists the bad blocks") {
+		t.Errorf("a bad image: got %+v", got)
+	}
+	for _, name := range []string{"new", "new.hashes"} {
+		if _, err := os.Stat(s.path(name)); err == nil {
+			t.Errorf("%s was made", name)
+		}
+	}
+}
+
 // A version that is older than one that was seen is accepted if that is asked for, and the
 // newer stays the newest; other names and keys have nothing to do with it.
 func TestAllowOlder(t *testing.T) {
