@@ -87,6 +87,33 @@ func TestMirrorAndBadServer(t *testing.T) {
 	umount(t, dir)
 }
 
+// Blocks that have no checksum of their own are proven by the manifest: a server that flips
+// a bit in one of many is found out, too.
+func TestMirrorAndBadServerWithManifest(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(200, 2*kib)...)
+	dir := t.TempDir()
+	disk, image := filepath.Join(dir, "disk"), filepath.Join(dir, "image")
+	if err := os.WriteFile(disk, s.disk, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	must(t, cloopfs, "create", "--codec", "none", disk, image)
+	var err error
+	if s.image, err = os.ReadFile(image); err != nil {
+		t.Fatal(err)
+	}
+	srv, url, flags := signedImage(t, s)
+	bad := bytes.Clone(s.image)
+	bad[bytes.Index(bad, s.block(100)[:kib])+100] ^= 1
+	srv.AddBytes("disk.cloop", bad)
+	other, mirror := serve(t, s.image)
+	mnt := mount(t, url, append(flags, "--mirror", mirror)...)
+	awaitServer(t, mnt, 1, "ok")
+	other.Set(func(c *testserver.Config) { c.RTT = 50 * time.Millisecond }) // so that the bad one is the better
+	checkBytes(t, "disk", must(t, "cat", diskOf(mnt)), s.disk)
+	awaitServer(t, mnt, 0, "banned")
+	umount(t, mnt)
+}
+
 // Where SOURCE does not answer a mirror opens the image; all of them share one place in
 // the cache.
 func TestMirrorsShareTheCache(t *testing.T) {

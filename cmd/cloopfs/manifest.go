@@ -226,7 +226,7 @@ func (o *sourceOptions) prove(ctx context.Context, at location, log *slog.Logger
 	}
 	p := &proving{read: make(chan struct{}), opened: make(chan struct{}), proof: new(proof)}
 	opt := *o
-	opt.Cache.Key = "" // which is the image's alone
+	opt.Cache.Key, opt.Mirrors = "", nil // which are the image's alone
 	if there.URL == "" || !sameServer(at.URL, there.URL) {
 		opt.Access = opt.Access.elsewhere()
 	}
