@@ -198,7 +198,9 @@ func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 			err = deliver((*b).n, stored)
 		}
 		if err == nil {
-			r.s.blame(*b)
+			if deliver != nil {
+				r.s.blame(*b)
+			}
 			r.served(*b, deliver)
 			return nil
 		}

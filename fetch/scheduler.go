@@ -431,9 +431,17 @@ func (s *Scheduler) submitNow(r *request) {
 	s.submitLocked(r)
 }
 
-// blame tells the source, if b's bytes were asked for again, that these are right.
+// blame tells the source, if b's bytes were asked for again, that these are right. Who sent
+// the first, if anybody has, is known there.
 func (s *Scheduler) blame(b *block) {
-	if src, ok := s.src.(blockio.Blamer); ok && b.req != nil && b.req.rng.Refetch {
+	src, ok := s.src.(blockio.Blamer)
+	if !ok || b.req == nil || !b.req.rng.Refetch {
+		return
+	}
+	s.mu.Lock()
+	sent := b.fetched
+	s.mu.Unlock()
+	if sent {
 		src.Blame(b.ext)
 	}
 }

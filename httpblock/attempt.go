@@ -3,6 +3,7 @@ package httpblock
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"time"
@@ -69,6 +70,7 @@ func (v *server) attemptAt(ctx context.Context, pl *place, r blockio.Range, p pa
 	}
 	v.speed.answered(time.Since(begin))
 	a.sample.begin(&v.samples, a.span)
+	a.pause()
 	return a, nil
 }
 
@@ -92,8 +94,11 @@ func (a *attempt) fail(ctx context.Context, err error) {
 // now and then an answer would keep its readers waiting, where the next might come at once.
 const minProgress = 256
 
-// renew lets what is left of the patience run.
+// renew lets what is left of the patience run, until pause: what the reader does between
+// two reads is no fault of the server.
 func (a *attempt) renew() { a.timer.Reset(min(a.patience.stall-a.waited, a.patience.wait())) }
+
+func (a *attempt) pause() { a.timer.Stop() }
 
 // arrived notes that n bytes have arrived after a wait.
 func (a *attempt) arrived(n int, wait time.Duration) {
@@ -120,6 +125,7 @@ func (a *attempt) Read(p []byte) (int, error) {
 	a.renew()
 	begin := time.Now()
 	n, err := a.body.Read(p)
+	a.pause()
 	a.arrived(n, time.Since(begin))
 	a.owed = n
 	a.sample.add(p[:n])
@@ -137,12 +143,17 @@ func (a *attempt) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// errLimited is why nothing is read where the user's own limit does not allow it in time.
+var errLimited = errors.New("more than the rate limit allows")
+
 // await waits for the limit to allow what was read last.
 func (a *attempt) await() error {
-	a.timer.Stop() // this wait is our own doing
 	n := a.owed
 	a.owed = 0
-	return a.srv.limit.WaitN(a.ctx, n)
+	if err := a.srv.limit.WaitN(a.ctx, n); err != nil {
+		return fmt.Errorf("%w: %w", errLimited, err)
+	}
+	return nil
 }
 
 func (a *attempt) Close() {

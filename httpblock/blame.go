@@ -101,8 +101,10 @@ func (s *Source) Blame(e blockio.Extent) {
 		return
 	}
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	if v := g.sent.culprit(e); v != nil && g.anotherLocked(v) {
-		g.banLocked(v, errWrongBytes)
+	v := g.sent.culprit(e)
+	ban := v != nil && g.anotherLocked(v)
+	g.mu.Unlock()
+	if ban {
+		g.ban(v, errWrongBytes)
 	}
 }

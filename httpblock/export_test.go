@@ -30,3 +30,16 @@ func SetHalved(s *Source) {
 	defer c.mu.Unlock()
 	c.halved = time.Time{}
 }
+
+// Outstanding is what is expected of all servers.
+func Outstanding(s *Source) (bytes, requests int64) {
+	for _, v := range s.servers {
+		v.speed.mu.Lock()
+		bytes, requests = bytes+v.speed.due, requests+v.speed.open
+		v.speed.mu.Unlock()
+	}
+	return bytes, requests
+}
+
+// SetMeasureTime changes how often servers are measured. Call it before Join.
+func SetMeasureTime(s *Source, d time.Duration) { s.group.every = d }

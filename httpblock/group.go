@@ -2,6 +2,7 @@ package httpblock
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -30,6 +31,7 @@ type group struct {
 	servers []*server
 	first   *server // whose file the others have to have
 	log     *slog.Logger
+	every   time.Duration   // measureTime
 	ctx     context.Context // until close
 	cancel  context.CancelFunc
 	tenders sync.WaitGroup
@@ -39,13 +41,14 @@ type group struct {
 	pieces []Piece // of the file, which every server has to have
 	best   *server // who was asked last for what a reader waits for
 	asked  time.Time
+	looked time.Time // when a server was measured last
 	hedges hedges
 	sent   sent
 }
 
 // newGroup returns the group of servers, of which first has answered.
 func newGroup(servers []*server, first *server, log *slog.Logger) *group {
-	g := &group{servers: servers, first: first, log: log, best: first}
+	g := &group{servers: servers, first: first, log: log, every: measureTime, best: first}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	first.health = healthy
 	return g
@@ -142,66 +145,104 @@ func (g *group) anotherLocked(v *server) bool {
 }
 
 const (
-	// minSilence is the least patience with a server while another is healthy, and
-	// silence how many times its slowest answer lately that is.
+	// minSilence is the least patience with a server while another can be asked, and
+	// silence how many times what it takes to answer lately that is.
 	minSilence = time.Second
 	silence    = 4
 )
 
-// patience is how long to wait for v, of the patience that is left.
-func (g *group) patience(v *server, p patience) patience {
-	if !g.alone() && g.another(v) {
-		p.stall = min(p.stall, max(minSilence, silence*v.speed.slowest()))
-	}
-	return p
-}
-
-// failed says that a request to v has come to nothing: it is left, for a while.
-func (g *group) failed(v *server, err error) {
+// patience is how long to wait for v, of the patience that is left, where so many servers
+// have been tried.
+func (g *group) patience(v *server, p patience, tried int) patience {
 	if g.alone() {
-		return
+		return p
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if v.health != healthy {
-		return
+	if g.anotherLocked(v) {
+		p.stall = min(p.stall, max(minSilence, silence*v.speed.answer()))
 	}
-	v.health, v.since = left, time.Now()
-	v.wake()
-	g.log.Info("leaving a server for now", "url", v.shown(), "error", err)
+	usable := 0
+	for _, w := range g.servers {
+		if w.health == healthy || w.health == left {
+			usable++
+		}
+	}
+	return p.among(usable - tried)
 }
 
-// answered says that v has brought something.
+// failed says that a request to v, made under ctx and with this patience, has come to
+// nothing. If that was its own doing it is left, for a while.
+func (g *group) failed(ctx context.Context, v *server, p patience, err error) {
+	if g.alone() || ctx.Err() != nil || p.over() || errors.Is(err, errLimited) {
+		return
+	}
+	g.mu.Lock()
+	now := time.Now()
+	if plea := pleaOf(err); plea > 0 {
+		v.notBefore = now.Add(plea)
+	}
+	changed := v.health == healthy
+	if changed {
+		v.health, v.since = left, now
+		v.wake()
+	}
+	g.mu.Unlock()
+	if changed {
+		g.log.Info("leaving a server for now", "url", v.shown(), "error", err)
+	}
+}
+
+// answered says that v has brought something. Where others are healthy that heals it only
+// when it is asked to: an answer may be to a request of before.
 func (g *group) answered(v *server) {
 	if g.alone() {
 		return
 	}
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.healLocked(v)
+	heals := v.health == left && !g.anotherLocked(v)
+	g.mu.Unlock()
+	if heals {
+		g.heal(v)
+	}
 }
 
-// healLocked has v asked again if it was left.
-func (g *group) healLocked(v *server) {
-	if v.health == left {
+// heal has v asked again if it was left.
+func (g *group) heal(v *server) {
+	g.mu.Lock()
+	changed := v.health == left
+	if changed {
 		v.health, v.since = healthy, time.Now()
+	}
+	g.mu.Unlock()
+	if changed {
 		g.log.Info("using a server again", "url", v.shown())
 	}
 }
 
-// state says what v is used for, and what was wrong with it last.
-func (g *group) state(v *server, s Stats) (state State, why string) {
+// usable says whether v may be asked at all. v may be nil.
+func (g *group) usable(v *server) bool {
+	if v == nil {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return v.health == healthy || v.health == left
+}
+
+// state says what v is used for, and what was wrong with it last, and when.
+func (g *group) state(v *server, s Stats) (state State, why string, at time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
 	case v.health == joining:
-		return Joining, s.LastError
+		return Joining, s.LastError, s.LastErrorAt
 	case v.health == left:
-		return Left, s.LastError
+		return Left, s.LastError, s.LastErrorAt
 	case v.health == banned:
-		return Banned, v.why.Error()
+		return Banned, v.why.Error(), v.since
 	case !s.OK:
-		return Failing, s.LastError
+		return Failing, s.LastError, s.LastErrorAt
 	}
-	return Used, s.LastError
+	return Used, s.LastError, s.LastErrorAt
 }

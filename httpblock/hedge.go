@@ -32,12 +32,12 @@ type answer struct {
 	err error
 }
 
-// ask asks v for r. If a reader waits for it, and no answer has begun when most would
+// request asks v for r. If a reader waits for it, and no answer has begun when most would
 // have, another server is asked for it as well: the first answer counts.
 func (g *group) request(ctx context.Context, v *server, r blockio.Range, p patience, tried []*server) answer {
 	late, known := v.speed.late()
 	if g.alone() || r.Class != blockio.Demand || !known || !g.another(v) {
-		return v.answer(ctx, r, g.patience(v, p))
+		return v.answer(ctx, r, g.patience(v, p, len(tried)))
 	}
 	g.mu.Lock()
 	g.hedges.asked++
@@ -46,7 +46,7 @@ func (g *group) request(ctx context.Context, v *server, r blockio.Range, p patie
 	start := func(v *server) (cancel context.CancelFunc) {
 		ctx, cancel := context.WithCancel(ctx)
 		go func() {
-			a := v.answer(ctx, r, g.patience(v, p))
+			a := v.answer(ctx, r, g.patience(v, p, len(tried)))
 			if a.err != nil {
 				cancel()
 			} else {
@@ -71,8 +71,12 @@ func (g *group) request(ctx context.Context, v *server, r blockio.Range, p patie
 	stop[other] = start(other)
 	a := <-answers
 	if a.err != nil {
-		g.failed(a.srv, a.err)
-		return <-answers
+		second := <-answers
+		if second.err != nil && a.srv == v { // what is reported is v's: it is tried
+			a, second = second, a
+		}
+		g.failed(ctx, a.srv, p, a.err)
+		return second
 	}
 	for srv, cancel := range stop {
 		if srv != a.srv {

@@ -45,8 +45,8 @@ const (
 	// again. They double each time, and begin anew when it was well for maxPause.
 	minPause = time.Second
 	maxPause = 30 * time.Second
-	// measureTime is how often a server is measured that is not asked for anything, while
-	// others are, and measureSize how many bytes that takes.
+	// measureTime is how often one server is measured of those that are not asked for
+	// anything, while others are, and measureSize how many bytes that takes.
 	measureTime = 10 * time.Second
 	measureSize = 64 << 10
 )
@@ -57,13 +57,13 @@ func (g *group) tend(v *server) {
 	pause := minPause
 	first := true
 	for {
-		health, since := g.healthOf(v)
-		wait := pause
+		health, since, notBefore := g.healthOf(v)
+		wait := max(pause, time.Until(notBefore))
 		switch {
 		case health == banned:
 			return
 		case health == healthy:
-			wait = measureTime
+			wait = g.every
 		case first:
 			wait = 0 // it was never asked
 		}
@@ -71,7 +71,7 @@ func (g *group) tend(v *server) {
 			return
 		}
 		first = false
-		switch now, _ := g.healthOf(v); {
+		switch now, _, _ := g.healthOf(v); {
 		case now == healthy:
 			g.measure(v)
 		case health == healthy: // it was left meanwhile
@@ -97,10 +97,10 @@ func (g *group) rest(v *server, d time.Duration) bool {
 	return true
 }
 
-func (g *group) healthOf(v *server) (h health, since time.Time) {
+func (g *group) healthOf(v *server) (h health, since, notBefore time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return v.health, v.since
+	return v.health, v.since, v.notBefore
 }
 
 // ask finds out whether v can be used, by now or again.
@@ -108,25 +108,37 @@ func (g *group) ask(v *server) {
 	ctx, cancel := context.WithTimeout(g.ctx, resolveTime)
 	defer cancel()
 	p := patience{stall: stallTime(0)}
-	health, _ := g.healthOf(v)
-	var err error
-	if health == joining {
-		err = g.compare(ctx, v, p)
-	} else {
-		err = v.has(ctx, g.pieces[rand.IntN(len(g.pieces))], p)
+	if health, _, _ := g.healthOf(v); health == joining {
+		g.letIn(v, g.compare(ctx, v, p))
+		return
+	}
+	switch err := v.has(ctx, g.pieces[rand.IntN(len(g.pieces))], p); {
+	case err == nil:
+		g.heal(v)
+	case errors.Is(err, ErrOtherFile) && g.another(v): // else there is nobody who knows better
+		g.ban(v, err)
+	}
+}
+
+// letIn has v asked if err, the outcome of a comparison, is nil.
+func (g *group) letIn(v *server, err error) {
+	if errors.Is(err, ErrOtherFile) {
+		g.ban(v, err)
+		return
 	}
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	switch {
-	case errors.Is(err, ErrOtherFile):
-		g.banLocked(v, err)
-	case err == nil && v.health == joining:
+	tell := err == nil || !v.told && g.ctx.Err() == nil
+	v.told = true
+	if err == nil {
 		v.health, v.since = healthy, time.Now()
-		g.log.Info("using a mirror", "url", v.shown())
+	}
+	g.mu.Unlock()
+	switch {
+	case !tell:
 	case err == nil:
-		g.healLocked(v)
-	case g.ctx.Err() == nil && v.health == joining:
-		g.log.Info("a mirror can't be used now", "url", v.shown(), "error", err)
+		g.log.Info("using a mirror", "url", v.shown())
+	default:
+		g.log.Info("a mirror can't be used yet", "url", v.shown(), "error", err)
 	}
 }
 
@@ -158,27 +170,37 @@ func (v *server) has(ctx context.Context, piece Piece, p patience) error {
 	return err
 }
 
-// measure reads a little from v, if it was not asked for long while others were.
+// measure reads a little from v, if it was not asked for long while others were, and no
+// other server has just been measured: all of that is for nobody.
 func (g *group) measure(v *server) {
 	g.mu.Lock()
-	idle := time.Since(g.asked) > measureTime || time.Since(v.speed.measured()) < measureTime
-	g.mu.Unlock()
-	if idle {
+	idle := time.Since(g.asked) > g.every || time.Since(v.speed.measured()) < g.every
+	if idle || v.limit != nil || time.Since(g.looked) < g.every {
+		g.mu.Unlock()
 		return
 	}
+	g.looked = time.Now()
+	g.mu.Unlock()
+	ctx, cancel := context.WithTimeout(g.ctx, measureTime) // who takes that long has been measured
+	defer cancel()
 	n := min(measureSize, g.first.pin.size)
 	e := blockio.Extent{Off: rand.Int64N(g.first.pin.size - n + 1), Len: n}
-	if _, err := v.read(g.ctx, e, g.patience(v, patience{stall: stallTime(0)})); err != nil && g.ctx.Err() == nil {
-		g.failed(v, err)
+	p := patience{stall: stallTime(0)}
+	if _, err := v.read(ctx, e, g.patience(v, p, 0)); err != nil {
+		g.failed(ctx, v, p, err)
 	}
 }
 
-// banLocked has v never asked again.
-func (g *group) banLocked(v *server, why error) {
-	if v.health == banned {
-		return
+// ban has v never asked again.
+func (g *group) ban(v *server, why error) {
+	g.mu.Lock()
+	changed := v.health != banned
+	if changed {
+		v.health, v.since, v.why = banned, time.Now(), why
+		v.wake()
 	}
-	v.health, v.since, v.why = banned, time.Now(), why
-	v.wake()
-	g.log.Warn("a server is not used any more", "url", v.shown(), "error", why)
+	g.mu.Unlock()
+	if changed {
+		g.log.Warn("a server is not used any more", "url", v.shown(), "error", why)
+	}
 }

@@ -2,6 +2,8 @@ package httpblock_test
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -196,7 +198,7 @@ func TestSilentMirror(t *testing.T) {
 			before := a.Stats().Requests
 			a.Set(func(c *testserver.Config) { c.Hang = testserver.HangNone })
 			awaitState(t, s, 0, httpblock.Used)
-			b.Set(func(c *testserver.Config) { c.RTT = 20 * time.Millisecond }) // so that it is the worse one
+			b.Set(func(c *testserver.Config) { c.RTT = 300 * time.Millisecond }) // so that it is the worse one
 			for end := time.Now().Add(soon); a.Stats().Requests < before+50; time.Sleep(10 * time.Millisecond) {
 				if time.Now().After(end) {
 					t.Fatalf("%d requests since it is back", a.Stats().Requests-before)
@@ -313,34 +315,80 @@ func TestSlowMirror(t *testing.T) {
 }
 
 // What a reader waits for is asked for a second time, elsewhere, where the answer is
-// late; not often.
+// late; not often. Who loses is told.
 func TestHedge(t *testing.T) {
+	t.Parallel()
+	const usual, every, reads = 20 * time.Millisecond, 100, 400
 	data := random(1_000_000)
-	var slow atomic.Bool
-	var asked atomic.Int64
+	var on atomic.Bool
+	var asked, lost atomic.Int64
 	late := func(w http.ResponseWriter, r *http.Request) {
-		if asked.Add(1)%100 == 0 && slow.Load() {
+		time.Sleep(usual)
+		if asked.Add(1)%every == 0 && on.Load() {
 			select {
-			case <-time.After(10 * time.Second):
+			case <-time.After(soon):
 			case <-r.Context().Done():
+				lost.Add(1)
 				return
 			}
 		}
 		content(w, r, data)
 	}
 	s := mirrors(t, data, serve(t, late), serve(t, late))
-	slow.Store(true)
+	on.Store(true)
 	before := asked.Load()
-	const reads = 1000
+	slow := 0
 	for i := range int64(reads) {
 		begin := time.Now()
 		readRange(t, s, data, i%90*10_000, 1000)
-		if d := time.Since(begin); i > 100 && d > 800*time.Millisecond { // less than until a silent server is left
-			t.Errorf("read %d took %v", i, d)
+		if time.Since(begin) > 800*time.Millisecond { // a silent server is left after a second
+			slow++
 		}
 	}
-	if n := asked.Load() - before; n > reads*102/100 {
+	if slow > 1 {
+		t.Errorf("%d reads have waited for an answer that was late, of %d", slow, reads/every)
+	}
+	if n := asked.Load() - before; n > reads+reads/50+1 {
 		t.Errorf("%d requests for %d reads", n, reads)
+	}
+	for end := time.Now().Add(soon); lost.Load() < reads/every-1; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d of those that were late were told that nobody waits", lost.Load())
+		}
+	}
+	if due, open := httpblock.Outstanding(s); due != 0 || open != 0 {
+		t.Errorf("%d bytes of %d requests are expected, and nothing is under way", due, open)
+	}
+}
+
+// What nobody waits for is asked for once.
+func TestBackgroundIsNotHedged(t *testing.T) {
+	data := random(1_000_000)
+	var on atomic.Bool
+	var asked atomic.Int64
+	late := func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if on.Load() {
+			time.Sleep(300 * time.Millisecond)
+		}
+		content(w, r, data)
+	}
+	s := mirrors(t, data, serve(t, late), serve(t, late))
+	for i := range int64(100) { // so that there is something to compare with
+		readRange(t, s, data, i%90*10_000, 1000)
+	}
+	on.Store(true)
+	before := asked.Load()
+	body, err := s.OpenRange(t.Context(), blockio.Range{Extent: blockio.Extent{Off: 500_000, Len: 1000}, Class: blockio.ReadAhead})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	if got, err := io.ReadAll(body); err != nil || !bytes.Equal(got, data[500_000:501_000]) {
+		t.Errorf("got %d bytes, error %v", len(got), err)
+	}
+	if n := asked.Load() - before; n != 1 {
+		t.Errorf("%d requests, want 1", n)
 	}
 }
 
@@ -376,4 +424,159 @@ func TestMirrorWithWrongBytes(t *testing.T) {
 	refetch(t, s, data, e.Off, e.Len)
 	s.Blame(e)
 	readRange(t, s, data, 0, 1000)
+}
+
+// The last server that may be asked is not banned: what fails then is the read.
+func TestLastServerStays(t *testing.T) {
+	data := random(100_000)
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	a := newServer(t, data)
+	a.Set(func(c *testserver.Config) { c.ETag = `"a"` })
+	s := open(t, a.URL("f"), httpblock.Options{Mirrors: []string{gone.URL + "/f"}, Timeout: 3 * time.Second})
+	s.Join([]httpblock.Piece{{Off: 50_000, Bytes: data[50_000:54_096]}})
+	a.Set(func(c *testserver.Config) { c.StatusTimes = 1 })
+	readRange(t, s, data, 60_000, 1000)
+	other := bytes.Clone(data)
+	for i := 1000; i < len(other); i++ {
+		other[i] ^= 1
+	}
+	a.AddBytes("f", other)
+	a.Set(func(c *testserver.Config) { c.StatusTimes = 1 })
+	for i := range int64(30) {
+		if got, err := readAt(t.Context(), s, 1000, 60_000+1000*i); err != nil || len(got) != 1000 {
+			t.Errorf("got %d bytes, error %v", len(got), err)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	if st := s.Stats()[0].State; st == httpblock.Banned {
+		t.Error("the only server is banned")
+	}
+}
+
+// What a reader does between two reads is no fault of the server.
+func TestSlowReaderLeavesNobody(t *testing.T) {
+	t.Parallel()
+	data := random(4_000_000)
+	a, b := newServer(t, data), newServer(t, data)
+	s := mirrors(t, data, a.URL("f"), b.URL("f"))
+	body := openRange(t, s, 100_000, 3_800_000)
+	if _, err := io.ReadFull(body, make([]byte, 100_000)); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(1500 * time.Millisecond)
+	if got, err := io.ReadAll(body); err != nil || !bytes.Equal(got, data[200_000:3_900_000]) {
+		t.Errorf("got %d bytes, error %v", len(got), err)
+	}
+	for i, st := range s.Stats() {
+		if st.State != httpblock.Used || st.Failed > 0 {
+			t.Errorf("server %d: %+v", i, st)
+		}
+	}
+}
+
+// One reader's end of patience, or his own, says nothing of servers that were not asked; and of
+// three the last is asked in time.
+func TestPatienceIsShared(t *testing.T) {
+	t.Parallel()
+	data := random(1_000_000)
+	var servers []*testserver.Server
+	var urls []string
+	for range 3 {
+		srv := newServer(t, data)
+		servers, urls = append(servers, srv), append(urls, srv.URL("f"))
+	}
+	s := open(t, urls[0], httpblock.Options{Mirrors: urls[1:], Timeout: 2 * time.Second})
+	s.Join([]httpblock.Piece{{Off: 50_000, Bytes: data[50_000:54_096]}})
+	awaitState(t, s, 1, httpblock.Used)
+	awaitState(t, s, 2, httpblock.Used)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	for _, srv := range servers {
+		srv.Set(func(c *testserver.Config) { c.Hang = testserver.HangBeforeHeaders })
+	}
+	if _, err := readAt(ctx, s, 1000, 60_000); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got error %v, want %v", err, context.DeadlineExceeded)
+	}
+	for i := range servers {
+		awaitState(t, s, i, httpblock.Used)
+	}
+	servers[2].Set(func(c *testserver.Config) { c.Hang = testserver.HangNone })
+	readRange(t, s, data, 70_000, 1000)
+	awaitState(t, s, 2, httpblock.Used)
+
+	opened := make(chan struct{})
+	go func() {
+		defer close(opened)
+		open(t, urls[0], httpblock.Options{Mirrors: urls[1:], Timeout: 2 * time.Second})
+	}()
+	waitFor(t, "opened by the third", opened)
+}
+
+// A server that wants to be left alone for a minute keeps nobody from another.
+func TestRetryAfterOfOneServer(t *testing.T) {
+	t.Parallel()
+	data := random(100_000)
+	a, b := newServer(t, data), newServer(t, data)
+	s := mirrors(t, data, a.URL("f"), b.URL("f"))
+	a.Set(func(c *testserver.Config) { c.StatusTimes, c.RetryAfter = -1, "60" })
+	b.Set(func(c *testserver.Config) { c.StatusTimes = 1 })
+	before := a.Stats().Requests
+	if d := within(t, func() { readRange(t, s, data, 60_000, 1000) }); d > 5*time.Second {
+		t.Errorf("it took %v", d)
+	}
+	time.Sleep(2500 * time.Millisecond)
+	if n := a.Stats().Requests - before; n > 3 {
+		t.Errorf("asked %d times, while it wants to be left alone", n)
+	}
+}
+
+// A server that fails now and then is used again after a pause, and not by what was asked
+// for before.
+func TestFlappingServer(t *testing.T) {
+	t.Parallel()
+	data := random(1_000_000)
+	var asked atomic.Int64
+	var on atomic.Bool
+	flapping := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if on.Load() && asked.Add(1)%3 == 0 {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		content(w, r, data)
+	})
+	b := newServer(t, data)
+	s := mirrors(t, data, b.URL("f"), flapping)
+	on.Store(true)
+	b.Set(func(c *testserver.Config) { c.RTT = 20 * time.Millisecond })
+	_, stop := keepReading(t, s, data, 16)
+	time.Sleep(3 * time.Second)
+	stop()
+	if st := s.Stats()[1]; st.Failed > 60 { // 16 at a time, for three times
+		t.Errorf("failed %d times", st.Failed)
+	}
+}
+
+// A server that is not asked for anything is measured, while others are.
+func TestIdleServerIsMeasured(t *testing.T) {
+	t.Parallel()
+	data := random(1_000_000)
+	a, b := newServer(t, data), newServer(t, data)
+	b.Set(func(c *testserver.Config) { c.RTT = 200 * time.Millisecond })
+	s := open(t, a.URL("f"), httpblock.Options{Mirrors: []string{b.URL("f")}})
+	httpblock.SetMeasureTime(s, 100*time.Millisecond)
+	s.Join([]httpblock.Piece{{Off: 50_000, Bytes: data[50_000:54_096]}})
+	awaitState(t, s, 1, httpblock.Used)
+	before := b.Stats().Requests
+	for end := time.Now().Add(soon); b.Stats().Requests < before+3; time.Sleep(5 * time.Millisecond) {
+		readRange(t, s, data, 60_000, 1000)
+		if time.Now().After(end) {
+			t.Fatalf("measured %d times", b.Stats().Requests-before)
+		}
+	}
+	for _, r := range b.Stats().Ranges[before:] {
+		if r.Len != 64<<10 && r.Len != 1000 {
+			t.Errorf("asked for %d bytes", r.Len)
+		}
+	}
 }

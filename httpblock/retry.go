@@ -23,6 +23,18 @@ func (p patience) wait() time.Duration {
 	return min(p.stall, time.Until(p.until))
 }
 
+// over says that there is no patience left.
+func (p patience) over() bool { return !p.until.IsZero() && !time.Now().Before(p.until) }
+
+// among is the patience with the first of n servers that are to be asked one after the
+// other.
+func (p patience) among(n int) patience {
+	if n > 1 && !p.until.IsZero() {
+		p.stall = min(p.stall, time.Until(p.until)/time.Duration(n))
+	}
+	return p
+}
+
 // maxDoublings bounds how the patience with a server grows: to five minutes.
 const maxDoublings = 5
 
@@ -73,12 +85,12 @@ func (s *Source) retry(ctx context.Context, start time.Time, try func(patience) 
 		if last == nil || !errors.Is(err, errStalled) {
 			last = err // being cut short at the end says less than what was wrong before
 		}
-		var status *StatusError
+		plea := pleaOf(err)
 		switch {
 		case permanent(err, s.first == nil):
 			return n, backoff.Permanent(err)
-		case errors.As(err, &status) && status.RetryAfter > 0:
-			return n, &backoff.RetryAfterError{Duration: status.RetryAfter}
+		case plea > 0:
+			return n, &backoff.RetryAfterError{Duration: plea}
 		}
 		return n, err
 	}, backoff.WithBackOff(newBackOff(s.opt.Timeout)), backoff.WithMaxElapsedTime(0),
@@ -98,13 +110,25 @@ func (s *Source) retry(ctx context.Context, start time.Time, try func(patience) 
 }
 
 // worse is the error of who could get the file neither here (err) nor where that failed
-// before: the one after which asking again may help, else the first.
+// before: the one after which asking again may help, and sooner, else the first.
 func (s *Source) worse(before, err error) error {
 	opening := s.first == nil
-	if before == nil || permanent(before, opening) && !permanent(err, opening) {
+	switch {
+	case before == nil, permanent(before, opening) && !permanent(err, opening):
+		return err
+	case !permanent(err, opening) && pleaOf(err) < pleaOf(before):
 		return err
 	}
 	return before
+}
+
+// pleaOf is how long who failed asks to wait; 0 if he does not.
+func pleaOf(err error) time.Duration {
+	var status *StatusError
+	if errors.As(err, &status) {
+		return status.RetryAfter
+	}
+	return 0
 }
 
 // newBackOff makes the pauses between attempts: short at first, for a lost

@@ -36,9 +36,12 @@ type server struct {
 
 	// Guarded by group.mu.
 	health health
-	since  time.Time     // when health has changed last; zero: never
-	why    error         // it is banned
-	woken  chan struct{} // has room for one word that health has become worse
+	since  time.Time // when health has changed last; zero: never
+	why    error     // it is banned
+	told   bool      // that it can't join yet
+	// notBefore is when it wants to be asked again at the earliest.
+	notBefore time.Time
+	woken     chan struct{} // has room for one word that health has become worse
 
 	// mu guards the fields below.
 	mu         sync.Mutex
@@ -69,6 +72,24 @@ func (v *server) wake() {
 	case v.woken <- struct{}{}:
 	default:
 	}
+}
+
+// dripFactor is how many times the patience the whole head may take where another server
+// could be asked for it.
+const dripFactor = 4
+
+// readHeadIn is readHead but, if there are others to be asked, not for long.
+func (v *server) readHeadIn(ctx context.Context, p patience, others bool) error {
+	if others {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, dripFactor*p.stall, errStalled)
+		defer cancel()
+	}
+	err := v.readHead(ctx, p)
+	if err != nil {
+		err = cause(ctx, err)
+	}
+	return err
 }
 
 // readHead makes the first request and pins what it finds.

@@ -95,6 +95,9 @@ func Open(ctx context.Context, rawURL string, opt Options) (*Source, error) {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Source{opt: opt, stall: stallTime(opt.Timeout)}
+	if len(opt.Mirrors) > 0 {
+		s.stall = min(s.stall, minSilence) // who is slow gets more the next time
+	}
 	limit := newLimiter(opt.Rate)
 	elsewhere := opt.elsewhere()
 	for i, raw := range append([]string{rawURL}, opt.Mirrors...) {
@@ -137,20 +140,15 @@ func newLimiter(perSecond int64) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(perSecond), int(min(maxBurst, max(minBurst, perSecond/16))))
 }
 
-// openStall is the patience with a server while another can be asked for the file's
-// first bytes instead.
-const openStall = 3 * time.Second
-
 // open makes the first request, to the first of the servers that answers.
 func (s *Source) open(ctx context.Context) error {
 	_, err := s.retry(ctx, time.Now(), func(p patience) (int, error) {
 		var failed error
 		for i, v := range s.servers {
-			with := p
-			if i+1 < len(s.servers) {
-				with.stall = min(p.stall, openStall)
+			if failed != nil && p.over() {
+				break
 			}
-			err := v.readHead(ctx, with)
+			err := v.readHeadIn(ctx, p.among(len(s.servers)-i), len(s.servers) > 1)
 			if err == nil {
 				s.opened(v)
 				return 0, nil

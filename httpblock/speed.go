@@ -14,7 +14,7 @@ type speed struct {
 	first   float64            // seconds from a request to its answer, smoothed; 0 before the first
 	waits   [128]time.Duration // the same, of the latest requests
 	seen    int                // how many there have been
-	bytes   float64            // of bodies; the past counts less and less
+	bytes   float64            // of all bodies together; the past counts less and less
 	seconds float64            // that they took
 	cameAt  time.Time          // when the latest of them came
 	due     int64              // bytes that have been asked for, and have not come
@@ -46,7 +46,8 @@ func (s *speed) answered(d time.Duration) {
 	s.at = time.Now()
 }
 
-// moved notes that n bytes of a body came within d.
+// moved notes that n bytes of a body came within d. The other bodies that come meanwhile
+// have their share of what the server does, which is about the same.
 func (s *speed) moved(n int, d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -54,7 +55,7 @@ func (s *speed) moved(n int, d time.Duration) {
 	if time.Since(s.cameAt) > stale {
 		past = 0
 	}
-	s.bytes = past*s.bytes + float64(n)
+	s.bytes = past*s.bytes + float64(n)*float64(max(1, s.open))
 	s.seconds = past*s.seconds + d.Seconds()
 	s.cameAt = time.Now()
 }
@@ -99,11 +100,11 @@ func (s *speed) cost(n int64, unknown float64) float64 {
 	return s.first + float64(s.due+n)/rate
 }
 
-// slowest is the longest of the latest waits; 0 if there has been none.
-func (s *speed) slowest() time.Duration {
+// answer is how long an answer takes; 0 if none is known.
+func (s *speed) answer() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Max(s.waits[:])
+	return time.Duration(s.first * float64(time.Second))
 }
 
 // measured is when an answer came last.

@@ -48,7 +48,7 @@ func (s *Source) Stats() []Stats {
 	var all []Stats
 	for _, v := range s.servers {
 		st := v.count.stats(v.shown())
-		st.State, st.LastError = s.group.state(v, st)
+		st.State, st.LastError, st.LastErrorAt = s.group.state(v, st)
 		all = append(all, st)
 	}
 	return all

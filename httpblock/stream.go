@@ -30,7 +30,7 @@ func (st *stream) Read(buf []byte) (int, error) {
 	start := time.Now()
 	if st.attempt != nil {
 		st.attempt.patience.until = st.src.giveUp(start)
-		if n, err := st.readOnce(buf); err == nil {
+		if n, err := st.readOnce(buf, st.attempt.patience); err == nil {
 			return n, nil
 		} // an error is a reason to ask again
 	}
@@ -42,15 +42,15 @@ func (st *stream) Read(buf []byte) (int, error) {
 			}
 			st.attempt = a
 		}
-		return st.readOnce(buf)
+		return st.readOnce(buf, p)
 	})
 }
 
 // readOnce reads from the response at hand. It fails if that brings nothing
 // more, and then drops it.
-func (st *stream) readOnce(p []byte) (int, error) {
+func (st *stream) readOnce(buf []byte, p patience) (int, error) {
 	srv := st.attempt.srv
-	n, err := st.attempt.Read(p)
+	n, err := st.attempt.Read(buf)
 	st.left.Off += int64(n)
 	st.left.Len -= int64(n)
 	if err != nil || st.attempt.left == 0 {
@@ -62,11 +62,12 @@ func (st *stream) readOnce(p []byte) (int, error) {
 	if err == nil || err == io.EOF {
 		err = fmt.Errorf("the answer ended %d bytes early", st.left.Len)
 	}
-	if st.ctx.Err() == nil {
-		st.src.group.failed(srv, err)
-	}
+	st.src.group.failed(st.ctx, srv, p, err)
 	return 0, err
 }
+
+// errNobody is what a reader gets when each server has shown that it has another file.
+var errNobody = fmt.Errorf("%w (no server has the file that was opened)", ErrChanged)
 
 // ask asks for r: the server that is likely to bring it first or, if that fails, the
 // next, and at the end the one to be avoided, if there is one.
@@ -78,10 +79,13 @@ func (s *Source) ask(ctx context.Context, r blockio.Range, p patience, avoid *se
 	var failed error
 	for {
 		v := s.group.choose(r, tried)
-		if v == nil {
+		if v == nil && s.group.usable(avoid) {
 			v, avoid = avoid, nil
 		}
-		if v == nil || failed != nil && ctx.Err() != nil {
+		switch {
+		case v == nil && failed == nil:
+			return nil, errNobody
+		case v == nil, failed != nil && (ctx.Err() != nil || p.over()):
 			return nil, failed
 		}
 		a := s.group.request(ctx, v, r, p, tried)
@@ -90,10 +94,8 @@ func (s *Source) ask(ctx context.Context, r blockio.Range, p patience, avoid *se
 			s.group.answered(a.srv)
 			return a.attempt, nil
 		}
-		if ctx.Err() == nil {
-			s.group.failed(a.srv, a.err)
-		}
-		tried = append(tried, a.srv)
+		s.group.failed(ctx, a.srv, p, a.err)
+		tried = append(tried, v)
 		failed = s.worse(failed, a.err)
 	}
 }

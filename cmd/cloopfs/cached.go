@@ -192,7 +192,7 @@ func (c *cached) ModTime() time.Time {
 }
 
 func (c *cached) Close() error {
-	if src, ok := c.file.(*counting); ok && !c.proven {
+	if src, ok := c.file.(*counting); ok && !c.proven && !strings.HasPrefix(c.entry.Validator(), cache.Trusted) {
 		for _, other := range src.Adopted() {
 			// Who may not write it down fetches again what it sees under that.
 			if c.entry.Saw(cache.Identity{Key: c.keyOf(other.URL), Validator: other.Validator, Size: src.Size()}) != nil {
@@ -232,7 +232,7 @@ func (o *cacheOptions) keep(ctx context.Context, at location, src *counting, log
 		dir.Close()
 		return nil, fmt.Errorf("%s: %w", o.Dir, withoutPath(err))
 	}
-	if key := o.key(at.URL); key != id.Key { // of a root, or of a mirror that has opened it
+	if key := o.key(at.URL); o.root != "" { // of which no server has to say that it is the one
 		// Where it is, so that it is found there: by cache list and remove, and offline.
 		if err := entry.Saw(cache.Identity{Key: key, Validator: id.Validator, Size: id.Size}); err != nil {
 			log.Debug("where the image is will not be found in the cache", "error", err)

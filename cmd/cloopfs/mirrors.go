@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/httpblock"
@@ -43,7 +46,10 @@ func (m *mirrorFlag) check(source location) error {
 	case len(*m) > maxMirrors:
 		return usage(fmt.Errorf("--mirror: more than %d", maxMirrors))
 	}
-	for _, s := range *m {
+	for i, s := range *m {
+		if s == source.URL || slices.Contains((*m)[:i], s) {
+			return usage(fmt.Errorf("--mirror %s: is given twice", shown(s)))
+		}
 		if strings.Contains(s, "#") {
 			return usage(fmt.Errorf("--mirror %s: is given without a fragment", shown(s)))
 		}
@@ -57,35 +63,51 @@ func (m *mirrorFlag) check(source location) error {
 // pieceSize is how much is compared of a block of a mirror, or of the end of its index.
 const pieceSize = 4 << 10
 
+const (
+	// pieceTime bounds how long pieces are waited for: mirrors are needed most where SOURCE
+	// does not answer.
+	pieceTime = 10 * time.Second
+	// pieceBlocks is how many blocks pieces are taken of.
+	pieceBlocks = 4
+)
+
 // joinMirrors lets those mirrors in that have the image: the end of its index and some of
 // its blocks, among them the first and the last. It ends with ctx.
 func (l *line) joinMirrors(ctx context.Context, log *slog.Logger) {
+	pieces, err := l.pieces(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		log.Warn("mirrors are compared by less than they should be", "pieces", len(pieces), "error", err)
+	}
+	l.file.http.Join(pieces)
+}
+
+// pieces reads what mirrors are compared by, as far as that comes in time.
+func (l *line) pieces(ctx context.Context) (pieces []httpblock.Piece, err error) {
+	ctx, cancel := context.WithTimeout(ctx, pieceTime)
+	defer cancel()
 	var extents []blockio.Extent
 	if t := l.index.Table(); t.Len > 0 {
 		n := min(t.Len, pieceSize)
 		extents = append(extents, blockio.Extent{Off: t.End() - n, Len: n})
 	}
-	const among = 4
-	for i := range int64(among) {
-		e, err := l.index.Extent(ctx, i*(l.index.Blocks()-1)/(among-1))
+	for i := range int64(pieceBlocks) {
+		e, err := l.index.Extent(ctx, i*(l.index.Blocks()-1)/(pieceBlocks-1))
 		if err != nil {
-			log.Debug("a block to compare mirrors by", "error", err)
-			continue
+			return pieces, err
 		}
 		extents = append(extents, blockio.Extent{Off: e.Off, Len: min(e.Len, pieceSize)})
 	}
-	var pieces []httpblock.Piece
 	for _, e := range extents {
 		for at := range blockio.Within(l.parts, e) {
 			p := make([]byte, at.Len)
-			if _, err := l.file.http.ReadAtContext(ctx, p, at.Off); err != nil {
-				log.Debug("bytes to compare mirrors by", "error", err)
-				continue
+			if _, err := l.file.http.ReadAtContext(ctx, p, at.Off); err != nil && err != io.EOF {
+				return pieces, err
 			}
 			pieces = append(pieces, httpblock.Piece{Off: at.Off, Bytes: p})
 		}
 	}
-	if ctx.Err() == nil {
-		l.file.http.Join(pieces)
-	}
+	return pieces, nil
 }
