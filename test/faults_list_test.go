@@ -90,6 +90,7 @@ var misbehaviours = []misbehaviour{
 	{name: "replaced, weak ETag that stays", server: testserver.Config{ETag: `W/"a"`}, wrong: testserver.Config{ETag: `W/"a"`}, begin: replaced, later: true, fails: "corrupt"},
 	{name: "replaced, no ETag, Last-Modified that stays", server: testserver.Config{NoETag: true}, wrong: testserver.Config{NoETag: true}, begin: replaced, later: true, fails: "corrupt"},
 	{name: "replaced, no validator", server: noValidator, wrong: noValidator, begin: replaced, later: true, fails: "corrupt"},
+	{name: "replaced, no validator, cached", at: cached, server: noValidator, wrong: noValidator, begin: replaced, later: true, fails: "corrupt"},
 	{name: "Last-Modified went back", wrong: testserver.Config{LastModified: time.Unix(1e9, 0)}, later: true, fails: "image changed on the server (Last-Modified"},
 	{name: "Last-Modified went back, no ETag", server: testserver.Config{NoETag: true}, wrong: testserver.Config{NoETag: true, LastModified: time.Unix(1e9, 0)}, later: true, fails: "image changed on the server (Last-Modified"},
 
@@ -113,6 +114,13 @@ var misbehaviours = []misbehaviour{
 }
 
 var noValidator = testserver.Config{NoETag: true, NoLastModified: true}
+
+// cached is plainly with an on-disk cache.
+func cached(t *testing.T, s *synthetic) *origin {
+	o := plainly(t, s)
+	_, o.flags = newCache(t, "--trust-size")
+	return o
+}
 
 func down(_ *testing.T, o *origin) { o.srv.Down() }
 
