@@ -39,7 +39,7 @@ var misbehaviours = []misbehaviour{
 	{name: "connection refused for a while", begin: downFor(time.Second), end: up},
 	{name: "reset", wrong: testserver.Config{Reset: -1}, refused: "connection reset", fails: "connection reset"},
 	{name: "reset three times", wrong: testserver.Config{Reset: 3}},
-	{name: "reset in the body", wrong: wrongly(testserver.ResetInBody, -1), refused: "connection reset", fails: "connection reset"},
+	{name: "reset in the body", wrong: wrongly(testserver.ResetInBody, -1), refused: "connection reset", fails: "gave up after 2s"},
 	{name: "reset in three bodies", wrong: wrongly(testserver.ResetInBody, 3)},
 	{name: "HTTP/1.0, a connection for each answer", wrong: wrongly(testserver.HTTP10, -1)},
 
@@ -52,7 +52,7 @@ var misbehaviours = []misbehaviour{
 	{name: "one answer of a byte in a second", wrong: wrongly(testserver.Drip, 1)},
 
 	// Bodies.
-	{name: "short body", wrong: testserver.Config{Truncate: -1}, refused: "unexpected EOF", fails: "unexpected EOF"},
+	{name: "short body", wrong: testserver.Config{Truncate: -1}, refused: "unexpected EOF", fails: "gave up after 2s"},
 	{name: "three short bodies", wrong: testserver.Config{Truncate: 3}},
 	{name: "short body, announced", wrong: wrongly(testserver.ShortLength, -1), refused: "invalid answer: a body of", fails: "invalid answer: a body of"},
 	{name: "long body", wrong: wrongly(testserver.LongBody, -1)},

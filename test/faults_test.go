@@ -130,7 +130,7 @@ func (m *misbehaviour) checkOpening(t *testing.T, o *origin) {
 // afterwards.
 func (m *misbehaviour) checkReading(t *testing.T, o *origin) {
 	// Blocks that are far from each other: the kernel reads ahead.
-	const inMemory, buffered, direct, fresh = 8, 16, 24, 32
+	const inMemory, buffered, direct, later, fresh = 8, 16, 24, 32, 40
 	dir := makeDir(t)
 	if r := o.startMount(t, dir).result(t); r.code != 0 {
 		t.Fatalf("mount: %v, want success", r)
@@ -138,28 +138,14 @@ func (m *misbehaviour) checkReading(t *testing.T, o *origin) {
 	o.checkReads(t, dir, inMemory)
 
 	m.goWrong(t, o)
-	procs := []*process{
+	first := []*process{
 		o.start(t, bufferedRead(diskOf(dir), buffered*64*kib, pageSize)...),
 		o.start(t, directRead(diskOf(dir), direct*64*kib, pageSize)...),
 	}
 	o.checkReads(t, dir, inMemory)
-	for i, n := range []int{buffered, direct} {
-		p := procs[i]
-		r := p.result(t)
-		took := p.ended.Sub(p.began)
-		t.Logf("%v: %s", took, p.name)
-		if took > faultBound {
-			t.Errorf("%s took %v, want at most %v", p.name, took, faultBound)
-		}
-		switch {
-		case m.fails == "" && r.code != 0:
-			t.Errorf("%s: %v, want the right bytes", p.name, r)
-		case m.fails == "":
-			checkBytes(t, p.name, r.stdout, o.s.block(n)[:pageSize])
-		case r.code == 0 || r.stdout != "" || !strings.Contains(r.stderr, "Input/output error"):
-			t.Errorf("%s: %v, want an I/O error and no data", p.name, r)
-		}
-	}
+	m.checkResult(t, o, first[0], buffered)
+	m.checkResult(t, o, first[1], direct)
+	m.checkResult(t, o, o.start(t, directRead(diskOf(dir), later*64*kib, pageSize)...), later)
 	if m.fails != "" {
 		if got := statusOf(t, dir).Reads.LastError; !strings.Contains(got, m.fails) {
 			t.Errorf("status says %q, want %q in it", got, m.fails)
@@ -168,13 +154,32 @@ func (m *misbehaviour) checkReading(t *testing.T, o *origin) {
 
 	m.goRight(t, o)
 	o.checkReads(t, dir, fresh)
-	for _, n := range []int{buffered, direct} { // a failure is remembered for a second
+	for _, n := range []int{buffered, direct, later} { // a failure is remembered for a second
 		waitFor(t, "read of what had failed", func() bool { return o.read(t, dir, n).code == 0 })
 	}
-	o.checkReads(t, dir, buffered, direct)
+	o.checkReads(t, dir, buffered, direct, later)
 	o.umount(t, dir)
 	if m.check != nil {
 		m.check(t, o)
+	}
+}
+
+// checkResult checks what a reader has got of block n while the misbehaviour lasts.
+func (m *misbehaviour) checkResult(t *testing.T, o *origin, p *process, n int) {
+	t.Helper()
+	r := p.result(t)
+	took := p.ended.Sub(p.began)
+	t.Logf("%v: %s", took, p.name)
+	if took > faultBound {
+		t.Errorf("%s took %v, want at most %v", p.name, took, faultBound)
+	}
+	switch {
+	case m.fails == "" && r.code != 0:
+		t.Errorf("%s: %v, want the right bytes", p.name, r)
+	case m.fails == "":
+		checkBytes(t, p.name, r.stdout, o.s.block(n)[:pageSize])
+	case r.code == 0 || r.stdout != "" || !strings.Contains(r.stderr, "Input/output error"):
+		t.Errorf("%s: %v, want an I/O error and no data", p.name, r)
 	}
 }
 

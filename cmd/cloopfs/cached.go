@@ -271,9 +271,10 @@ func digest(list ...string) string {
 }
 
 // Forget says that what is kept of e makes no sense. There is nothing better where
-// nobody can be asked.
+// nobody can be asked, nor where nobody tells the versions of the file apart: what makes
+// no sense may lie in another by now, and that one's index would not be noticed.
 func (c *cached) Forget(e blockio.Extent) {
-	if _, alone := c.file.(absent); !alone {
+	if src, ok := c.file.(*counting); ok && (c.proven || src.Validated()) {
 		c.Bytes.Forget(e)
 	}
 }
