@@ -3,21 +3,24 @@
 package test
 
 import (
+	"net"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
 
-// initrdScript makes $1, an initial file system in which the program under test, $2, mounts
-// the root disk; guests' tools are in $3, their kernel in $4. It mounts the image at $5.
+// initrdScript makes $1, an initial file system with the program under test, $2; guests'
+// tools are in $3, their kernel in $4. Its last step is the shell script $5.
 const initrdScript = `
 	dir=$(mktemp -d)
 	cp -a "$3/initrd/." "$dir"
 	cp "$2" "$dir/bin/cloopfs"
 	mkdir -p "$dir/run" "$dir/newroot"
+	printf '%s\n' "$5" >"$dir/boot"
 	n=30
 	for module in failover net_failover virtio_net loop fuse; do
 		file=$(find "$4/lib/modules" -name $module.ko)
@@ -35,11 +38,7 @@ const initrdScript = `
 		for module in /*.ko; do insmod \$module; done
 		for i in \$(seq 100); do ifconfig eth0 >/dev/null 2>&1 && break; sleep 0.1; done
 		ifconfig eth0 10.0.2.15 up
-		mkdir /run/image /run/tmp
-		TMPDIR=/run/tmp cloopfs mount --root-disk --timeout 0 --cache-size 0 --ephemeral "$5" /run/image
-		mount -t ext4 -o loop /run/image/disk.img /newroot
-		for dir in proc dev run; do mount --move /\$dir /newroot/\$dir; done
-		exec switch_root /newroot /bin/sh -c "sh -ex /dev/vda && echo o >/proc/sysrq-trigger; sleep 100"
+		. /boot
 	END
 	(cd "$dir" && find . | busybox cpio -o -H newc | gzip -1) >"$1"
 	rm -r "$dir"`
@@ -53,9 +52,9 @@ const rootScript = `
 	for n in 1 2 3 4; do head -c 4M /dev/urandom >"$1/file$n"; done
 	(cd "$1" && sha256sum file? >sums)`
 
-// A machine whose root file system is on a mount of its own: started in the initial file
-// system, which then is emptied, the process gets what --root-disk asks for, and serves
-// through an outage of its server.
+// A machine whose root file system is on a mount of its own, as docs/root-disk.md has it:
+// started in the initial file system, which then is emptied, the process gets what
+// --root-disk asks for, and serves through the outages of its server.
 func TestRootDiskOfAGuest(t *testing.T) {
 	tools, err := guestTools()
 	if err != nil {
@@ -81,7 +80,17 @@ func TestRootDiskOfAGuest(t *testing.T) {
 	}
 	u.Host = "10.0.2.2:" + u.Port() // this machine, from inside
 	initrd := filepath.Join(tmp, "initrd.gz")
-	must(t, "sh", "-e", "-c", initrdScript, "sh", initrd, cloopfs, tools, kernel, u.String())
+	steps := fences.FindStringSubmatch(string(readAll(t, "../docs/root-disk.md")))[1]
+	for old, now := range map[string]string{
+		"http://192.0.2.1/debian.cloop": u.String(),
+		"/sbin/init":                    `/bin/sh -c "sh -ex /dev/vda && echo o >/proc/sysrq-trigger; sleep 100"`,
+	} {
+		if strings.Count(steps, old) != 1 {
+			t.Fatalf("docs/root-disk.md says %q, want %s in it", steps, old)
+		}
+		steps = strings.Replace(steps, old, now, 1)
+	}
+	must(t, "sh", "-e", "-c", initrdScript, "sh", initrd, cloopfs, tools, kernel, steps)
 
 	cmd := exec.Command("qemu-system-x86_64", "-m", "512", "-nic", "user,model=virtio-net-pci", "-initrd", initrd)
 	cmd.Dir = tmp
@@ -115,4 +124,53 @@ func TestRootDiskOfAGuest(t *testing.T) {
 		r.resume(t)
 	}
 	checkGuest(t, p)
+}
+
+// The service in docs/root-disk.md is one that systemd understands, and says when the disk
+// can be used.
+func TestRootDiskUnit(t *testing.T) {
+	_, unit, found := strings.Cut(string(readAll(t, "../docs/root-disk.md")), "```ini\n")
+	unit, _, end := strings.Cut(unit, "```")
+	if !found || !end {
+		t.Fatal("docs/root-disk.md has no service")
+	}
+	s := makeImage(t, 64*kib, blocks(16, 4*kib)...)
+	_, fileURL := serve(t, s.image)
+	dir := makeDir(t)
+	unit = strings.NewReplacer("/usr/bin/cloopfs", cloopfs, "http://192.0.2.1/debian.cloop", fileURL, "/run/image", dir).Replace(unit)
+	file := filepath.Join(t.TempDir(), "root-disk.service")
+	if err := os.WriteFile(file, []byte(unit), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if said := must(t, "sh", "-c", `systemd-analyze verify "$1" 2>&1`, "sh", file); said != "" {
+		t.Errorf("systemd-analyze says %q", said)
+	}
+
+	_, line, _ := strings.Cut(unit, "\nExecStart=")
+	line, _, _ = strings.Cut(line, "\n")
+	socket := filepath.Join(t.TempDir(), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	args := strings.Fields(line)
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+socket)
+	p := startCmd(t, cmd)
+	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	said := make([]byte, 100)
+	n, err := conn.Read(said)
+	if err != nil || string(said[:n]) != "READY=1" {
+		t.Fatalf("systemd is told %q, %v; want READY=1", said[:n], err)
+	}
+	checkBytes(t, "disk", must(t, "cat", diskOf(dir)), s.disk)
+	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if r := p.result(t); r.code != 0 {
+		t.Errorf("mount: %v", r)
+	}
 }
