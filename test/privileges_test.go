@@ -157,3 +157,25 @@ func TestUserPrivileges(t *testing.T) {
 	}
 	waitFor(t, "its end", func() bool { return len(daemons(dir)) == 0 && !mounted(dir) })
 }
+
+// What a mount makes is its user's alone, whatever his umask.
+func TestMadeForOneUser(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(16, 4*kib)...)
+	_, url := serve(t, s.image)
+	tmp := t.TempDir()
+	cache, overlay, record, log := filepath.Join(tmp, "cache"), filepath.Join(tmp, "overlay"), filepath.Join(tmp, "record"), filepath.Join(tmp, "log")
+	dir := makeDir(t)
+	must(t, "sh", "-c", `umask 0; exec "$@"`, "sh", cloopfs, "mount", "--cache-dir", cache, "--cache-size", "1GiB",
+		"--overlay", overlay, "--record", record, "--log-file", log, url, dir)
+	checkBytes(t, "disk", must(t, "cat", diskOf(dir)), s.disk)
+	made := must(t, "find", cache, overlay, log, "/run/cloopfs", "-printf", "%m %y %p\n")
+	if strings.Count(made, "\n") < 10 {
+		t.Errorf("made %q, want a cache, an overlay, a socket and a log", made)
+	}
+	for line := range strings.Lines(made) {
+		if !strings.HasPrefix(line, "700 d ") && !strings.HasPrefix(line, "600 f ") && !strings.HasPrefix(line, "600 s ") {
+			t.Errorf("others may use %s", line)
+		}
+	}
+	umount(t, dir)
+}
