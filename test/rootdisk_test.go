@@ -114,7 +114,10 @@ type jail struct {
 	outside string // the same for everybody else
 }
 
-// fill puts into dir what a program finds in a root file system that it may need, and
+// originName is a name of this machine in a jail's /etc/hosts.
+const originName = "origin.test"
+
+// fillRoot puts into dir what a program finds in a root file system that it may need, and
 // places for mounts.
 func fillRoot(t *testing.T, dir string) {
 	t.Helper()
@@ -122,7 +125,8 @@ func fillRoot(t *testing.T, dir string) {
 		mkdir bin etc etc/ssl etc/ssl/certs proc dev run mnt tmp
 		cp "$2" bin/cloopfs
 		cp -L /etc/hosts /etc/resolv.conf /etc/nsswitch.conf /etc/services /etc/protocols /etc/localtime etc/ 2>/dev/null || true
-		cp -L /etc/ssl/certs/ca-certificates.crt etc/ssl/certs/ 2>/dev/null || true`, "sh", dir, cloopfs)
+		echo "127.0.0.1 $3" >>etc/hosts
+		cp -L /etc/ssl/certs/ca-certificates.crt etc/ssl/certs/ 2>/dev/null || true`, "sh", dir, cloopfs, originName)
 }
 
 // newJail makes root the root file system of mounts.
@@ -223,7 +227,14 @@ func goOn(t *testing.T, s *synthetic, dir string, r *relay, first int) {
 }
 
 // A mount whose own root file system hangs, its own program's pages included, serves on.
+// A name of its server's, which is looked up in a file there, holds up its end alone.
 func TestRootDiskHangs(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", originName} {
+		t.Run(host, func(t *testing.T) { testRootDiskHangs(t, host) })
+	}
+}
+
+func testRootDiskHangs(t *testing.T, host string) {
 	tree := t.TempDir()
 	fillRoot(t, tree)
 	image := filepath.Join(t.TempDir(), "root.ext4")
@@ -235,7 +246,7 @@ func TestRootDiskHangs(t *testing.T) {
 	s := makeImage(t, 64*kib, blocks(64, 4*kib)...)
 	_, url := serve(t, s.image)
 	r := newRelay(t, url)
-	pid := j.mount(t, r.url, "--cache-dir", "/mnt/cache", "--cache-size", "1GiB")
+	pid := j.mount(t, strings.Replace(r.url, "127.0.0.1", host, 1), "--cache-dir", "/mnt/cache", "--cache-size", "1GiB")
 	args := directRead(diskOf(j.outside), 0, pageSize)
 	checkBytes(t, "before", must(t, args[0], args[1:]...), s.disk[:pageSize])
 
@@ -266,6 +277,9 @@ func TestRootDiskHangs(t *testing.T) {
 	goOn(t, s, j.outside, r, 4)
 	statusOf(t, j.outside)
 	checkBytes(t, "all of the disk", must(t, "cat", diskOf(j.outside)), s.disk)
+	if host == originName {
+		signal(syscall.SIGCONT)
+	}
 	quick(t, cloopfs, "umount", j.outside)
 	waitFor(t, "its end", func() bool { return unix.Kill(pid, 0) != nil })
 	signal(syscall.SIGCONT)
@@ -283,7 +297,7 @@ func TestRootDiskEmptied(t *testing.T) {
 	s := makeImage(t, 64*kib, blocks(64, 4*kib)...)
 	_, url := serve(t, s.image)
 	r := newRelay(t, url)
-	pid := j.mount(t, r.url, "--cache-dir", "/mnt/cache", "--cache-size", "1GiB")
+	pid := j.mount(t, strings.Replace(r.url, "127.0.0.1", originName, 1), "--cache-dir", "/mnt/cache", "--cache-size", "1GiB")
 	for _, dir := range []string{"dev", "proc", "run", "mnt"} {
 		must(t, "mount", "--make-rprivate", filepath.Join(root, dir)) // it stays elsewhere
 		must(t, "umount", "--lazy", filepath.Join(root, dir))
