@@ -140,9 +140,11 @@ func TestOutage(t *testing.T) {
 			}
 
 			srv.up()
+			back := time.Now()
 			if !waiting.endsWithin(again) {
 				t.Fatalf("the server is back, and the reader waits still after %v", again)
 			}
+			t.Logf("the reader went on %v after the server was back", waiting.ended.Sub(back).Round(time.Millisecond))
 			checkBytes(t, waiting.name, waiting.result(t).stdout, s.disk[20*64*kib:][:mib])
 			checkBytes(t, "all of the disk", must(t, "cat", disk), s.disk)
 			waitFor(t, "a word about its end", func() bool {
