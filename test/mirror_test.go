@@ -150,7 +150,7 @@ func TestMirrorsShareTheCache(t *testing.T) {
 	}
 
 	// What was never compared with SOURCE is not taken for it.
-	cache, flags = newCache(t)
+	_, flags = newCache(t)
 	flags = append(flags, "--timeout", "10s")
 	mountAt(t, urlA, dir, append(flags, "--mirror", urlB)...)
 	checkBytes(t, "disk by the mirror", must(t, "cat", diskOf(dir)), s.disk)
