@@ -130,6 +130,13 @@ func TestClientCertificate(t *testing.T) {
 	s = open(t, url, opt)
 	readRange(t, s, data, 50_000, 1000)
 	expect("client", "", "")
+
+	opt.Mirrors = []string{other}
+	target.Store(nil)
+	s = open(t, url, opt)
+	s.Join(nil)
+	awaitState(t, s, 1, httpblock.Used)
+	expect("client", "", "") // its first bytes, which are compared as a piece again
 }
 
 // It is the same server however its name is written.
