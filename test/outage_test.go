@@ -73,15 +73,19 @@ func serveBlackHole(t *testing.T, docs string) mortalServer {
 		its, err := os.Readlink(space)
 		return err == nil && its != own
 	})
-	const here, there = "10.231.17.1", "10.231.17.2"
+	// Another run of the tests may have such a line, too.
+	id := os.Getpid()
+	near, remote := fmt.Sprintf("cfs-n%d", id), fmt.Sprintf("cfs-r%d", id)
+	net24 := fmt.Sprintf("10.231.%d.", id%256)
+	here, there := net24+"1", net24+"2"
 	inside := []string{"nsenter", "--net=" + space, "--"}
 	at := func(args ...string) { must(t, inside[0], append(inside[1:], args...)...) }
-	must(t, "ip", "link", "add", "cloopfs-here", "type", "veth", "peer", "name", "cloopfs-there", "netns", strconv.Itoa(far.pid()))
-	t.Cleanup(func() { try("ip", "link", "delete", "cloopfs-here") })
-	must(t, "ip", "address", "add", here+"/30", "dev", "cloopfs-here")
-	must(t, "ip", "link", "set", "cloopfs-here", "up")
-	at("ip", "address", "add", there+"/30", "dev", "cloopfs-there")
-	at("ip", "link", "set", "cloopfs-there", "up")
+	must(t, "ip", "link", "add", near, "type", "veth", "peer", "name", remote, "netns", strconv.Itoa(far.pid()))
+	t.Cleanup(func() { try("ip", "link", "delete", near) })
+	must(t, "ip", "address", "add", here+"/30", "dev", near)
+	must(t, "ip", "link", "set", near, "up")
+	at("ip", "address", "add", there+"/30", "dev", remote)
+	at("ip", "link", "set", remote, "up")
 	addr := net.JoinHostPort(there, "8080")
 	nginx.startAt(t, docs, addr, inside...)
 	return mortalServer{
