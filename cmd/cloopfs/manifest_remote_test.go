@@ -176,6 +176,10 @@ func TestSignedOffline(t *testing.T) {
 	w := newWeb(t, s)
 	url := w.URL + "/image"
 	s.run(0, append([]string{"prefetch", url}, s.flags()...)...)
+	list := s.run(0, append([]string{"cache", "list"}, s.flags()[2:4]...)...).stdout
+	if got := strings.Count(list, "state   complete, kept\n"); got != len(suffixes) {
+		t.Errorf("%d files are complete and kept, want %d:\n%s", got, len(suffixes), list)
+	}
 	w.set(true)
 	for _, flags := range [][]string{s.flags("--offline"), append(s.flags()[2:], "--offline")} {
 		if got := s.extract(url, flags...); got.code != 0 || got.stdout != string(s.disk) {
