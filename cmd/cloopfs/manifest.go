@@ -267,6 +267,8 @@ func (p *proving) result() (*proof, error) {
 
 // get gets the manifest, its signature and the hashes, all at once.
 func (p *proving) get(ctx context.Context, there location, opt sourceOptions, log *slog.Logger) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var hashesErr error
 	hashes := make(chan struct{})
 	go func() {
@@ -277,15 +279,14 @@ func (p *proving) get(ctx context.Context, there location, opt sourceOptions, lo
 	if err == nil {
 		err = opt.Proof.notOlder(p.proof, opt.Cache, log)
 	}
-	if err == nil {
-		close(p.read)
-	}
-	<-hashes
-	if err == nil {
-		err = hashesErr
-	}
 	if err != nil {
+		cancel()
+		<-hashes
 		return err
+	}
+	close(p.read)
+	if <-hashes; hashesErr != nil {
+		return hashesErr
 	}
 	tree, err := manifest.OpenTree(p.proof.hashes.source, p.proof.manifest)
 	if err == nil {
