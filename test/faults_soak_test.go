@@ -132,7 +132,7 @@ func checkCrew(t *testing.T, got crewReport, windows []window) {
 			calm += n
 		}
 	}
-	t.Logf("%d faults; %d reads, %d of them in calm, %d MiB, the longest took %v; %d failed", len(windows), reads, calm, got.Bytes/mib, got.Longest, len(got.Failed))
+	t.Logf("%d faults; %d reads, %d of them in calm, %d MiB, the longest took %v, of one request %v; %d failed", len(windows), reads, calm, got.Bytes/mib, got.Longest, got.Request, len(got.Failed))
 	for what, list := range map[string][]string{"wrong bytes": got.Wrong, "too late": got.Late, "failed although nothing was wrong": unexpected} {
 		if len(list) > 0 {
 			t.Errorf("%d reads: %s, such as %s", len(list), what, strings.Join(list[:min(5, len(list))], "\n"))
