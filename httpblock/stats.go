@@ -37,6 +37,10 @@ type Stats struct {
 	Requests int64 // sent, those that were redirected included
 	Failed   int64 // that brought no data, or less than they announced
 	Bytes    int64 // of the file, received
+	// Answer is how long it takes to answer lately, and Rate how many bytes it then brings
+	// in a second; 0 if that is not known.
+	Answer time.Duration
+	Rate   float64
 	// LastError is empty if there was none.
 	LastError   string
 	LastErrorAt time.Time
@@ -48,6 +52,7 @@ func (s *Source) Stats() []Stats {
 	var all []Stats
 	for _, v := range s.servers {
 		st := v.count.stats(v.shown())
+		st.Answer, st.Rate = v.speed.answer(), v.speed.rate()
 		st.State, st.LastError, st.LastErrorAt = s.group.state(v, st)
 		all = append(all, st)
 	}

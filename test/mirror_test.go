@@ -51,6 +51,9 @@ func TestMirrorTakesOver(t *testing.T) {
 				}
 				checkBytes(t, p.name, p.result(t).stdout, s.block(4 * n)[:pageSize])
 			}
+			if now := awaitServer(t, dir, 1, "ok"); now.AnswerTime < 0.2 || now.AnswerTime > 5 {
+				t.Errorf("the mirror is said to answer in %v s", now.AnswerTime)
+			}
 			if n := other.Stats().Requests; n < 15 {
 				t.Errorf("the mirror had %d requests, want most of 16", n)
 			}

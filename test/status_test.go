@@ -22,6 +22,8 @@ type serverStatus struct {
 	URL, State              string
 	OK                      bool
 	Requests, Failed, Bytes int64
+	AnswerTime              float64 `json:"answer_time"`
+	Rate                    int64
 	LastError               string    `json:"last_error"`
 	LastErrorAt             time.Time `json:"last_error_at"`
 }

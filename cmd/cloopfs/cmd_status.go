@@ -126,13 +126,25 @@ func printReports(w io.Writer, reports []mountReport, why bool) error {
 	return t.Flush()
 }
 
+// pace is how fast the server is, as far as that is known.
+func (s *serverReport) pace() string {
+	text := ""
+	if s.AnswerTime > 0 {
+		text += fmt.Sprintf(", answers in %.0f ms", 1000*s.AnswerTime)
+	}
+	if s.Rate > 0 {
+		text += fmt.Sprintf(", %s a second", formatSize(s.Rate))
+	}
+	return text
+}
+
 func (r *mountReport) print(w io.Writer, why bool) {
 	row(w, "mountpoint", "%s", r.Mountpoint)
 	row(w, "source", "%s", r.Source)
 	row(w, "disk", "%s", exactSize(r.DiskSize))
 	row(w, "mounted", "%s, process %d", r.Since.Local().Format(time.DateTime), r.PID)
 	for _, s := range r.Servers {
-		row(w, "server", "%s: %s, %d requests, %d failed", s.URL, s.State, s.Requests, s.Failed)
+		row(w, "server", "%s: %s, %d requests, %d failed%s", s.URL, s.State, s.Requests, s.Failed, s.pace())
 		if s.LastErrorAt != nil {
 			row(w, "", "last error %s: %s", s.LastErrorAt.Local().Format(time.DateTime), s.LastError)
 		}

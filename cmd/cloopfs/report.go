@@ -40,10 +40,14 @@ type serverReport struct {
 	// same file), left (for a while) or banned.
 	State string `json:"state"`
 	// OK says that the last request has brought data.
-	OK          bool       `json:"ok"`
-	Requests    int64      `json:"requests"`
-	Failed      int64      `json:"failed"` // of the requests
-	Bytes       int64      `json:"bytes"`
+	OK       bool  `json:"ok"`
+	Requests int64 `json:"requests"`
+	Failed   int64 `json:"failed"` // of the requests
+	Bytes    int64 `json:"bytes"`
+	// AnswerTime is how many seconds it takes to answer lately, and Rate how many bytes
+	// it then brings in a second; 0 if that is not known.
+	AnswerTime  float64    `json:"answer_time"`
+	Rate        int64      `json:"rate"`
 	LastError   string     `json:"last_error,omitempty"`
 	LastErrorAt *time.Time `json:"last_error_at,omitempty"`
 }
@@ -166,6 +170,7 @@ func (l *line) servers() []serverReport {
 	for _, s := range l.file.http.Stats() {
 		list = append(list, serverReport{
 			URL: s.URL, State: string(s.State), OK: s.OK, Requests: s.Requests, Failed: s.Failed, Bytes: s.Bytes,
+			AnswerTime: s.Answer.Seconds(), Rate: int64(s.Rate),
 			LastError: oneLine(s.LastError), LastErrorAt: known(s.LastErrorAt),
 		})
 	}
