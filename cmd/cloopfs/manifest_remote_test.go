@@ -112,7 +112,9 @@ func TestSignedMended(t *testing.T) {
 				t.Parallel()
 				s := newSigned(t)
 				w := newWeb(t, s)
+				w.mu.Lock()
 				w.flips[file.name] = file.at(s)
+				w.mu.Unlock()
 				flags := s.flags()
 				if !cached {
 					flags = []string{"--pubkey", s.signer.Key()}
