@@ -145,10 +145,11 @@ func (g *group) anotherLocked(v *server) bool {
 }
 
 const (
-	// minSilence is the least patience with a server while another can be asked, and
-	// silence how many times what it takes to answer lately that is.
+	// minSilence is the patience with one of several servers at first, if it is more than
+	// silence times what it takes to answer lately; maxSilence bounds that.
 	minSilence = time.Second
 	silence    = 4
+	maxSilence = 10 * time.Second
 )
 
 // patience is how long to wait for v, of the patience that is left, where so many servers
@@ -159,9 +160,7 @@ func (g *group) patience(v *server, p patience, tried int) patience {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.anotherLocked(v) {
-		p.stall = min(p.stall, max(minSilence, silence*v.speed.answer()))
-	}
+	p.stall = max(p.stall, min(maxSilence, silence*v.speed.answer()))
 	usable := 0
 	for _, w := range g.servers {
 		if w.health == healthy || w.health == left {

@@ -153,3 +153,23 @@ func TestRetryAfterOfOneServer(t *testing.T) {
 		t.Errorf("asked %d times, while it wants to be left alone", n)
 	}
 }
+
+// Servers that are all slow to answer are waited for, once that is known.
+func TestSlowServersAreWaitedFor(t *testing.T) {
+	t.Parallel()
+	data := random(1_000_000)
+	a, b := newServer(t, data), newServer(t, data)
+	s := mirrors(t, data, a.URL("f"), b.URL("f"))
+	for _, srv := range []*testserver.Server{a, b} {
+		srv.Set(func(c *testserver.Config) { c.RTT = 1200 * time.Millisecond })
+	}
+	readRange(t, s, data, 100_000, 1000)
+	before := a.Stats().Requests + b.Stats().Requests
+	const reads = 3
+	for i := range int64(reads) {
+		readRange(t, s, data, 200_000+10_000*i, 1000)
+	}
+	if n := a.Stats().Requests + b.Stats().Requests - before; n > reads+3 { // and to see how a server is
+		t.Errorf("%d requests for %d reads", n, reads)
+	}
+}
