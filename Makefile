@@ -61,6 +61,7 @@ SOAKFAULTTIME ?= 30m
 soak: build ## the long tests: SOAKTIME (60s) and SOAKWRITETIME (1h), SOAKFAULTTIME (30m), SOAKKILLS and SOAKWRITEKILLS kills (200, 500), SOAKOPS operations on an overlay (a million); needs root
 	CLOOPFS_TEST_SOAK=$(SOAKTIME) $(GO) test -v -count=1 -timeout 30m -run '^TestEvictorUnderReaders$$' ./cache
 	CLOOPFS_TEST_OPS=$(SOAKOPS) $(GO) test -v -count=1 -timeout 1h -run '^TestModel$$' ./overlay
+	CLOOPFS_TEST_LARGE_DISK=10 $(GO) test -v -tags integration -count=1 -timeout 30m -run '^TestMemoryOfLargeDisk$$' ./test
 	CLOOPFS_TEST_MUTANTS=$(SOAKTIME) $(GO) test -v -tags integration -count=1 -timeout 0 -run '^TestMutatedBlocks$$' ./test
 	CLOOPFS_TEST_KILLS=$(SOAKKILLS) $(GO) test -v -tags integration -count=1 -timeout 1h -run '^TestKilledMounts$$' ./test
 	CLOOPFS_TEST_OVERLAY_KILLS=$(SOAKWRITEKILLS) $(GO) test -v -tags integration -count=1 -timeout 2h -run '^TestOverlayKilled' ./test

@@ -111,6 +111,7 @@ func TestOutage(t *testing.T) {
 	const again = 15 * time.Second // seconds, not minutes
 	for _, o := range outages {
 		t.Run(o.name, func(t *testing.T) {
+			t.Parallel()
 			s := makeImage(t, 64*kib, blocks(64, 4*kib)...)
 			srv := o.serve(t, publish(t, s.image))
 			log := filepath.Join(t.TempDir(), "log")

@@ -15,13 +15,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// modelTime is how long TestOverlayModel takes: a minute, or what
+// modelTime is how long TestOverlayModel takes: 20 seconds, or what
 // CLOOPFS_TEST_OVERLAY_TIME says.
 func modelTime(t *testing.T) time.Duration {
 	t.Helper()
 	text := os.Getenv("CLOOPFS_TEST_OVERLAY_TIME")
 	if text == "" {
-		return time.Minute
+		return 20 * time.Second
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d <= 0 {
