@@ -20,13 +20,13 @@ import (
 	"github.com/cloopfs/cloopfs/internal/testserver"
 )
 
-// faultsTime is how long TestRandomFaults takes: 20 seconds, or what CLOOPFS_TEST_FAULTS
+// faultsTime is how long TestRandomFaults takes: a minute, or what CLOOPFS_TEST_FAULTS
 // says.
 func faultsTime(t *testing.T) time.Duration {
 	t.Helper()
 	text := os.Getenv("CLOOPFS_TEST_FAULTS")
 	if text == "" {
-		return 20 * time.Second
+		return time.Minute
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d <= 0 {
