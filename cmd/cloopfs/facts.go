@@ -1,0 +1,131 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/cloop"
+	"github.com/cloopfs/cloopfs/manifest"
+)
+
+// factsOf is what a manifest says of an image.
+func factsOf(ctx context.Context, size int64, index *cloop.Index) (manifest.Facts, error) {
+	first, err := index.Extent(ctx, 0)
+	return manifest.Facts{
+		Size: size, Container: containerOf(index), BlockSize: int64(index.BlockSize()),
+		Blocks: index.Blocks(), Start: first.Off,
+	}, err
+}
+
+// containerRaw is what manifests call an image that is the disk itself.
+const containerRaw = "raw"
+
+// containerOf is what manifests call the image's format.
+func containerOf(index *cloop.Index) string {
+	switch index.Format() {
+	case "V2.0":
+		return "cloop-v2"
+	case "V4.0":
+		return "cloop-v4"
+	}
+	return containerRaw
+}
+
+// rightSize says whether the image has the size that was signed: before anything else of
+// it is looked at.
+func (p *proof) rightSize(size int64) error {
+	if p == nil {
+		return nil
+	}
+	return differs("the image's bytes", size, p.manifest.Size)
+}
+
+// agrees says whether the image is the one that the manifest is of, as far as header and
+// index tell.
+func (p *proof) agrees(ctx context.Context, size int64, index *cloop.Index) error {
+	if p == nil {
+		return nil
+	}
+	is, err := factsOf(ctx, size, index)
+	if err != nil {
+		return err
+	}
+	said := p.manifest.Facts
+	for _, err := range []error{
+		differs("the format", is.Container, said.Container),
+		differs("the bytes of a block", is.BlockSize, said.BlockSize),
+		differs("the number of blocks", is.Blocks, said.Blocks),
+		differs("the offset of the first block", is.Start, said.Start),
+	} {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// differs says that something is not what was signed.
+func differs[T comparable](what string, is, said T) error {
+	if is == said {
+		return nil
+	}
+	return fmt.Errorf("%w: %s: %v in the image, %v in the manifest", manifest.ErrMismatch, what, is, said)
+}
+
+// manifestReport is what an image is checked by. Its JSON names are part of the contract
+// with scripts.
+type manifestReport struct {
+	Name    string `json:"name"`
+	Version int64  `json:"version"`
+	Date    string `json:"date"`
+	Root    string `json:"root"`
+	Key     string `json:"key,omitempty"` // the number of the key that has signed it; none if no signature was asked for
+	Proven  int64  `json:"proven"`        // stored blocks that were compared and right, so far
+	Refused int64  `json:"refused"`       // those that were not, and were thrown away
+}
+
+// report says by what the image is checked; nil if by nothing.
+func (p *proof) report() *manifestReport {
+	if p == nil {
+		return nil
+	}
+	stats := p.checked.Stats()
+	return &manifestReport{
+		Name: p.manifest.Name, Version: p.manifest.Version, Date: p.manifest.Date.Format(time.DateOnly),
+		Root: manifestRoot + p.manifest.Root.String(), Key: p.key, Proven: stats.Proven, Refused: stats.Refused,
+	}
+}
+
+// String is what an image is checked by, for people.
+func (r *manifestReport) String() string {
+	signed := "not signed"
+	if r.Key != "" {
+		signed = "signed by key " + r.Key
+	}
+	return fmt.Sprintf("%s, version %d of %s, %s", r.Name, r.Version, r.Date, signed)
+}
+
+// bytes is the bytes of an image that is not compressed. Where they are proven they are
+// read as blocks.
+func (l *line) bytes() blockio.Source {
+	if l.proof == nil {
+		return l.source
+	}
+	return provenBytes{l.disk}
+}
+
+// provenBytes is a disk as a source.
+type provenBytes struct{ blockio.ReaderAt }
+
+// OpenRange reads the bytes at once: who looks into an image wants few.
+func (b provenBytes) OpenRange(ctx context.Context, r blockio.Range) (io.ReadCloser, error) {
+	p := make([]byte, r.Len)
+	if _, err := b.ReadAtContext(ctx, p, r.Off); err != nil && err != io.EOF {
+		return nil, err
+	}
+	return io.NopCloser(bytes.NewReader(p)), nil
+}
