@@ -6,34 +6,18 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// killRounds is how often TestKilledMounts kills the process for each image: 20
-// times, or as often as CLOOPFS_TEST_KILLS says.
-func killRounds(t *testing.T) int {
-	t.Helper()
-	text := os.Getenv("CLOOPFS_TEST_KILLS")
-	if text == "" {
-		return 20
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		t.Fatalf("CLOOPFS_TEST_KILLS is %q, want a number of rounds", text)
-	}
-	return n
-}
-
 // A process that is killed while the disk is read leaves what it has stored, and
 // nothing that is wrong: the next mount asks for no block that was there. A kill
 // costs what is on its way.
 func TestKilledMounts(t *testing.T) {
 	const loss = 2 * mib // for each kill; the most that is on its way for one reader
-	rounds := killRounds(t)
+	rounds := envNumber(t, "CLOOPFS_TEST_KILLS", 20)
 	for _, l := range needLarge(t) {
 		t.Run(l.name, func(t *testing.T) {
 			srv, url := serve(t, l.image)

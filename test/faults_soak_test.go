@@ -20,21 +20,6 @@ import (
 	"github.com/cloopfs/cloopfs/internal/testserver"
 )
 
-// faultsTime is how long TestRandomFaults takes: a minute, or what CLOOPFS_TEST_FAULTS
-// says.
-func faultsTime(t *testing.T) time.Duration {
-	t.Helper()
-	text := os.Getenv("CLOOPFS_TEST_FAULTS")
-	if text == "" {
-		return time.Minute
-	}
-	d, err := time.ParseDuration(text)
-	if err != nil || d <= 0 {
-		t.Fatalf("CLOOPFS_TEST_FAULTS is %q, want a duration", text)
-	}
-	return d
-}
-
 // window is a time when a fault was on.
 type window struct {
 	name       string
@@ -73,7 +58,7 @@ func TestRandomFaults(t *testing.T) {
 	}
 
 	var windows []window
-	for end := time.Now().Add(faultsTime(t)); time.Now().Before(end); {
+	for end := time.Now().Add(envTime(t, "CLOOPFS_TEST_FAULTS", time.Minute)); time.Now().Before(end); {
 		windows = append(windows, goWrongAtRandom(t, o, rnd))
 		// What was asked for meanwhile may still fail; what is after the bound may not.
 		time.Sleep(time.Duration(rnd.Int64N(int64(time.Second))))

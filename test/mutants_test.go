@@ -5,7 +5,6 @@ package test
 import (
 	"bytes"
 	"math/rand/v2"
-	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -16,19 +15,10 @@ import (
 	"github.com/cloopfs/cloopfs/internal/zlibtest"
 )
 
-// mutantsEnv is how long TestMutatedBlocks runs; a few seconds if it is not set.
-const mutantsEnv = "CLOOPFS_TEST_MUTANTS"
-
 // Real blocks in which something was changed decode to the same as with the standard
 // library, or are refused as there. (Fuzzing is fast with small inputs only.)
 func TestMutatedBlocks(t *testing.T) {
-	limit := 4 * time.Second
-	if s := os.Getenv(mutantsEnv); s != "" {
-		var err error
-		if limit, err = time.ParseDuration(s); err != nil {
-			t.Fatal(err)
-		}
-	}
+	limit := envTime(t, "CLOOPFS_TEST_MUTANTS", 4*time.Second)
 	var sets []blockSet
 	for _, image := range []func() (fixture, error){debian64K, debian1M} {
 		sets = append(sets, blocksOf(t, need(t, image).image).compressible())

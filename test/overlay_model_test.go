@@ -15,21 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// modelTime is how long TestOverlayModel takes: 20 seconds, or what
-// CLOOPFS_TEST_OVERLAY_TIME says.
-func modelTime(t *testing.T) time.Duration {
-	t.Helper()
-	text := os.Getenv("CLOOPFS_TEST_OVERLAY_TIME")
-	if text == "" {
-		return 20 * time.Second
-	}
-	d, err := time.ParseDuration(text)
-	if err != nil || d <= 0 {
-		t.Fatalf("CLOOPFS_TEST_OVERLAY_TIME is %q, want a duration", text)
-	}
-	return d
-}
-
 // A disk that is written to through a mount and an array of bytes are the same,
 // whatever is done to them, and in whatever way: through the page cache, past it, or
 // through a mapping. (This is what fsx(8) of xfstests does to files that may grow.)
@@ -60,7 +45,7 @@ func TestOverlayModel(t *testing.T) {
 			m.rnd = rand.New(rand.NewPCG(seed, 0))
 			m.mount()
 			ops := 0
-			for end := time.Now().Add(modelTime(t) / 2); time.Now().Before(end) && !t.Failed(); ops++ {
+			for end := time.Now().Add(envTime(t, "CLOOPFS_TEST_OVERLAY_TIME", 20*time.Second) / 2); time.Now().Before(end) && !t.Failed(); ops++ {
 				m.step()
 			}
 			m.umount()

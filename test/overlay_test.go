@@ -5,9 +5,7 @@ package test
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -59,20 +57,6 @@ func overlayInfo(t *testing.T, overlay, name string) string {
 	}
 	t.Fatalf("overlay info prints %q, want a row %s", out, name)
 	return ""
-}
-
-// envNumber is the number in an environment variable, or other if there is none.
-func envNumber(t *testing.T, name string, other int) int {
-	t.Helper()
-	text := os.Getenv(name)
-	if text == "" {
-		return other
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		t.Fatalf("%s is %q, want a number", name, text)
-	}
-	return n
 }
 
 // history is what a part of a disk has in it, and had since it was last flushed.

@@ -5,7 +5,6 @@ package test
 import (
 	"fmt"
 	"os"
-	"strconv"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -60,27 +59,13 @@ func TestReadingMakesNoGarbage(t *testing.T) {
 	}
 }
 
-// largeDisk is the size of a large disk: 4 GiB, or what CLOOPFS_TEST_LARGE_DISK says in GiB.
-func largeDisk(t *testing.T) int {
-	t.Helper()
-	text := os.Getenv("CLOOPFS_TEST_LARGE_DISK")
-	if text == "" {
-		return 4
-	}
-	gib, err := strconv.Atoi(text)
-	if err != nil || gib < 1 {
-		t.Fatalf("CLOOPFS_TEST_LARGE_DISK is %q, want a number of GiB", text)
-	}
-	return gib
-}
-
 // A disk that is much larger than memory does not fill it.
 func TestMemoryOfLargeDisk(t *testing.T) {
 	const most = 160 * mib // of which decoded blocks are 64
 	f := need(t, debian64K)
 	dir := t.TempDir()
 	disk, image := filepath.Join(dir, "disk"), filepath.Join(dir, "image")
-	size := largeDisk(t)
+	size := envNumber(t, "CLOOPFS_TEST_LARGE_DISK", 4)
 	must(t, "truncate", fmt.Sprintf("--size=%dG", size), disk)
 	for _, gib := range []int{0, size / 2, size - 1} { // 300 MB of a real file system, three times
 		must(t, "dd", "if="+f.raw, "of="+disk, "bs=1M", "count=300", fmt.Sprint("seek=", gib*1024), "conv=notrunc", "status=none")
