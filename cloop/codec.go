@@ -140,6 +140,19 @@ func (k *checker) check(n int64, c codec, stored []byte) error {
 	return err
 }
 
+// provenCodec is the codec of block n: c, which was looked up, unless another is proven.
+// The index may have been read again between the two.
+func (ix *Index) provenCodec(n int64, c codec) (codec, error) {
+	if ix.proven == nil {
+		return c, nil
+	}
+	known, ok := ix.proven(n)
+	if !ok || codec(known) >= codecs {
+		return 0, fmt.Errorf("%w: its codec is not proven", ErrCorrupt)
+	}
+	return codec(known), nil
+}
+
 // storedForm is how a block is stored.
 type storedForm struct {
 	codec  codec
@@ -166,6 +179,9 @@ func (ix *Index) decodedSize(n int64) int64 {
 // Most blocks of a real disk are zeros, which an encoder stores in the same few bytes each
 // time: those that are known to decode to zeros are not decoded again.
 func (ix *Index) decode(n int64, c codec, dst, stored []byte) (empty bool, err error) {
+	if c, err = ix.provenCodec(n, c); err != nil {
+		return false, err
+	}
 	if len(stored) == 0 || len(dst) == ix.blockSize && ix.zeroForm.Load().is(c, stored) {
 		clear(dst)
 		return true, nil

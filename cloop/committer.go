@@ -125,6 +125,9 @@ func (k *committer) fetch(ctx context.Context, c *chunk) error {
 				if len(stored) != b.size {
 					return fmt.Errorf("%w: has %d bytes, and had %d before", ErrCorrupt, len(stored), b.size)
 				}
+				if c, err := k.Base.provenCodec(n, b.codec); err != nil || c != b.codec {
+					return fmt.Errorf("%w: its codec is another than before", ErrCorrupt)
+				}
 				if err := k.checker.check(n, b.codec, stored); err != nil {
 					return err
 				}

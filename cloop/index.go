@@ -41,6 +41,9 @@ type Index struct {
 	// was one.
 	zeroForm atomic.Pointer[storedForm]
 
+	// proven, unless it is nil, is TrustCodecs's.
+	proven func(n int64) (codec uint8, ok bool)
+
 	// loading is held by who reads pages.
 	loading chan struct{}
 	load    int64 // pages to read next time; guarded by loading
@@ -125,6 +128,11 @@ func (ix *Index) Entry(ctx context.Context, n int64) (blockio.Extent, uint8, err
 	ext, c, err := ix.entry(ctx, n)
 	return ext, uint8(c), err
 }
+
+// TrustCodecs has blocks decoded by the codecs that proven knows, whatever the index says:
+// bytes that were proven decode to something else by another. proven is asked for a block when
+// its bytes are here; ok is false if it does not know. Call it before blocks are decoded.
+func (ix *Index) TrustCodecs(proven func(n int64) (codec uint8, ok bool)) { ix.proven = proven }
 
 // Doubt says that what the index says of block n is wrong, as somebody knows who does not
 // have it from the image. It returns whether that is read again: it may have been damaged on

@@ -85,7 +85,18 @@ func (c *Checked) ReadRun(ctx context.Context, class blockio.Class, first, count
 	r.checkedCall = checkedCall{c: c, ctx: ctx, class: class, deliver: deliver}
 	err := r.read(first, count)
 	r.recycle()
+	var bad *blockio.BlockError
+	if errors.As(err, &bad) && errors.Is(err, ErrMismatch) {
+		c.blocks.Doubt(bad.Block) // it came twice: the index may be wrong about where it lies
+	}
 	return err
+}
+
+// Codec is the codec of block n, if that is in memory: it is when its bytes have just been
+// compared.
+func (c *Checked) Codec(n int64) (codec uint8, ok bool) {
+	leaf, ok := c.tree.have(n)
+	return leaf.Codec, ok
 }
 
 // Take is [blockio.Taker]'s. A block that can't be proven at once is not here.

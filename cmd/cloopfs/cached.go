@@ -150,6 +150,9 @@ func server(u *url.URL) string {
 	return scheme + "://" + host
 }
 
+// rootValidator begins the validator of a file that is named by a root. No header can have it.
+const rootValidator = "manifest\n"
+
 // rootKey is the name in the cache of a file that is proven by a root.
 func rootKey(root string) string { return "manifest " + manifestRoot + root }
 
@@ -213,7 +216,7 @@ func (o *cacheOptions) keep(ctx context.Context, at location, src *counting, log
 	found := src.Copy()
 	id := cache.Identity{Key: o.keyOf(found.URL), Validator: found.Validator, Size: src.Size(), Address: o.address(at.URL)}
 	if o.root != "" {
-		id.Key, id.Validator = rootKey(o.root), manifestRoot+o.root
+		id.Key, id.Validator = rootKey(o.root), rootValidator+o.root
 	}
 	if id.Validator == "" {
 		if !o.TrustSize {
@@ -251,6 +254,9 @@ func (o *cacheOptions) find(ctx context.Context, dir *cache.Dir, id cache.Identi
 	entry, err := dir.Open(id, at.String(), src.ModTime())
 	if err != nil {
 		return nil, err
+	}
+	if o.root != "" {
+		return entry, nil // there is but one, and what is in it is proven
 	}
 	head := make([]byte, min(headSize, src.Size()))
 	if _, err := src.ReadAtContext(ctx, head, 0); err != nil && err != io.EOF || !entry.Contradicts(head) {
@@ -310,6 +316,12 @@ func (o *cacheOptions) offline(at location, log *slog.Logger) (*cached, error) {
 			err = errOffline
 		}
 		return nil, err
+	}
+	// What is kept by a root was stored before it was compared, but for what is complete.
+	if o.root == "" && strings.HasPrefix(entry.Validator(), rootValidator) && !entry.Complete() {
+		entry.Close()
+		dir.Close()
+		return nil, errOffline
 	}
 	return alone(dir, entry), nil
 }

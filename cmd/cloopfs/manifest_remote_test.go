@@ -87,6 +87,34 @@ func (w *web) counted() map[string]int {
 	return got
 }
 
+// A codec that was damaged on its way, once, decodes nothing to what was not signed: neither
+// in the middle, nor in the last block, which may be shorter.
+func TestSignedCodec(t *testing.T) {
+	for _, n := range []int{700, 999} {
+		s := newSigned(t)
+		w := newWeb(t, s)
+		image := s.read("image")
+		var sent atomic.Int64
+		url := serve(t, func(out http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/image" {
+				w.ServeHTTP(out, r)
+				return
+			}
+			content := image
+			if sent.Add(1) == 1 {
+				content = bytes.Clone(image)
+				content[entry(n)] = content[entry(n)]&0x0f | 0x10
+			}
+			serveAs(out, r, content)
+		})
+		for range 2 {
+			if got := s.extract(url+"/image", s.flags()...); got.code != 0 || got.stdout != string(s.disk) {
+				t.Errorf("block %d: exit status %d, right %v, %q", n, got.code, got.stdout == string(s.disk), got.stderr)
+			}
+		}
+	}
+}
+
 // What is damaged on its way, once, is mended before anybody sees it, with a cache and
 // without; and the cache keeps nothing that is wrong.
 func TestSignedMended(t *testing.T) {

@@ -271,6 +271,7 @@ func (p *proof) check(runs blockio.Runs, index *cloop.Index) blockio.Runs {
 		return runs
 	}
 	p.checked = manifest.NewChecked(runs, index, p.tree)
+	index.TrustCodecs(p.checked.Codec)
 	return p.checked
 }
 
