@@ -5,11 +5,13 @@ package test
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -178,4 +180,61 @@ func TestMadeForOneUser(t *testing.T) {
 		}
 	}
 	umount(t, dir)
+}
+
+// Where /proc hides processes from who can't trace them, a signal that a reader handles ends
+// no read.
+func TestPrivilegesAndHiddenProc(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(16, 4*kib)...)
+	_, url := serve(t, s.image)
+	dir := makeDir(t)
+	must(t, "unshare", "--mount", "sh", "-e", "-c",
+		`mount -t proc -o hidepid=ptraceable proc /proc; exec "$@"`, "sh", cloopfs, "mount", url, dir)
+	pid := daemon(t, dir)
+	checkTasks(t, pid, "CapEff", capabilities(t, unix.CAP_SYS_ADMIN, unix.CAP_DAC_READ_SEARCH, unix.CAP_SYS_PTRACE))
+	checkBytes(t, "disk", must(t, "nsenter", fmt.Sprintf("--mount=/proc/%d/ns/mnt", pid), "cat", diskOf(dir)), s.disk)
+	if err := unix.Kill(pid, unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "its end", func() bool { return len(daemons(dir)) == 0 })
+}
+
+// Who reads the log of a mount in the foreground may go: the mount stays, and ends in order.
+func TestLogReaderGoes(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(16, 4*kib)...)
+	_, url := serve(t, s.image)
+	dir := makeDir(t)
+	cmd := exec.Command(cloopfs, "mount", "--foreground", "--log-level", "debug", "--timeout", "1s", url, dir)
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	cmd.Stderr = write
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	write.Close()
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	waitFor(t, "the mount", func() bool { return mounted(dir) && run(t, cloopfs, "status", dir).code == 0 })
+	read.Close()
+	user, err := os.Open(diskOf(dir)) // so that the signal has something to say
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer user.Close()
+	if err := cmd.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the mount is detached", func() bool { return !mounted(dir) })
+	time.Sleep(200 * time.Millisecond) // it has said so by now
+	p := make([]byte, pageSize)
+	if _, err := user.ReadAt(p, 3*64*kib); err != nil || string(p) != string(s.block(3)[:pageSize]) {
+		t.Errorf("read after the log's reader has gone: %v", err)
+	}
+	user.Close()
+	if err := <-ended; err != nil {
+		t.Errorf("ended with %v, want success", err)
+	}
 }

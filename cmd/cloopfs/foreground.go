@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strconv"
 	"syscall"
 
@@ -44,6 +45,9 @@ func inForeground() bool { return os.Getenv(foregroundEnv) != "" }
 // runForeground is the main function of the program started anew: it serves the
 // mount until it is unmounted.
 func runForeground(ctx context.Context) int {
+	// Whoever reads the log may go: that must not end the mount. (Notify, since others that
+	// are started must not inherit it.)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	fd, err := strconv.Atoi(os.Getenv(foregroundEnv))
 	os.Unsetenv(foregroundEnv)
 	hideMemory()

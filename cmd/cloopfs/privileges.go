@@ -6,6 +6,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
+
+	"github.com/cloopfs/cloopfs/internal/mounts"
 )
 
 // hideMemory keeps this process's memory, which holds credentials, from core dumps and from
@@ -19,6 +21,9 @@ func (o *mountOptions) rights() []cap.Value {
 	if o.Profile.Record != "" {
 		needed = append(needed, cap.DAC_OVERRIDE) // in anybody's directory
 	}
+	if mounts.ProcHidden() {
+		needed = append(needed, cap.SYS_PTRACE) // to see whether a reader was killed
+	}
 	if o.RootDisk {
 		needed = append(needed, cap.IPC_LOCK) // its memory is locked as it grows
 	}
@@ -28,13 +33,17 @@ func (o *mountOptions) rights() []cap.Value {
 // dropRights gives up, in all threads and for good, all capabilities but those needed. No
 // thread may be stuck in the kernel: it waits for all of them.
 func dropRights(needed []cap.Value) error {
-	had, kept := cap.GetProc(), cap.NewSet()
+	had, err := cap.GetPID(0)
+	if err != nil {
+		return err
+	}
+	kept := cap.NewSet()
 	has := func(v cap.Value) bool {
 		ok, err := had.GetFlag(cap.Permitted, v)
 		return err == nil && ok
 	}
 	needed = slices.DeleteFunc(slices.Clone(needed), func(v cap.Value) bool { return !has(v) })
-	err := errors.Join(
+	err = errors.Join(
 		kept.SetFlag(cap.Permitted, true, needed...),
 		kept.SetFlag(cap.Effective, true, needed...),
 	)

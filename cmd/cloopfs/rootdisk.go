@@ -94,7 +94,11 @@ func mayLock() error {
 	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil || limit.Cur == unix.RLIM_INFINITY {
 		return err
 	}
-	if ok, err := cap.GetProc().GetFlag(cap.Effective, cap.IPC_LOCK); err != nil || ok {
+	had, err := cap.GetPID(0)
+	if err != nil {
+		return err
+	}
+	if ok, err := had.GetFlag(cap.Effective, cap.IPC_LOCK); err != nil || ok {
 		return err
 	}
 	return unix.EPERM

@@ -59,6 +59,21 @@ func All() ([]Mount, error) {
 	return all, err
 }
 
+// ProcHidden says whether /proc shows less of others' processes to who has no right to trace
+// them (hidepid of proc(5)).
+func ProcHidden() bool {
+	infos, err := mountinfo.GetMounts(func(i *mountinfo.Info) (skip, stop bool) { return i.Mountpoint != "/proc", false })
+	if err != nil || len(infos) == 0 {
+		return false
+	}
+	for option := range strings.SplitSeq(infos[len(infos)-1].VFSOptions, ",") {
+		if how, ok := strings.CutPrefix(option, "hidepid="); ok {
+			return how != "0" && how != "off"
+		}
+	}
+	return false
+}
+
 func describe(i *mountinfo.Info) Mount {
 	m := Mount{Point: i.Mountpoint, Device: i.Minor}
 	for option := range strings.SplitSeq(i.VFSOptions, ",") {
