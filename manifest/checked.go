@@ -85,11 +85,19 @@ func (c *Checked) ReadRun(ctx context.Context, class blockio.Class, first, count
 	r.checkedCall = checkedCall{c: c, ctx: ctx, class: class, deliver: deliver}
 	err := r.read(first, count)
 	r.recycle()
-	var bad *blockio.BlockError
-	if errors.As(err, &bad) && errors.Is(err, ErrMismatch) {
-		c.blocks.Doubt(bad.Block) // it came twice: the index may be wrong about where it lies
+	if err != nil {
+		c.failed(err)
 	}
 	return err
+}
+
+// failed is told of what comes of a run. A block that is bad has come twice: the index may be
+// wrong about where it lies.
+func (c *Checked) failed(err error) {
+	var bad *blockio.BlockError
+	if errors.As(err, &bad) && errors.Is(err, ErrMismatch) {
+		c.blocks.Doubt(bad.Block)
+	}
 }
 
 // Codec is the codec of block n, if that is in memory: it is when its bytes have just been

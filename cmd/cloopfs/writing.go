@@ -166,11 +166,7 @@ const identityBlocks = 64
 // the same if its size, first bytes, last blocks' places and date are; without a date
 // what the server says of its version counts.
 func (l *line) base(ctx context.Context) (overlay.Base, error) {
-	version := l.version()
-	if l.proof != nil {
-		version = rootKey(l.proof.manifest.Root.String()) // which says more than all of that
-	}
-	id, err := l.identity(ctx, "cloopfs base", version)
+	id, err := l.identity(ctx, "cloopfs base", l.version())
 	if err != nil {
 		return overlay.Base{}, sourceFailure(fmt.Errorf("open %s: %w", l.at, err))
 	}
