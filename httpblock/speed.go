@@ -14,12 +14,12 @@ type speed struct {
 	first   float64            // seconds from a request to its answer, smoothed; 0 before the first
 	waits   [128]time.Duration // the same, of the latest requests
 	seen    int                // how many there have been
+	at      time.Time          // when the latest of them came
 	bytes   float64            // of all bodies together; the past counts less and less
 	seconds float64            // that they took
-	cameAt  time.Time          // when the latest of them came
+	cameAt  time.Time          // when the latest of these bytes came
 	due     int64              // bytes that have been asked for, and have not come
 	open    int64              // requests that they are of
-	at      time.Time          // when the latest of these answers came
 }
 
 const (

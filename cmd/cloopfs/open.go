@@ -46,7 +46,7 @@ func (o *sourceOptions) addFlags(f *pflag.FlagSet) {
 func (o *sourceOptions) addSourceFlags(f *pflag.FlagSet) {
 	o.Timeout = durationValue(30 * time.Second)
 	f.Var(&o.Timeout, "timeout", "a read that can't be served within this fails; 0 waits for ever")
-	f.IntVar(&o.Connections, "connections", 32, "upper limit of parallel requests")
+	f.IntVar(&o.Connections, "connections", 32, "upper limit of parallel requests per server")
 	f.Var(&o.Rate, "limit-rate", "bandwidth cap, per second: 2M (default none)")
 	f.StringVar(&o.Format, "format", formatAuto, "what SOURCE is: auto, cloop or raw")
 	f.Var(&o.Mirrors, "mirror", "a further copy of the file at SOURCE; may be repeated")
