@@ -11,10 +11,10 @@ import (
 
 const module = "github.com/cloopfs/cloopfs/"
 
-// allowed lists what each package of the module may import of the module. A
-// package that is not listed fails the test: say here where it belongs.
+// imports lists what each package of the module imports of the module: no more and
+// no less. A package that is not listed fails the test: say here where it belongs.
 // Layers know blockio and nothing of each other; cmd alone joins them.
-var allowed = map[string][]string{
+var imports = map[string][]string{
 	"blockio":               {},
 	"blockio/blockiotest":   {"blockio"},
 	"cache":                 {"blockio"},
@@ -43,33 +43,69 @@ var allowed = map[string][]string{
 	"manifest/manifesttest": {},
 	"overlay":               {"blockio"},
 	"profile":               {"blockio"},
-	"test":                  {},
 	"test/demo":             {"internal/testserver"},
 }
 
-// onlyStandard lists the packages that must import nothing but the standard library.
-var onlyStandard = []string{"blockio", "blockio/blockiotest", "cloop/clooptest", "internal/testserver", "internal/errno", "internal/deflate", "internal/lzo", "internal/zlibtest"}
+// libraries lists what each package imports that is neither of the module nor of the
+// standard library: no more and no less, too. Packages without any are not in it.
+var libraries = map[string][]string{
+	"cache":                 {"github.com/hashicorp/golang-lru/v2/simplelru", "github.com/zeebo/xxh3", "golang.org/x/sync/semaphore", "golang.org/x/sys/unix"},
+	"cloop":                 {"github.com/hashicorp/golang-lru/v2/simplelru", "github.com/mikelolasagasti/xz", "github.com/pierrec/lz4/v4", "github.com/ulikunitz/xz", "github.com/ulikunitz/xz/lzma", "golang.org/x/sync/errgroup"},
+	"cmd/cloopfs":           {"github.com/coreos/go-systemd/v22/daemon", "github.com/schollz/progressbar/v3", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sync/errgroup", "golang.org/x/sys/unix", "kernel.org/pub/linux/libs/security/libcap/cap"},
+	"fetch":                 {"golang.org/x/sync/semaphore"},
+	"fusefs":                {"github.com/hanwen/go-fuse/v2/fs", "github.com/hanwen/go-fuse/v2/fuse", "golang.org/x/sys/unix", "golang.org/x/time/rate"},
+	"httpblock":             {"github.com/cenkalti/backoff/v5", "github.com/git-lfs/go-netrc/netrc", "golang.org/x/time/rate"},
+	"internal/control":      {"golang.org/x/sys/unix"},
+	"internal/inflate":      {"golang.org/x/sys/cpu"},
+	"internal/mounts":       {"github.com/moby/sys/mountinfo", "golang.org/x/sys/unix"},
+	"internal/partition":    {"github.com/diskfs/go-diskfs/backend", "github.com/diskfs/go-diskfs/partition/gpt", "github.com/diskfs/go-diskfs/partition/mbr"},
+	"localfile":             {"golang.org/x/sys/unix"},
+	"manifest":              {"github.com/hashicorp/golang-lru/v2/simplelru", "github.com/jedisct1/go-minisign", "golang.org/x/sync/errgroup"},
+	"manifest/manifesttest": {"golang.org/x/crypto/blake2b"},
+	"overlay":               {"golang.org/x/sync/errgroup", "golang.org/x/sys/unix"},
+}
 
 func TestImports(t *testing.T) {
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"...").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
+	found := make(map[string]bool)
 	for line := range strings.Lines(string(out)) {
 		fields := strings.Fields(line)
 		pkg := strings.TrimPrefix(fields[0], module)
-		may, listed := allowed[pkg]
-		if !listed {
+		found[pkg] = true
+		if _, listed := imports[pkg]; !listed {
 			t.Errorf("package %s is not in this test's list", pkg)
 		}
+		var ours, others []string
 		for _, imp := range fields[1:] {
 			if own, ok := strings.CutPrefix(imp, module); ok {
-				if !slices.Contains(may, own) {
-					t.Errorf("%s imports %s", pkg, own)
-				}
-			} else if first, _, _ := strings.Cut(imp, "/"); path.Ext(first) != "" && slices.Contains(onlyStandard, pkg) {
-				t.Errorf("%s imports %s", pkg, imp)
+				ours = append(ours, own)
+			} else if first, _, _ := strings.Cut(imp, "/"); path.Ext(first) != "" {
+				others = append(others, imp)
 			}
+		}
+		compare(t, pkg, ours, imports[pkg])
+		compare(t, pkg, others, libraries[pkg])
+	}
+	for pkg := range imports {
+		if !found[pkg] {
+			t.Errorf("this test lists %s, which does not exist", pkg)
+		}
+	}
+}
+
+// compare reports where the imports of a package are not those listed.
+func compare(t *testing.T, pkg string, got, want []string) {
+	for _, imp := range got {
+		if !slices.Contains(want, imp) {
+			t.Errorf("%s imports %s", pkg, imp)
+		}
+	}
+	for _, imp := range want {
+		if !slices.Contains(got, imp) {
+			t.Errorf("%s does not import %s any more: take it off the list", pkg, imp)
 		}
 	}
 }
