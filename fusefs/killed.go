@@ -63,7 +63,7 @@ func dying(tid uint32) bool {
 		value = bytes.TrimSpace(value)
 		switch string(name) {
 		case "State":
-			if len(value) > 0 && bytes.IndexByte([]byte("ZX"), value[0]) >= 0 {
+			if len(value) > 0 && (value[0] == 'Z' || value[0] == 'X') {
 				return true
 			}
 		case "SigPnd", "ShdPnd":
