@@ -29,6 +29,11 @@ const (
 	codecs      = iota        // the number of codecs
 )
 
+// codecNames are what people call them.
+var codecNames = [codecs]string{
+	codecZlib: "zlib", codecStored: "stored", codecXZ: "xz", codecLZ4: "lz4", codecLZO: "lzo",
+}
+
 // decoders decode a stored block into dst and return its length; more than dst
 // holds is an error, as is a checksum that differs, where the codec has one.
 var decoders = [codecs]func(dst, stored []byte) (int, error){

@@ -28,6 +28,11 @@ const (
 	Best          // the shortest of these, block by block
 )
 
+// Methods are the names of all methods, each at its number.
+func Methods() []string {
+	return []string{Zlib: "zlib", XZ: "xz", LZ4: "lz4", Stored: "none", Best: "best"}
+}
+
 // DefaultBlockSize is the block size of Debian's tools and of KNOPPIX.
 const DefaultBlockSize = 64 << 10
 
@@ -52,7 +57,7 @@ func (e Encoding) Check() error {
 		return fmt.Errorf("%w: level %d is not 0 to 9", ErrEncoding, e.Level)
 	case e.Layout == V2 && e.Method != Zlib:
 		return fmt.Errorf("%w: version 2.0 has zlib alone", ErrEncoding)
-	case e.Layout > V4Footer || e.Method > Best:
+	case e.Layout > V4Footer || int(e.Method) >= len(Methods()):
 		return fmt.Errorf("%w: layout %d, method %d", ErrEncoding, e.Layout, e.Method)
 	}
 	return nil

@@ -23,11 +23,6 @@ type CodecStats struct {
 	Bytes  int64 // of stored blocks
 }
 
-// codecNames are what people call them.
-var codecNames = [codecs]string{
-	codecZlib: "zlib", codecStored: "stored", codecXZ: "xz", codecLZ4: "lz4", codecLZO: "lzo",
-}
-
 // Stats reads the whole index and counts blocks, by codec. Codecs that the image
 // does not use are left out.
 func (ix *Index) Stats(ctx context.Context) ([]CodecStats, error) {

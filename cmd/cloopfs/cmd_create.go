@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +17,7 @@ import (
 
 // What --codec and --layout can be.
 var (
-	codecs  = []string{cloop.Zlib: "zlib", cloop.XZ: "xz", cloop.LZ4: "lz4", cloop.Stored: "none", cloop.Best: "best"}
+	codecs  = cloop.Methods()
 	layouts = []string{cloop.V2: "v2", cloop.V4: "v4", cloop.V4Footer: "v4-footer"}
 )
 
@@ -67,19 +68,25 @@ zlib. Other codecs need version 4.0 (--layout v4), whose header can be at the en
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.codec, "codec", codecs[cloop.Zlib], "zlib, xz, lz4, none, or best: the smallest of these, block by block")
+	f.StringVar(&o.codec, "codec", codecs[cloop.Zlib], oneOf(codecs)+": the smallest of these, block by block")
 	f.IntVar(&o.encoding.Level, "level", 9, "of zlib: 0 (fast) to 9 (small)")
 	f.Var(&o.blockSize, "block-size", "bytes of a block: a multiple of 512 up to 64MiB")
-	f.StringVar(&o.layout, "layout", "", "v2, v4 or v4-footer (v2 if that can be)")
+	f.StringVar(&o.layout, "layout", "", oneOf(layouts)+" (v2 if that can be)")
 	f.BoolVar(&o.force, "force", false, "replace OUTPUT")
 	return cmd
+}
+
+// oneOf is a choice in words.
+func oneOf(names []string) string {
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
 // resolve turns the flags into an encoding.
 func (o *createOptions) resolve(cmd *cobra.Command, output string) error {
 	method := slices.Index(codecs, o.codec)
 	if method < 0 {
-		return fmt.Errorf("--codec %s: not zlib, xz, lz4, none or best", shown(o.codec))
+		return fmt.Errorf("--codec %s: not %s", shown(o.codec), oneOf(codecs))
 	}
 	e := &o.encoding
 	e.Method, e.BlockSize = cloop.Method(method), int(o.blockSize)
@@ -88,7 +95,7 @@ func (o *createOptions) resolve(cmd *cobra.Command, output string) error {
 	case layout >= 0:
 		e.Layout = cloop.Layout(layout)
 	case cmd.Flags().Changed("layout"):
-		return fmt.Errorf("--layout %s: not v2, v4 or v4-footer", shown(o.layout))
+		return fmt.Errorf("--layout %s: not %s", shown(o.layout), oneOf(layouts))
 	case output == "-":
 		e.Layout = cloop.V4Footer
 	case e.Method != cloop.Zlib:
