@@ -106,6 +106,10 @@ const (
 	Classes     = iota        // the number of classes
 )
 
+func (c Class) String() string {
+	return [Classes]string{"demand", "read-ahead", "trace", "speculation", "fill"}[c]
+}
+
 // Runs reads stored blocks, a run at a time. It is safe for concurrent use.
 type Runs interface {
 	// ReadRun reads the stored blocks [first, first+count). deliver is called

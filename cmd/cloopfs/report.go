@@ -106,12 +106,6 @@ type readReport struct {
 	LastErrorAt *time.Time `json:"last_error_at,omitempty"`
 }
 
-// causes are the names of the classes.
-var causes = [blockio.Classes]string{
-	blockio.Demand: "demand", blockio.ReadAhead: "read-ahead", blockio.Trace: "trace",
-	blockio.Speculation: "speculation", blockio.Fill: "fill",
-}
-
 // reporter returns the function that answers for a mount. It only reads
 // counters: no file, which may lie on the disk that is served.
 func reporter(o mountOptions, l *line, disk blockio.ReaderAt, written *writes, server *fusefs.Server) func() []byte {
@@ -202,7 +196,7 @@ func (l *line) causes() []causeReport {
 	list := []causeReport{} // an empty list in JSON too
 	for class, s := range stats.Class {
 		if s.Requests > 0 {
-			list = append(list, causeReport{causes[class], s.Requests, s.Bytes, s.Used})
+			list = append(list, causeReport{blockio.Class(class).String(), s.Requests, s.Bytes, s.Used})
 		}
 	}
 	if l.file.http == nil {
