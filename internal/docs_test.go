@@ -92,19 +92,20 @@ func TestDocsLinks(t *testing.T) {
 }
 
 var (
-	testName = regexp.MustCompile(`\b(?:Test|Fuzz|Benchmark)[A-Z]\w*`)
-	testFunc = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)\w*)\(`)
-	goFile   = regexp.MustCompile("`([\\w/.-]+\\.(?:go|txtar))`|\\b(\\w+_test\\.go)\\b")
+	testName  = regexp.MustCompile(`\b(?:Test|Fuzz|Benchmark)[A-Z]\w*`)
+	testFunc  = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)\w*)\(`)
+	tableWord = regexp.MustCompile("`[\\w/]+`|" + testName.String())
+	goFile    = regexp.MustCompile("`([\\w/.-]+\\.(?:go|txtar))`|\\b(\\w+_test\\.go)\\b")
 )
 
 // The tests and files that the pages name exist: what guards an invariant, and where
 // a thing is changed.
 func TestDocsName(t *testing.T) {
-	tests, names := make(map[string]bool), make(map[string]bool)
+	tests, names := make(map[string][]string), make(map[string]bool)
 	for _, name := range files(t, "*.go") {
 		names[name], names[path.Base(name)] = true, true
 		for _, m := range testFunc.FindAllStringSubmatch(read(t, name), -1) {
-			tests[m[1]] = true
+			tests[m[1]] = append(tests[m[1]], path.Dir(name))
 		}
 	}
 	scripts, err := fs.Glob(tree, "cmd/cloopfs/testdata/script/*.txtar")
@@ -120,13 +121,25 @@ func TestDocsName(t *testing.T) {
 		}
 		text := read(t, name)
 		for _, test := range testName.FindAllString(text, -1) {
-			if !tests[test] {
+			if tests[test] == nil {
 				t.Errorf("%s names %s, which does not exist", name, test)
 			}
 		}
 		for _, m := range goFile.FindAllStringSubmatch(text, -1) {
 			if file := m[1] + m[2]; !names[file] {
 				t.Errorf("%s names %s, which does not exist", name, file)
+			}
+		}
+	}
+	// In the table of invariants a test's package goes before it.
+	for row := range strings.Lines(read(t, "ARCHITECTURE.md")) {
+		pkg := ""
+		for _, word := range tableWord.FindAllString(row, -1) {
+			switch dir := strings.Trim(word, "`"); {
+			case dir == word && pkg != "" && !slices.ContainsFunc(tests[word], func(in string) bool { return in == pkg || path.Base(in) == pkg }):
+				t.Errorf("%s is not a test of %s", word, pkg)
+			case dir != word:
+				pkg = dir
 			}
 		}
 	}
