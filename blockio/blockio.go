@@ -7,7 +7,7 @@
 // of any length, found at its Extent; a block is its decoded bytes. Offsets and
 // lengths are bytes, ranges are half open, blocks are numbered from 0.
 //
-// Package blockiotest has a conformance suite for each interface.
+// Package blockiotest has conformance suites for those that several packages implement.
 package blockio
 
 import (

@@ -15,7 +15,7 @@ import (
 var tree = os.DirFS("..")
 
 // files are the paths in the tree that match a pattern of their names, but for what
-// is built, and for inputs of tests.
+// is built.
 func files(t *testing.T, name string) []string {
 	t.Helper()
 	var list []string
@@ -23,7 +23,7 @@ func files(t *testing.T, name string) []string {
 		switch {
 		case err != nil:
 			return err
-		case e.IsDir() && slices.Contains([]string{".git", "bin", "build", "testdata"}, e.Name()):
+		case e.IsDir() && slices.Contains([]string{".git", "bin", "build"}, e.Name()):
 			return fs.SkipDir
 		}
 		if ok, _ := path.Match(name, e.Name()); ok && !e.IsDir() {
