@@ -16,7 +16,7 @@ import (
 
 // writable is disk.img of a disk that can be written to.
 type writable struct {
-	disk
+	*disk
 	to      blockio.Device // the disk, once more
 	changed atomic.Int64   // when it was written to last, in Unix nanoseconds; 0 means not yet
 	// quietWrites is of writes: failed reads must not keep them out of the log.
@@ -27,8 +27,7 @@ type writable struct {
 func newWritableRoot(dev blockio.Device, opt Options) *root {
 	opt.Partitions = nil
 	r := newRoot(dev, opt)
-	w := &writable{disk: disk{device: r.disk.device, attr: r.disk.attr}, to: dev}
-	r.disk, r.file = &w.disk, w
+	r.file = &writable{disk: r.disk, to: dev}
 	return r
 }
 
