@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
 )
@@ -74,6 +75,7 @@ func (c *Checked) ReadRun(ctx context.Context, class blockio.Class, first, count
 	if first < 0 || count <= 0 || first > total-count {
 		return c.runs.ReadRun(ctx, class, first, count, deliver) // which says what is wrong
 	}
+	since := time.Now()
 	c.tree.Expect(first, count)
 	if end := first + count; end < total && end%fanOut > fanOut-nextPage {
 		c.tree.Expect(end-end%fanOut+fanOut, 1)
@@ -82,7 +84,7 @@ func (c *Checked) ReadRun(ctx context.Context, class blockio.Class, first, count
 		return c.runs.ReadRun(ctx, class, first, count, nil)
 	}
 	r := checkedRuns.Get().(*checkedRun)
-	r.checkedCall = checkedCall{c: c, ctx: ctx, class: class, deliver: deliver}
+	r.checkedCall = checkedCall{c: c, ctx: ctx, since: since, class: class, deliver: deliver}
 	err := r.read(first, count)
 	r.recycle()
 	if err != nil {
@@ -146,6 +148,7 @@ type checkedRun struct {
 type checkedCall struct {
 	c       *Checked
 	ctx     context.Context
+	since   time.Time // when it came
 	class   blockio.Class
 	first   int64 // see codecs
 	deliver func(n int64, stored []byte) error
@@ -238,7 +241,7 @@ func (r *checkedRun) check(n int64, stored []byte) error {
 	leaf, ok := r.c.tree.have(n)
 	if !ok {
 		var err error
-		if leaf, err = r.c.tree.Leaf(r.ctx, n); err != nil {
+		if leaf, err = r.c.tree.leaf(r.ctx, n, r.since); err != nil {
 			r.fail(n, err)
 			return nil
 		}

@@ -291,6 +291,41 @@ func TestCheckedRoundTrips(t *testing.T) {
 	})
 }
 
+// The time that a reader has for the hashes is that which he has for the blocks.
+func TestCheckedOwnTime(t *testing.T) {
+	im := newImage(t, 1300)
+	synctest.Test(t, func(t *testing.T) {
+		im := im.clone()
+		bad, begin := errors.New("gave up"), time.Now()
+		im.hashes.Open = func(_ context.Context, _ blockio.Range, body io.Reader) (io.Reader, error) {
+			if time.Since(begin) > 50*time.Second {
+				return body, nil
+			}
+			time.Sleep(30 * time.Second)
+			return nil, bad
+		}
+		im.src.Open = func(_ context.Context, _ blockio.Range, body io.Reader) (io.Reader, error) {
+			if time.Since(begin) == 0 {
+				time.Sleep(20 * time.Second)
+			}
+			return body, nil
+		}
+		tree := open(t, im.hashes, im.m)
+		s := fetch.New(im.src, im.index, fetch.Options{})
+		c := manifest.NewChecked(s, im.index, tree)
+		if _, err := im.read(t, c, 600, 1); !errors.Is(err, bad) || time.Since(begin) != 30*time.Second {
+			t.Errorf("error %v after %v, want that of the hashes after 30s: they were asked for with the block", err, time.Since(begin))
+		}
+		tree.Expect(1200, 1)
+		time.Sleep(25 * time.Second)
+		if _, err := im.read(t, c, 1200, 1); err != nil {
+			t.Errorf("behind a request for the hashes that fails: %v", err)
+		}
+		tree.Close()
+		s.Close()
+	})
+}
+
 // handy is blocks that can be taken.
 type handy struct {
 	blockio.Runs

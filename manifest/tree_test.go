@@ -259,6 +259,11 @@ func TestPageIsReadOnce(t *testing.T) {
 			t.Errorf("asked for %v, want two pages", asked)
 		}
 		tree.Close()
+		for range 1100 {
+			if _, err := tree.Leaf(t.Context(), 0); err == nil {
+				t.Fatal("a page comes after Close")
+			}
+		}
 	})
 }
 
@@ -300,7 +305,10 @@ func TestFailedPage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bad := errors.New("no line")
 		src := &blockiotest.Source{Data: file}
-		src.Open = func(context.Context, blockio.Range, io.Reader) (io.Reader, error) { return nil, bad }
+		src.Open = func(context.Context, blockio.Range, io.Reader) (io.Reader, error) {
+			time.Sleep(time.Second)
+			return nil, bad
+		}
 		tree := open(t, src, m)
 		for range 3 {
 			if _, err := tree.Leaf(t.Context(), 1); !errors.Is(err, bad) || !strings.HasPrefix(err.Error(), "read the hashes: ") {
@@ -317,6 +325,61 @@ func TestFailedPage(t *testing.T) {
 		}
 		tree.Close()
 	})
+}
+
+// Who wants a page that was asked for before he came is not failed by that: he has his own
+// time, and so has each that waits with him.
+func TestReaderHasHisOwnTime(t *testing.T) {
+	const stall = 30 * time.Second
+	m, file := build(t, 1024)
+	tests := []struct {
+		name  string
+		first func(tree *manifest.Tree)
+		comes time.Duration // after that
+		takes time.Duration // what is asked for then
+	}{
+		{"joined", func(tree *manifest.Tree) { tree.Expect(0, 1) }, stall - 5*time.Second, 15 * time.Second},
+		{"joined another reader", func(tree *manifest.Tree) { go tree.Leaf(context.Background(), 0) }, stall - 5*time.Second, 15 * time.Second},
+		{"the page above", func(tree *manifest.Tree) { tree.Expect(512, 1) }, stall - 20*time.Second, 5 * time.Second},
+		{"the page above, and the line is slow", func(tree *manifest.Tree) { tree.Expect(512, 1) }, stall - 5*time.Second, 15 * time.Second},
+		{"failed ahead of him", func(tree *manifest.Tree) { tree.Expect(0, 1) }, stall + time.Second/2, 15 * time.Second},
+		{"the page above failed for another", func(tree *manifest.Tree) { go tree.Leaf(context.Background(), 512) }, stall + time.Second/2, 15 * time.Second},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begin := time.Now()
+				src := &blockiotest.Source{Data: file}
+				src.Open = func(_ context.Context, _ blockio.Range, body io.Reader) (io.Reader, error) {
+					if time.Since(begin) < time.Second {
+						time.Sleep(stall)
+						return nil, errors.New("gave up")
+					}
+					time.Sleep(test.takes)
+					return body, nil
+				}
+				tree := open(t, src, m)
+				test.first(tree)
+				time.Sleep(test.comes)
+				var wg sync.WaitGroup
+				for patience, ok := range map[time.Duration]bool{stall: true, stall - time.Second: true, time.Second: false} {
+					wg.Go(func() {
+						ctx, cancel := context.WithTimeout(t.Context(), patience)
+						defer cancel()
+						got, err := tree.Leaf(ctx, 0)
+						if ok && (err != nil || got != leafOf(0)) || !ok && !errors.Is(err, context.DeadlineExceeded) {
+							t.Errorf("with a patience of %v: %v, %v", patience, got, err)
+						}
+					})
+				}
+				wg.Wait()
+				if asked := len(src.Asked()); asked > 5 {
+					t.Errorf("%d pages were asked for, want two, each at most twice, and what came first", asked)
+				}
+				tree.Close()
+			})
+		})
+	}
 }
 
 // The memory for pages is bounded, and what went comes again.
@@ -337,25 +400,48 @@ func TestPagesAreBounded(t *testing.T) {
 	}
 }
 
-// However many pages are wanted that do not come, the memory for them is bounded.
+// However many pages are wanted, the memory for those that do not come is bounded; who comes
+// then waits for room, as long as he wants.
 func TestPagesUnderWayAreBounded(t *testing.T) {
-	const pages = 1500
+	const pages = 1100
 	m, file := build(t, 512*pages)
 	synctest.Test(t, func(t *testing.T) {
+		open := make(chan struct{})
 		src := &blockiotest.Source{Data: file}
-		src.Open = func(ctx context.Context, _ blockio.Range, _ io.Reader) (io.Reader, error) {
-			<-ctx.Done()
-			return nil, ctx.Err()
+		src.Open = func(ctx context.Context, _ blockio.Range, body io.Reader) (io.Reader, error) {
+			select {
+			case <-open:
+				return body, nil
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
 		}
-		tree := open(t, src, m)
+		tree, err := manifest.OpenTree(src, m)
+		if err != nil {
+			t.Fatal(err)
+		}
 		tree.Expect(0, m.Blocks)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		begin := time.Now()
+		if _, err := tree.Leaf(ctx, m.Blocks-1); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != 10*time.Second {
+			t.Errorf("a page too many: error %v after %v, want the context's after 10s", err, time.Since(begin))
+		}
+		var wg sync.WaitGroup
+		for i := range int64(16 * 100) {
+			wg.Go(func() {
+				n := m.Blocks - 1 - i/16*512
+				if got, err := tree.Leaf(t.Context(), n); err != nil || got != leafOf(n) {
+					t.Errorf("block %d: %v, %v", n, got, err)
+				}
+			})
+		}
 		synctest.Wait()
-		if asked := len(src.Asked()); asked > 1024 {
-			t.Errorf("%d pages are under way, want at most 1024", asked)
+		if asked := len(src.Asked()); asked > 1024+pages/256+2 {
+			t.Errorf("%d pages are under way, want at most 1024, and those above them", asked)
 		}
-		if _, err := tree.Leaf(t.Context(), m.Blocks-1); err == nil {
-			t.Error("no error for a page too many")
-		}
+		close(open)
+		wg.Wait()
 		tree.Close()
 	})
 }
