@@ -60,47 +60,34 @@ func openLine(ctx context.Context, at location, opt sourceOptions, memory int64,
 		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
-	fail := func(err error) (*line, error) {
-		err = sourceFailure(fmt.Errorf("open %s: %w", at, err))
-		if exitCode(err) == exitSource && unreachable(err) && opt.Cache.hasAll(at) {
-			err = &failure{code: exitSource, err: err, hint: "all of it is in the cache: --offline asks no server"}
-		}
-		return nil, err
-	}
-	proofCtx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	proving, err := opt.prove(proofCtx, at, log)
-	if err != nil {
-		return nil, err
-	}
-	opt.proving = proving
-	f, err := openFile(ctx, at, opt, log)
-	if err != nil {
-		cancel()
-	}
-	proof, proofErr := opt.proving.result()
+	l := &line{at: at}
+	err := l.open(ctx, opt, memory, log)
 	if err == nil {
-		err = proofErr
-	}
-	l := &line{at: at, file: f, proof: proof}
-	if err == nil {
-		err = l.join(ctx, opt, memory)
-	}
-	if err == nil {
-		if err = opt.Proof.remember(proof, opt.Cache, log); err != nil {
-			l.Close()
-			return fail(err)
-		}
-		if f.http != nil && len(opt.Mirrors) > 0 {
-			l.stop = inBackgroundOf(ctx, func(ctx context.Context) { l.joinMirrors(ctx, log) })
-		}
 		return l, nil
 	}
-	proof.Close()
-	if f != nil {
-		f.Close()
+	l.Close()
+	err = sourceFailure(fmt.Errorf("open %s: %w", at, err))
+	if exitCode(err) == exitSource && unreachable(err) && opt.Cache.hasAll(at) {
+		err = &failure{code: exitSource, err: err, hint: "all of it is in the cache: --offline asks no server"}
 	}
-	return fail(err)
+	return nil, err
+}
+
+// open opens the line's file and its proof, and joins the layers over them.
+func (l *line) open(ctx context.Context, opt sourceOptions, memory int64, log *slog.Logger) error {
+	if err := l.openProven(ctx, opt, log); err != nil {
+		return err
+	}
+	if err := l.join(ctx, opt, memory); err != nil {
+		return err
+	}
+	if err := opt.Proof.remember(l.proof, opt.Cache, log); err != nil {
+		return err
+	}
+	if l.file.http != nil && len(opt.Mirrors) > 0 {
+		l.stop = inBackgroundOf(ctx, func(ctx context.Context) { l.joinMirrors(ctx, log) })
+	}
+	return nil
 }
 
 // maxDecodeAhead is how many blocks are decoded before a sequential reader asks for them,
@@ -177,15 +164,21 @@ func (l *line) spare() int64 {
 	}
 }
 
-// Close ends everything that is under way.
+// Close ends everything that is under way, also of a line that was not opened whole.
 func (l *line) Close() {
 	if l.stop != nil {
 		l.stop()
 	}
-	l.disk.Close()
-	l.fetch.Close()
+	if l.disk != nil {
+		l.disk.Close()
+	}
+	if l.fetch != nil {
+		l.fetch.Close()
+	}
 	l.proof.Close()
-	l.file.Close()
+	if l.file != nil {
+		l.file.Close()
+	}
 }
 
 // openSource finds the bytes of the image: parts of the line's file.

@@ -168,6 +168,9 @@ func notProven(err error) bool {
 	return false
 }
 
+// refuted says that err is about a proof that is there, and wrong: whatever comes of the image.
+func refuted(err error) bool { return notProven(err) && !errors.Is(err, errNoManifest) }
+
 // proofHint says what may help where an image is not proven.
 func proofHint(err error) string {
 	switch {

@@ -241,6 +241,43 @@ func TestSignedOffline(t *testing.T) {
 	}
 }
 
+// What is wrong with the proof is said although the image's server is silent.
+func TestNotAsSignedAndSilent(t *testing.T) {
+	for says, change := range map[string]func(s *signed){
+		"not signed: ":     func(s *signed) { s.replace("image"+manifestSuffix, "version: 1", "version: 2") },
+		"not a manifest: ": func(s *signed) { s.write("image"+manifestSuffix, []byte("x")); s.resign() },
+		"the hashes are not those of the manifest: ": func(s *signed) { s.edit("image"+hashesSuffix, func(p []byte) { p[0] ^= 1 }) },
+	} {
+		t.Run(says, func(t *testing.T) {
+			t.Parallel()
+			s := newSigned(t)
+			change(s)
+			w := newWeb(t, s)
+			url := serve(t, func(out http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/image" {
+					<-r.Context().Done()
+					return
+				}
+				w.ServeHTTP(out, r)
+			})
+			begin := time.Now()
+			got := s.extract(url+"/image", s.flags("--timeout", "60s")...)
+			if took := time.Since(begin); got.code != exitImage || !strings.Contains(got.stderr, says) || took > 30*time.Second {
+				t.Errorf("after %v: exit status %d, %q", took, got.code, got.stderr)
+			}
+		})
+	}
+}
+
+// Where there is neither image nor manifest it is the image that is missed.
+func TestNothingSigned(t *testing.T) {
+	s := newSigned(t)
+	got := s.extract(newWeb(t, s).URL+"/none", s.flags()...)
+	if got.code != exitSource || strings.Contains(got.stderr, "manifest") {
+		t.Errorf("exit status %d, %q", got.code, got.stderr)
+	}
+}
+
 // Who we are is for SOURCE's server alone.
 func TestSecretsOfManifest(t *testing.T) {
 	s := newSigned(t)

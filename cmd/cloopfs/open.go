@@ -78,6 +78,11 @@ func (o *sourceOptions) validate(ctx context.Context, sources ...location) error
 	if err := o.Proof.complete(ctx); err != nil {
 		return err
 	}
+	for _, at := range sources {
+		if _, err := o.Proof.place(at); err != nil {
+			return err
+		}
+	}
 	return o.Access.complete(ctx)
 }
 

@@ -33,9 +33,27 @@ type proving struct {
 	err    error // of the manifest; after opened, of all
 }
 
+// openProven opens the line's file, and at the same time its proof, if one is asked for. That
+// the proof is wrong is said at once: the file's server may be silent.
+func (l *line) openProven(ctx context.Context, opt sourceOptions, log *slog.Logger) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if opt.proving, err = opt.prove(ctx, l.at, cancel, log); err != nil {
+		return err
+	}
+	if l.file, err = openFile(ctx, l.at, opt, log); err != nil {
+		cancel()
+	}
+	var proofErr error
+	if l.proof, proofErr = opt.proving.result(); err == nil || refuted(proofErr) {
+		err = proofErr
+	}
+	return err
+}
+
 // prove begins to get the proof of the image at a location, nil if none is asked for. It
-// takes as long as ctx at most.
-func (o *sourceOptions) prove(ctx context.Context, at location, log *slog.Logger) (*proving, error) {
+// takes as long as ctx at most. If the proof is found wrong giveUp is called.
+func (o *sourceOptions) prove(ctx context.Context, at location, giveUp func(), log *slog.Logger) (*proving, error) {
 	if o.Proof.Manifest == "" {
 		return nil, nil
 	}
@@ -51,7 +69,9 @@ func (o *sourceOptions) prove(ctx context.Context, at location, log *slog.Logger
 	}
 	go func() {
 		defer close(p.opened)
-		p.err = p.get(ctx, there, opt, log)
+		if p.err = p.get(ctx, there, opt, log); refuted(p.err) {
+			giveUp()
+		}
 	}()
 	return p, nil
 }
