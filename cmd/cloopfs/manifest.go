@@ -159,7 +159,7 @@ var (
 func notProven(err error) bool {
 	for _, why := range []error{
 		manifest.ErrFormat, manifest.ErrVersion, manifest.ErrSignature, manifest.ErrHashes, manifest.ErrMismatch,
-		errNoManifest, errOtherRoot, errOlder, errTwoRoots,
+		errNoManifest, errOtherRoot, errOlder, errTwoRoots, errSeen,
 	} {
 		if errors.Is(err, why) {
 			return true
@@ -180,6 +180,8 @@ func proofHint(err error) string {
 		return "ask who signs the image which one is right; --allow-older accepts this one"
 	case errors.Is(err, manifest.ErrVersion):
 		return "a newer cloopfs reads it"
+	case errors.Is(err, errSeen):
+		return "--allow-older accepts this version, and remembers it instead"
 	case errors.Is(err, manifest.ErrSignature):
 		return "is it the right key? If the image has just been replaced, try again"
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/cloopfs/cloopfs/internal/testserver"
+	"github.com/cloopfs/cloopfs/manifest"
 	"github.com/cloopfs/cloopfs/manifest/manifesttest"
 )
 
@@ -432,6 +434,71 @@ func TestAllowOlder(t *testing.T) {
 	check(0, s.flags()...)
 	s.sign("image", 5)
 	check(exitImage, s.flags()...)
+}
+
+// What was seen and can't be read is no older version; the message says how to go on.
+func TestDamagedSeen(t *testing.T) {
+	for name, damage := range map[string]func(path string) error{
+		"not a manifest": func(path string) error { return os.WriteFile(path, []byte("cloopfs"), 0o600) },
+		"empty":          func(path string) error { return os.Truncate(path, 0) },
+		"a link":         func(path string) error { return errors.Join(os.Remove(path), os.Symlink("/dev/null", path)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSigned(t)
+			verify := func(code int, flags ...string) result {
+				return s.run(code, append(append([]string{"verify"}, s.flags(flags...)...), s.path("image"))...)
+			}
+			verify(0)
+			files, err := filepath.Glob(s.path("cache/seen-*"))
+			if err != nil || len(files) != 1 {
+				t.Fatal(files, err)
+			}
+			if err := damage(files[0]); err != nil {
+				t.Fatal(err)
+			}
+			got := verify(exitImage)
+			if !strings.Contains(got.stderr, "what was seen of it before can't be read: ") || !strings.HasSuffix(got.stderr, "\ncloopfs: hint: --allow-older accepts this version, and remembers it instead\n") {
+				t.Errorf("got %q", got.stderr)
+			}
+			verify(0, "--allow-older")
+			if name != "a link" { // which nobody writes through, or over
+				verify(0)
+			}
+		})
+	}
+}
+
+// Between the two looks at what was seen another process may remember a newer version, and
+// what nobody can read stays as it is.
+func TestNewerSeenMeanwhile(t *testing.T) {
+	opt := proofOptions{Key: "key"}
+	dir := cacheOptions{Dir: nameValue(filepath.Join(t.TempDir(), "cache")), Size: 1 << 20}
+	log := slog.New(slog.DiscardHandler)
+	version := func(n int64) *proof {
+		m := &manifest.Manifest{Name: "image", Version: n, Facts: manifest.Facts{Container: containerRaw, BlockSize: 1}}
+		return &proof{manifest: m, notes: []*note{{at: location{Path: "image.manifest"}}}}
+	}
+	older := version(6)
+	if err := opt.notOlder(older, dir, log); err != nil {
+		t.Fatal(err)
+	}
+	if err := opt.remember(version(7), dir, log); err != nil {
+		t.Fatal(err)
+	}
+	if err := opt.remember(older, dir, log); !errors.Is(err, errOlder) {
+		t.Errorf("error %v, want errOlder", err)
+	}
+	path := filepath.Join(string(dir.Dir), "seen-"+seenName(opt.Key, "image"))
+	if err := os.WriteFile(path, []byte("damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := opt.remember(version(8), dir, log); !errors.Is(err, errSeen) {
+		t.Errorf("error %v, want errSeen", err)
+	}
+	if got, err := os.ReadFile(path); string(got) != "damaged" {
+		t.Errorf("%q was remembered, %v", got, err)
+	}
 }
 
 // serveSigned serves the files of s.

@@ -15,6 +15,8 @@ var (
 	errOlder = errors.New("an older version than was seen before")
 	// errTwoRoots says that two images were signed under one name and version.
 	errTwoRoots = errors.New("another image of this version was seen before")
+	// errSeen says that what was seen is damaged.
+	errSeen = errors.New("what was seen of it before can't be read")
 )
 
 // seenName is the name in the cache directory under which the newest manifest is kept of
@@ -40,9 +42,10 @@ func (o *proofOptions) notOlder(p *proof, c cacheOptions, log *slog.Logger) erro
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err == nil {
-		_, err = o.compare(p, seen)
+	if err != nil {
+		return o.refuse(p, fmt.Errorf("%w: %w", errSeen, err))
 	}
+	_, err = o.compare(p, seen)
 	return err
 }
 
@@ -50,25 +53,25 @@ func (o *proofOptions) notOlder(p *proof, c cacheOptions, log *slog.Logger) erro
 // must not be used.
 func (o *proofOptions) compare(p *proof, seen []byte) (newer bool, err error) {
 	m := p.manifest
-	fail := func(err error) (bool, error) {
-		if o.AllowOlder {
-			return false, nil
-		}
-		return false, fmt.Errorf("%s: %w", p.notes[0].at, err)
-	}
 	old, err := manifest.Parse(seen)
 	switch {
 	case err != nil:
-		if o.AllowOlder {
-			return true, nil
-		}
-		return fail(fmt.Errorf("what was seen of it before can't be read: %w", err))
+		err = o.refuse(p, fmt.Errorf("%w: %w", errSeen, err))
+		return err == nil, err
 	case m.Version < old.Version:
-		return fail(fmt.Errorf("%w: %s, version %d, and version %d was seen", errOlder, m.Name, m.Version, old.Version))
+		err = o.refuse(p, fmt.Errorf("%w: %s, version %d, and version %d was seen", errOlder, m.Name, m.Version, old.Version))
 	case m.Version == old.Version && m.Root != old.Root:
-		return fail(fmt.Errorf("%w: %s, version %d, with root %s", errTwoRoots, m.Name, m.Version, old.Root))
+		err = o.refuse(p, fmt.Errorf("%w: %s, version %d, with root %s", errTwoRoots, m.Name, m.Version, old.Root))
 	}
-	return m.Version > old.Version, nil
+	return m.Version > old.Version, err
+}
+
+// refuse is why a manifest must not be used; nil if that is accepted.
+func (o *proofOptions) refuse(p *proof, why error) error {
+	if o.AllowOlder {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", p.notes[0].at, why)
 }
 
 // remember notes the version of a signed manifest whose image has been opened. What can't
