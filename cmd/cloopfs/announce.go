@@ -37,7 +37,7 @@ func (o *mountOptions) firstContact(ctx context.Context, l *line, disk blockio.R
 		return r
 	}
 	r.Disk = c
-	if l.kind.Name == signature.ISO9660 && o.Source.Inside == "" && o.Partition == 0 {
+	if l.index.Raw() && c.Kind.Name == signature.ISO9660 && o.Source.Inside == "" && o.Partition == 0 {
 		if files, err := l.discFiles(ctx); err == nil {
 			if images := imagesAmong(files); len(images) > 0 {
 				r.Inside = o.Source.of(images[0].Path)

@@ -68,9 +68,9 @@ type imageInfo struct {
 	DiskSize   int64           `json:"disk_size"`
 	BlockSize  int             `json:"block_size,omitempty"` // of a cloop image
 	Blocks     int64           `json:"blocks,omitempty"`
-	Ratio      float64         `json:"ratio,omitempty"` // disk size by stored size
-	Codecs     []codecInfo     `json:"codecs,omitempty"`
-	Content    string          `json:"content"` // of the disk: a file system, a partition table; "" if unknown
+	Ratio      float64         `json:"ratio,omitempty"`  // disk size by stored size; not with a manifest
+	Codecs     []codecInfo     `json:"codecs,omitempty"` // likewise
+	Content    string          `json:"content"`          // of the disk: a file system, a partition table; "" if unknown
 	Partitions []partitionInfo `json:"partitions,omitempty"`
 	Images     []insideInfo    `json:"images,omitempty"`   // in an ISO 9660 image
 	Cached     *cachedInfo     `json:"cached,omitempty"`   // of an image on a web server
@@ -115,7 +115,10 @@ func inspect(ctx context.Context, l *line) (*imageInfo, error) {
 		in.Cached = &cachedInfo{c.Path, c.FileSize, c.Bytes}
 	}
 	if !l.index.Raw() {
-		if err := in.addCloop(ctx, l.index); err != nil {
+		in.addCloop(l.index)
+	}
+	if !l.index.Raw() && l.proof == nil { // to prove an index all hashes would be read
+		if err := in.addCodecs(ctx, l.index); err != nil {
 			return nil, err
 		}
 	}
@@ -132,16 +135,20 @@ func inspect(ctx context.Context, l *line) (*imageInfo, error) {
 	if err := in.addPartitions(ctx, l, c.Partitions); err != nil {
 		return nil, err
 	}
-	if l.kind.Name == signature.ISO9660 {
+	if l.index.Raw() && c.Kind.Name == signature.ISO9660 {
 		return in, in.addImages(ctx, l)
 	}
 	return in, nil
 }
 
-// addCloop adds what a cloop image's header and index say.
-func (in *imageInfo) addCloop(ctx context.Context, ix *cloop.Index) error {
+// addCloop adds what a cloop image's header says.
+func (in *imageInfo) addCloop(ix *cloop.Index) {
 	in.Format, in.HeaderLast = "cloop "+ix.Format(), ix.HeaderLast()
 	in.BlockSize, in.Blocks = ix.BlockSize(), ix.Blocks()
+}
+
+// addCodecs adds what a cloop image's index says.
+func (in *imageInfo) addCodecs(ctx context.Context, ix *cloop.Index) error {
 	stats, err := ix.Stats(ctx)
 	if err != nil {
 		return err
@@ -258,6 +265,8 @@ func (in *imageInfo) print(w io.Writer) error {
 	row(t, "disk", "%s", exactSize(in.DiskSize))
 	if in.Blocks > 0 {
 		row(t, "blocks", "%d of %s", in.Blocks, formatSize(int64(in.BlockSize)))
+	}
+	if in.Ratio > 0 {
 		row(t, "ratio", "%.2f", in.Ratio)
 	}
 	for _, c := range in.Codecs {

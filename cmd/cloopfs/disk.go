@@ -74,10 +74,10 @@ type contents struct {
 
 // contents finds out what is on the disk.
 func (l *line) contents(ctx context.Context) (contents, error) {
-	if l.kind.Name == "" {
-		return examine(ctx, l.disk, signature.Kind{})
+	if l.index.Raw() {
+		return examine(ctx, l.start, l.kind)
 	}
-	return examine(ctx, l.start, l.kind)
+	return examine(ctx, l.disk, l.kind)
 }
 
 // startSize is how many bytes hold what there is to know of most disks: a

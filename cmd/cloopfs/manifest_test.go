@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -311,7 +312,7 @@ func TestAsSigned(t *testing.T) {
 		t.Errorf("verify: %+v", got)
 	}
 	got := s.run(0, "info", "--pubkey", s.signer.Key(), s.path("image"))
-	if !strings.Contains(got.stdout, "manifest  test image, version 3 of 2026-11-23, signed by key 0706050403020101\n") {
+	if !strings.Contains(got.stdout, "manifest  test image, version 3 of 2026-11-23, signed by key 0706050403020101\n") || strings.Contains(got.stdout, "codec") {
 		t.Errorf("info: %q", got.stdout)
 	}
 	got = s.run(0, "info", "--json", "--manifest", "auto", s.path("image"))
@@ -333,6 +334,19 @@ func TestInfoOfSignedDisk(t *testing.T) {
 	s.sign("image", 1)
 	info := func(code int) result { return s.run(code, "info", "--pubkey", s.signer.Key(), s.path("image")) }
 	if got := info(0); !strings.Contains(got.stdout, "1: 500 KiB at 65536") {
+		t.Errorf("got %q", got.stdout)
+	}
+	// Nor is the kind of the disk told by bytes that are not.
+	w, first := newWeb(t, s), true
+	url := serve(t, func(out http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/image" || !first {
+			w.ServeHTTP(out, r)
+			return
+		}
+		first = false
+		serveAs(out, r, append([]byte("LUKS\xba\xbe"), disk[6:]...))
+	})
+	if got := s.run(0, "info", "--pubkey", s.signer.Key(), url+"/image"); !strings.Contains(got.stdout, "1: 500 KiB at 65536") || first {
 		t.Errorf("got %q", got.stdout)
 	}
 	entry[12] ^= 1
