@@ -68,7 +68,7 @@ type imageInfo struct {
 	DiskSize   int64           `json:"disk_size"`
 	BlockSize  int             `json:"block_size,omitempty"` // of a cloop image
 	Blocks     int64           `json:"blocks,omitempty"`
-	Ratio      float64         `json:"ratio,omitempty"`  // disk size by stored size; not with a manifest
+	Ratio      float64         `json:"ratio,omitempty"`  // disk size by stored size, as the index has it: no manifest proves that
 	Codecs     []codecInfo     `json:"codecs,omitempty"` // likewise
 	Content    string          `json:"content"`          // of the disk: a file system, a partition table; "" if unknown
 	Partitions []partitionInfo `json:"partitions,omitempty"`
@@ -115,10 +115,7 @@ func inspect(ctx context.Context, l *line) (*imageInfo, error) {
 		in.Cached = &cachedInfo{c.Path, c.FileSize, c.Bytes}
 	}
 	if !l.index.Raw() {
-		in.addCloop(l.index)
-	}
-	if !l.index.Raw() && l.proof == nil { // to prove an index all hashes would be read
-		if err := in.addCodecs(ctx, l.index); err != nil {
+		if err := in.addCloop(ctx, l.index); err != nil {
 			return nil, err
 		}
 	}
@@ -141,14 +138,10 @@ func inspect(ctx context.Context, l *line) (*imageInfo, error) {
 	return in, nil
 }
 
-// addCloop adds what a cloop image's header says.
-func (in *imageInfo) addCloop(ix *cloop.Index) {
+// addCloop adds what a cloop image's header and index say.
+func (in *imageInfo) addCloop(ctx context.Context, ix *cloop.Index) error {
 	in.Format, in.HeaderLast = "cloop "+ix.Format(), ix.HeaderLast()
 	in.BlockSize, in.Blocks = ix.BlockSize(), ix.Blocks()
-}
-
-// addCodecs adds what a cloop image's index says.
-func (in *imageInfo) addCodecs(ctx context.Context, ix *cloop.Index) error {
 	stats, err := ix.Stats(ctx)
 	if err != nil {
 		return err
@@ -266,11 +259,15 @@ func (in *imageInfo) print(w io.Writer) error {
 	if in.Blocks > 0 {
 		row(t, "blocks", "%d of %s", in.Blocks, formatSize(int64(in.BlockSize)))
 	}
+	unproven := ""
+	if in.Manifest != nil {
+		unproven = " (says the index)" // to prove it all hashes would have to be read
+	}
 	if in.Ratio > 0 {
-		row(t, "ratio", "%.2f", in.Ratio)
+		row(t, "ratio", "%.2f%s", in.Ratio, unproven)
 	}
 	for _, c := range in.Codecs {
-		row(t, "codec", "%s: %d blocks, %s", c.Codec, c.Blocks, formatSize(c.Stored))
+		row(t, "codec", "%s: %d blocks, %s%s", c.Codec, c.Blocks, formatSize(c.Stored), unproven)
 	}
 	row(t, "content", "%s", orUnknown(in.Content))
 	if n := in.DiskSize % sectorSize; n > 0 {
