@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
 const (
@@ -16,7 +18,8 @@ const (
 	// headStart is what an address gets before the next one of the same name is
 	// tried, too (RFC 8305, section 5).
 	headStart = 250 * time.Millisecond
-	// maxNames bounds how many names are remembered: a server can redirect to any.
+	// maxNames bounds how many names are remembered: a server can redirect to any. Those that
+	// were not used for the longest time are forgotten.
 	maxNames = 64
 )
 
@@ -29,9 +32,10 @@ type dialer struct {
 	lookup  func(ctx context.Context, host string) ([]net.IPAddr, error)
 	connect func(ctx context.Context, network, addr string) (net.Conn, error)
 
-	// mu guards the field below.
+	// mu guards the fields below.
 	mu    sync.Mutex
-	names map[string]*name
+	names *simplelru.LRU[string, *name]
+	first string // of them: all others were learnt from it, and it is never forgotten
 }
 
 // name is what is known of a name. It is guarded by dialer.mu.
@@ -44,10 +48,11 @@ type name struct {
 // newDialer returns a dialer that gives up after timeout.
 func newDialer(timeout time.Duration) *dialer {
 	d := net.Dialer{KeepAlive: 15 * time.Second}
-	return &dialer{
-		timeout: timeout, lookup: net.DefaultResolver.LookupIPAddr, connect: d.DialContext,
-		names: make(map[string]*name),
+	names, err := simplelru.NewLRU[string, *name](maxNames, nil)
+	if err != nil {
+		panic("httpblock: internal error: " + err.Error()) // only for a size below 1
 	}
+	return &dialer{timeout: timeout, lookup: net.DefaultResolver.LookupIPAddr, connect: d.DialContext, names: names}
 }
 
 // DialContext connects to addr, which is a name or an address, and a port.
@@ -98,8 +103,8 @@ func (d *dialer) tls(cfg *tls.Config) func(ctx context.Context, network, addr st
 // does not fail.
 func (d *dialer) addresses(ctx context.Context, host string) ([]net.IPAddr, error) {
 	d.mu.Lock()
-	n := d.names[host]
-	if n == nil {
+	n, known := d.names.Get(host)
+	if !known {
 		d.mu.Unlock()
 		addrs, err := d.lookup(ctx, host)
 		if err == nil {
@@ -141,9 +146,14 @@ func (d *dialer) refresh(n *name, host string) {
 func (d *dialer) remember(host string, addrs []net.IPAddr) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(addrs) > 0 && len(d.names) < maxNames && d.names[host] == nil {
-		d.names[host] = &name{addrs: addrs}
+	if len(addrs) == 0 || d.names.Contains(host) {
+		return
 	}
+	if d.names.Len() == 0 {
+		d.first = host
+	}
+	d.names.Get(d.first) // as if it were used: its connections are kept, and it is not dialled
+	d.names.Add(host, &name{addrs: addrs})
 }
 
 // connectAny connects to that of addrs which answers first. Each has a head start

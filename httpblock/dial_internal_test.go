@@ -206,20 +206,29 @@ func TestUnknownName(t *testing.T) {
 	}
 }
 
-// A server can redirect to any number of names.
+// A server can redirect to any number of names. Those used last are remembered, and the
+// first, which leads to them.
 func TestNamesAreBounded(t *testing.T) {
-	n := &network{names: map[string]string{}}
-	d := n.dialer()
-	for i := range 2 * maxNames {
-		host := strings.Repeat("h", i+1)
-		n.names[host] = "10.0.0.1"
-		if addrs, err := d.addresses(t.Context(), host); err != nil || len(addrs) != 1 {
-			t.Fatalf("got %v, error %v", addrs, err)
+	synctest.Test(t, func(t *testing.T) {
+		n := new(network)
+		d := n.dialer()
+		host := func(i int) string { return strings.Repeat("h", i+1) }
+		for i := range 2 * maxNames {
+			n.set(func() { n.names = map[string]string{host(i): "10.0.0.1"} }) // no other is found
+			for _, i := range []int{i, min(i, 1)} { // the second all the time
+				if addrs, err := d.addresses(t.Context(), host(i)); err != nil || len(addrs) != 1 {
+					t.Fatalf("got %v, error %v", addrs, err)
+				}
+			}
 		}
-	}
-	if len(d.names) != maxNames {
-		t.Errorf("remembers %d names, want %d", len(d.names), maxNames)
-	}
+		n.set(func() { n.names = nil })
+		for i := range 2 * maxNames {
+			_, err := d.addresses(t.Context(), host(i))
+			if known := err == nil; known != (i < 2 || i >= maxNames+2) {
+				t.Errorf("name %d of %d is remembered: %v", i, 2*maxNames, known)
+			}
+		}
+	})
 }
 
 // Of several addresses one that answers is enough, and soon.
