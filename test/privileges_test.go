@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cloopfs/cloopfs/internal/testserver"
 )
 
 // taskStatus is a field of /proc/PID/task/TID/status for each thread of a process.
@@ -186,17 +188,48 @@ func TestMadeForOneUser(t *testing.T) {
 // no read.
 func TestPrivilegesAndHiddenProc(t *testing.T) {
 	s := makeImage(t, 64*kib, blocks(16, 4*kib)...)
-	_, url := serve(t, s.image)
+	srv, url := serve(t, s.image)
 	dir := makeDir(t)
 	must(t, "unshare", "--mount", "sh", "-e", "-c",
 		`mount -t proc -o hidepid=ptraceable proc /proc; exec "$@"`, "sh", cloopfs, "mount", url, dir)
 	pid := daemon(t, dir)
 	checkTasks(t, pid, "CapEff", capabilities(t, unix.CAP_SYS_ADMIN, unix.CAP_DAC_READ_SEARCH, unix.CAP_SYS_PTRACE))
+	hang(t, srv, testserver.HangBeforeHeaders)
+	startInterrupted(t, pid, dir).check(t, srv, s)
 	checkBytes(t, "disk", must(t, "nsenter", fmt.Sprintf("--mount=/proc/%d/ns/mnt", pid), "cat", diskOf(dir)), s.disk)
 	if err := unix.Kill(pid, unix.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, "its end", func() bool { return len(daemons(dir)) == 0 })
+}
+
+// interruptedReader is a process that reads block 3 of a disk past the page cache, and handles
+// SIGUSR1: its read fails if it is interrupted.
+type interruptedReader struct{ *process }
+
+// startInterrupted starts such a reader in the mount namespace of a process, where the disk is
+// mounted at dir, and returns when it waits.
+func startInterrupted(t *testing.T, pid int, dir string) interruptedReader {
+	t.Helper()
+	const script = `$SIG{USR1} = sub {}; sysopen(STDIN, $ARGV[0], 040000) && sysseek(STDIN, 3 << 16, 0) or die "open: $!";
+		sysread(STDIN, $page, 4096) or die "read: $!"; print $page`
+	p := start(t, "nsenter", fmt.Sprintf("--mount=/proc/%d/ns/mnt", pid), "perl", "-e", script, diskOf(dir))
+	stuck(t, p, diskOf(dir))
+	return interruptedReader{p}
+}
+
+// check signals a reader, whose server hangs, lets the server go on, and checks what was read.
+func (r interruptedReader) check(t *testing.T, srv *testserver.Server, s *synthetic) {
+	t.Helper()
+	for range 3 {
+		_ = r.cmd.Process.Signal(unix.SIGUSR1) // it may have ended
+		time.Sleep(100 * time.Millisecond)
+	}
+	if !r.running() {
+		t.Errorf("a signal that it handles has ended the read: %v", r.result(t))
+	}
+	unhang(srv)
+	checkBytes(t, r.name, r.result(t).stdout, s.block(3)[:pageSize])
 }
 
 // Who reads the log of a mount in the foreground may go: the mount stays, and ends in order.
