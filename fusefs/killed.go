@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"strconv"
 	"syscall"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/cloopfs/cloopfs/internal/proc"
 )
 
 // killTime is how long a process that was killed may go on to wait, if it was sent
@@ -54,7 +55,7 @@ func (d *disk) gone() bool {
 // that it has no handler for (proc_pid_status(5)). One that can't be seen, because
 // it is in no PID namespace of ours, counts as killed.
 func dying(tid uint32) bool {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
+	status, err := proc.ReadFile(fmt.Sprintf("%d/status", tid))
 	if err != nil {
 		return true
 	}

@@ -54,7 +54,7 @@ const rootScript = `
 
 // A machine whose root file system is on a mount of its own, as docs/root-disk.md has it:
 // started in the initial file system, which then is emptied, the process gets what
-// --root-disk asks for, and serves through the outages of its server.
+// --root-disk asks for, and serves through the outages of its server; detached by a signal, too.
 func TestRootDiskOfAGuest(t *testing.T) {
 	tools, err := guestTools()
 	if err != nil {
@@ -112,6 +112,10 @@ func TestRootDiskOfAGuest(t *testing.T) {
 		sleep 3
 		sha256sum -c sums
 		test "$(cat /new)" = written
+		kill -TERM $pid
+		while grep fuse.cloopfs /proc/mounts; do sleep 1; done
+		echo 3 >/proc/sys/vm/drop_caches
+		sha256sum -c sums
 	`)
 	// Its server is gone for a moment every few seconds.
 	for outages := 0; ; outages++ {

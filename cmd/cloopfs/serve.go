@@ -99,6 +99,9 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	if err == nil && !found {
 		err = errors.New("not in /proc/self/mountinfo")
 	}
+	if err == nil && o.RootDisk {
+		m, err = m.Hold()
+	}
 	var socket *control.Listener
 	if err == nil {
 		socket, err = control.Listen(m.Device, reporter(o, l, disk, written, server))

@@ -16,6 +16,8 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"github.com/cloopfs/cloopfs/internal/proc"
 )
 
 // FSType is the type that /proc/mounts shows.
@@ -23,9 +25,10 @@ const FSType = "fuse.cloopfs"
 
 // Mount is a mounted cloopfs.
 type Mount struct {
-	Point  string // where it is mounted, absolute
-	Device int    // minor device number; no other mount has it at the same time
-	Owner  int    // user whose daemon serves it
+	Point  string   // where it is mounted, absolute
+	Device int      // minor device number; no other mount has it at the same time
+	Owner  int      // user whose daemon serves it
+	above  *os.File // the directory above it, if it is held
 }
 
 // At returns the cloopfs mounted at path. If something else has been mounted
@@ -36,22 +39,46 @@ func At(path string) (m Mount, found bool, err error) {
 	if err != nil {
 		return Mount{}, false, err
 	}
-	infos, err := mountinfo.GetMounts(func(i *mountinfo.Info) (skip, stop bool) {
-		return i.Mountpoint != point, false
-	})
+	infos, err := list(at(point))
 	if err != nil || !slices.ContainsFunc(infos, func(i *mountinfo.Info) bool { return i.FSType == FSType }) {
 		return Mount{}, false, err
 	}
-	i := infos[len(infos)-1] // the topmost
-	if i.FSType != FSType {
-		return Mount{}, false, &CoveredError{Source: i.Source, FSType: i.FSType}
+	i, err := topmost(infos)
+	if err != nil {
+		return Mount{}, false, err
 	}
 	return describe(i), true, nil
 }
 
+// list returns the mounts in sight that filter does not skip, in the order in which they
+// were made.
+func list(filter mountinfo.FilterFunc) ([]*mountinfo.Info, error) {
+	f, err := proc.Open("self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return mountinfo.GetMountsFromReader(f, filter)
+}
+
+// at is a filter for the mounts at a mountpoint.
+func at(point string) mountinfo.FilterFunc {
+	return func(i *mountinfo.Info) (skip, stop bool) { return i.Mountpoint != point, false }
+}
+
+// topmost returns the last of the mounts at a mountpoint, which are not none, or a
+// *CoveredError if it is not one of cloopfs.
+func topmost(infos []*mountinfo.Info) (*mountinfo.Info, error) {
+	i := infos[len(infos)-1]
+	if i.FSType != FSType {
+		return nil, &CoveredError{Source: i.Source, FSType: i.FSType}
+	}
+	return i, nil
+}
+
 // All returns every cloopfs mount in sight, in the order in which they were made.
 func All() ([]Mount, error) {
-	infos, err := mountinfo.GetMounts(mountinfo.FSTypeFilter(FSType))
+	infos, err := list(mountinfo.FSTypeFilter(FSType))
 	var all []Mount
 	for _, i := range infos {
 		all = append(all, describe(i))
@@ -62,7 +89,7 @@ func All() ([]Mount, error) {
 // ProcHidden says whether /proc shows less of others' processes to who has no right to trace
 // them (hidepid of proc(5)).
 func ProcHidden() bool {
-	infos, err := mountinfo.GetMounts(func(i *mountinfo.Info) (skip, stop bool) { return i.Mountpoint != "/proc", false })
+	infos, err := list(at("/proc"))
 	if err != nil || len(infos) == 0 {
 		return false
 	}
@@ -120,22 +147,35 @@ func (e *CoveredError) Error() string {
 	return fmt.Sprintf("%s (%s) is mounted over it", e.Source, e.FSType)
 }
 
+// Hold returns m so that it can be unmounted without a look at the root file system, which may
+// have been swapped for another, below which m is now. Until the process ends it holds
+// the directory above m.
+func (m Mount) Hold() (Mount, error) {
+	above, err := os.OpenFile(filepath.Dir(m.Point), unix.O_PATH|unix.O_DIRECTORY, 0)
+	m.above = above
+	return m, err
+}
+
 // Unmount unmounts m. With lazy it disappears from the tree at once and is
 // unmounted when the last user lets go; else a mount in use is ErrBusy. A mount
 // that has gone already is no error; what else is mounted there is left alone.
+// If m is held the working directory of the process becomes the one above it.
 func (m Mount) Unmount(lazy bool) error {
-	now, found, err := At(m.Point)
-	if err != nil {
+	there, err := m.there()
+	if err != nil || !there {
 		return err
 	}
-	if !found || now.Device != m.Device {
-		return nil
-	}
-	flags := unix.UMOUNT_NOFOLLOW
+	path, flags := m.Point, unix.UMOUNT_NOFOLLOW
 	if lazy {
 		flags |= unix.MNT_DETACH
 	}
-	err = unix.Unmount(m.Point, flags)
+	if m.above != nil {
+		if err := m.above.Chdir(); err != nil {
+			return err
+		}
+		path = filepath.Base(m.Point)
+	}
+	err = unix.Unmount(path, flags)
 	if errors.Is(err, unix.EPERM) {
 		return m.helperUnmount(lazy)
 	}
@@ -143,6 +183,26 @@ func (m Mount) Unmount(lazy bool) error {
 		return ErrBusy
 	}
 	return err
+}
+
+// there says whether m is mounted still. If something else has been mounted over it, the
+// error is a *CoveredError.
+func (m Mount) there() (bool, error) {
+	if m.above == nil {
+		now, found, err := At(m.Point)
+		return found && now.Device == m.Device, err
+	}
+	all, err := list(nil)
+	if err != nil {
+		return false, err
+	}
+	i := slices.IndexFunc(all, func(i *mountinfo.Info) bool { return i.FSType == FSType && i.Minor == m.Device })
+	if i < 0 {
+		return false, nil
+	}
+	point := all[i].Mountpoint // as the root file system of today has it
+	now, err := topmost(slices.DeleteFunc(all, func(i *mountinfo.Info) bool { return i.Mountpoint != point }))
+	return err == nil && now.Minor == m.Device, err
 }
 
 // helperUnmount lets the set-uid helper unmount, for users.
