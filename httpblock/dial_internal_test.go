@@ -215,7 +215,7 @@ func TestNamesAreBounded(t *testing.T) {
 		host := func(i int) string { return strings.Repeat("h", i+1) }
 		for i := range 2 * maxNames {
 			n.set(func() { n.names = map[string]string{host(i): "10.0.0.1"} }) // no other is found
-			for _, i := range []int{i, min(i, 1)} { // the second all the time
+			for _, i := range []int{i, min(i, 1)} {                            // the second all the time
 				if addrs, err := d.addresses(t.Context(), host(i)); err != nil || len(addrs) != 1 {
 					t.Fatalf("got %v, error %v", addrs, err)
 				}
