@@ -122,7 +122,11 @@ func TestSignedMount(t *testing.T) {
 					t.Errorf("%s: %v, want an error and no data", p.name, r)
 				}
 			}
-			m := statusOf(t, dir).Manifest
+			st := statusOf(t, dir)
+			if sent := srv.Stats().Requests; st.Fetched.Requests != int64(sent) {
+				t.Errorf("status tells of %d requests, the server of %d", st.Fetched.Requests, sent)
+			}
+			m := st.Manifest
 			if m == nil || m.Name != "test" || m.Key != "0706050403020101" || m.Proven < 31 || (m.Refused > 0) != (times != 0) {
 				t.Errorf("flipped %d times: status says %+v", times, m)
 			}

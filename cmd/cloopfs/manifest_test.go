@@ -529,7 +529,7 @@ func serveSigned(t *testing.T, s *signed) (*testserver.Server, string) {
 	return srv, srv.URL("image")
 }
 
-// Opening a large image with its manifest costs three requests more than without.
+// Opening a large image with its manifest costs three requests more than without. All are told of.
 func TestRequestsOfManifest(t *testing.T) {
 	s := &signed{t: t, dir: t.TempDir(), signer: manifesttest.NewSigner(1)}
 	s.write("disk", nil)
@@ -547,6 +547,13 @@ func TestRequestsOfManifest(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close()
+		told := int64(0)
+		for _, c := range l.causes() {
+			told += c.Requests
+		}
+		if sent := srv.Stats().Requests; told != int64(sent) {
+			t.Errorf("%d requests, and %d are told of: %+v", sent, told, l.causes())
+		}
 		return srv.Stats().Requests
 	}
 	cache := cacheOptions{Dir: nameValue(s.path("cache")), Size: 1 << 30}

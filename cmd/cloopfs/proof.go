@@ -265,14 +265,7 @@ func (p *proof) bring(ctx context.Context) error {
 // each calls do for those files of the proof that come from a web server: all of them are to be in
 // the cache.
 func (p *proof) each(do func(f *file) error) error {
-	if p == nil {
-		return nil
-	}
-	files := []*file{p.hashes}
-	for _, n := range p.notes {
-		files = append(files, n.file)
-	}
-	for _, f := range files {
+	for _, f := range p.files() {
 		switch {
 		case f.cached != nil:
 			if err := do(f); err != nil {
@@ -283,6 +276,29 @@ func (p *proof) each(do func(f *file) error) error {
 		}
 	}
 	return nil
+}
+
+// files are those of the proof.
+func (p *proof) files() []*file {
+	if p == nil {
+		return nil
+	}
+	files := []*file{p.hashes}
+	for _, n := range p.notes {
+		files = append(files, n.file)
+	}
+	return files
+}
+
+// fetched is what the servers of the proof have done.
+func (p *proof) fetched() (requests, failed, bytes int64) {
+	var all []httpblock.Stats
+	for _, f := range p.files() {
+		if f.http != nil {
+			all = append(all, f.http.Stats()...)
+		}
+	}
+	return httpblock.Sum(all)
 }
 
 // check returns the blocks of the line's image, checked.

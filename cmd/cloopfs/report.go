@@ -17,7 +17,7 @@ type mountReport struct {
 	PID        int       `json:"pid"`
 	Since      time.Time `json:"since"`
 	DiskSize   int64     `json:"disk_size"`
-	// Servers is empty for a local image.
+	// Servers are the image's, empty for a local one.
 	Servers []serverReport `json:"servers"`
 	Offline bool           `json:"offline"` // no server is asked
 	Fetched fetchReport    `json:"fetched"`
@@ -52,7 +52,7 @@ type serverReport struct {
 	LastErrorAt *time.Time `json:"last_error_at,omitempty"`
 }
 
-// fetchReport is what was fetched in all.
+// fetchReport is what was fetched in all, manifest and hashes included.
 type fetchReport struct {
 	Requests int64 `json:"requests"`
 	Bytes    int64 `json:"bytes"`
@@ -132,6 +132,9 @@ func reporter(o mountOptions, l *line, disk blockio.ReaderAt, written *writes, s
 			r.Fetched.Requests += s.Requests
 			r.Fetched.Bytes += s.Bytes
 		}
+		requests, _, bytes := l.proof.fetched()
+		r.Fetched.Requests += requests
+		r.Fetched.Bytes += bytes
 		answer, err := json.Marshal(r)
 		if err != nil {
 			panic("cloopfs: internal error: " + err.Error()) // nothing in it can fail
@@ -198,6 +201,10 @@ func (l *line) causes() []causeReport {
 		if s.Requests > 0 {
 			list = append(list, causeReport{blockio.Class(class).String(), s.Requests, s.Bytes, s.Used})
 		}
+	}
+	if requests, failed, bytes := l.proof.fetched(); requests > 0 {
+		retry.Requests += failed
+		list = append(list, causeReport{"manifest", requests - failed, bytes, bytes})
 	}
 	if l.file.http == nil {
 		return list
