@@ -101,7 +101,7 @@ func testMain(m *testing.M) (code int, err error) {
 // are still there.
 func leftovers() []string {
 	var left []string
-	for _, pid := range daemons("") {
+	for _, pid := range processes("") {
 		left = append(left, fmt.Sprintf("process %d: %q", pid, arguments(pid)))
 	}
 	for _, point := range mountpoints("fuse.cloopfs") {

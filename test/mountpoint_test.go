@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -216,9 +217,22 @@ func mounted(dir string) bool { return slices.Contains(mountpoints(""), dir) }
 // within says whether path is dir or lies in it.
 func within(path, dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
 
+// crashLogName is how the processes call themselves that log the crashes of others.
+var crashLogName = regexp.MustCompile(`^@?cloopfs-crashlog$`)
+
 // daemons lists the processes of the program under test that have dir among
-// their arguments, or all of them if dir is empty.
+// their arguments, or all of them if dir is empty; without those that log crashes.
 func daemons(dir string) []int {
+	return slices.DeleteFunc(processes(dir), isCrashLog)
+}
+
+func isCrashLog(pid int) bool {
+	args := arguments(pid)
+	return len(args) > 0 && crashLogName.MatchString(args[0])
+}
+
+// processes is daemons with those that log crashes.
+func processes(dir string) []int {
 	procs, _ := filepath.Glob("/proc/[0-9]*")
 	var pids []int
 	for _, proc := range procs {

@@ -119,6 +119,11 @@ func runBackground(ctx context.Context) int {
 	log, queue, err := o.Log.open(nil)
 	if err == nil {
 		defer queue.Close()
+		if crash, err := startCrashLog(o); err == nil {
+			defer crash.Close()
+		} else {
+			log.Warn("a crash of this process will not be in the log", "error", err)
+		}
 		err = serveMount(ctx, o, log, func(r readiness) { say(answer{Ready: r}) })
 	}
 	if err == nil {

@@ -18,6 +18,9 @@ import (
 var endSignals = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
 
 func main() {
+	if inCrashLog() {
+		os.Exit(runCrashLog())
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), endSignals...)
 	context.AfterFunc(ctx, stop) // a second signal kills
 	if inBackground() {
