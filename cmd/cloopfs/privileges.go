@@ -30,8 +30,10 @@ func (o *mountOptions) rights() []cap.Value {
 	return needed
 }
 
-// dropRights gives up, in all threads and for good, all capabilities but those needed. No
-// thread may be stuck in the kernel: it waits for all of them.
+// dropRights gives up, in all threads and for good, all capabilities but those needed. It
+// waits for all of them, and so does the rest of the process (syscall.AllThreadsSyscall): no
+// context could bound that. A thread that is stuck in the kernel, in a file of another file
+// system that hangs, holds it up; the disk, which is not mounted yet, can't.
 func dropRights(needed []cap.Value) error {
 	had, err := cap.GetPID(0)
 	if err != nil {
