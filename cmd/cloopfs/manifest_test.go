@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/internal/testserver"
 	"github.com/cloopfs/cloopfs/manifest"
 	"github.com/cloopfs/cloopfs/manifest/manifesttest"
@@ -221,6 +222,7 @@ func TestNotAsSigned(t *testing.T) {
 		{"index", func(s *signed) { s.edit("image", func(p []byte) { p[entry(n)+7] ^= 1 }) }, nil, `read block 699: not as the manifest says: it has \d+ bytes in the index, \d+ in the manifest`},
 		{"block size", func(s *signed) { s.edit("image", func(p []byte) { p[130] ^= 2 }) }, nil, `not as the manifest says: the bytes of a block: 1536 in the image, 1024 in the manifest`},
 		{"number of blocks", func(s *signed) { s.edit("image", func(p []byte) { p[135] ^= 8 }) }, nil, `not as the manifest says: the number of blocks: 992 in the image, 1000 in the manifest`},
+		{"first block", func(s *signed) { s.edit("image", func(p []byte) { p[entry(0)+7] ^= 1 }) }, nil, `not as the manifest says: the offset of the first block: 8145 in the image, 8144 in the manifest`},
 		{"size", func(s *signed) { s.write("image", append(s.read("image"), 0)) }, nil, `not as the manifest says: the image's bytes: \d+ in the image, \d+ in the manifest`},
 		{"another format", func(s *signed) {
 			s.run(0, "create", "--layout", "v4", "--block-size", "1024", s.path("disk"), s.path("new"))
@@ -272,6 +274,31 @@ func TestNotAsSigned(t *testing.T) {
 		got := s.extract(s.path("image"), "--pubkey", string(key))
 		if got.code == 0 || got.stdout != "" || !strings.Contains(got.stderr, name) {
 			t.Errorf("a flipped bit of the key: got %+v, want %q", got, name)
+		}
+	}
+}
+
+// Whoever reads blocks gets none that were not compared, whether what he reads is recorded or not.
+func TestAllReadersAreChecked(t *testing.T) {
+	const n = 700
+	s := newSigned(t)
+	s.edit("image", func(p []byte) { p[indexOf(p)[n]&offsetOf] ^= 1 })
+	for _, record := range []bool{false, true} {
+		opt := sourceOptions{Format: formatAuto, Proof: proofOptions{Manifest: manifestAuto}, record: record}
+		l, err := openLine(t.Context(), location{Path: s.path("image")}, opt, 0, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		if (l.record != nil) != record {
+			t.Errorf("recorded: %v, want %v", l.record != nil, record)
+		}
+		if _, err := l.disk.ReadAtContext(t.Context(), make([]byte, 1024), n*1024); !errors.Is(err, manifest.ErrMismatch) {
+			t.Errorf("the disk, recorded %v: error %v, want ErrMismatch", record, err)
+		}
+		ignore := func(int64, []byte) error { return nil }
+		if err := l.changes(nil).Runs.ReadRun(t.Context(), blockio.Demand, n, 1, ignore); !errors.Is(err, manifest.ErrMismatch) {
+			t.Errorf("what is committed: error %v, want ErrMismatch", err)
 		}
 	}
 }
