@@ -3,7 +3,6 @@ package fetch
 import (
 	"io"
 	"slices"
-	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
 )
@@ -174,33 +173,5 @@ func (s *Scheduler) keepLocked(b *block) {
 		}
 		s.forgetLocked(old)
 		s.releaseLocked(old)
-	}
-}
-
-// failLocked ends those blocks of r that have not arrived, and returns them.
-func (s *Scheduler) failLocked(r *request, err error) (failed []*block) {
-	for _, b := range r.blocks {
-		if !b.finished() {
-			b.err = err
-			s.condemnLocked(b, err)
-			s.uncountLocked(b)
-			close(b.done)
-			failed = append(failed, b)
-		}
-	}
-	return failed
-}
-
-// condemnLocked says that b is of no use, and why.
-func (s *Scheduler) condemnLocked(b *block, why error) {
-	b.fail, b.failUntil = why, time.Now().Add(failTime)
-	s.failed = append(s.failed, b)
-}
-
-// purgeLocked forgets the blocks whose failure has lasted long enough.
-func (s *Scheduler) purgeLocked() {
-	for len(s.failed) > 0 && !time.Now().Before(s.failed[0].failUntil) {
-		s.forgetLocked(s.failed[0])
-		s.failed = s.failed[1:]
 	}
 }

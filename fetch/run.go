@@ -255,6 +255,13 @@ func (r *run) missed() {
 	copy(r.ahead, joined)
 }
 
+// stored says whether the store really has b.
+func (s *Scheduler) stored(b *block) bool {
+	buf := getBuffer(b.ext.Len)
+	defer putBuffer(buf)
+	return s.opt.Store.Get(b.n, b.ext, buf)
+}
+
 // served leaves the first block ahead, which has been delivered. Who fills only compares:
 // that is no use of it.
 func (r *run) served(b *block, deliver func(n int64, stored []byte) error) {

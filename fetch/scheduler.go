@@ -44,9 +44,6 @@ type Options struct {
 	Store blockio.BlockStore
 }
 
-// failTime is how long a block that failed fails at once.
-const failTime = time.Second
-
 var errClosed = errors.New("closed")
 
 // Scheduler fetches stored blocks. It is safe for concurrent use.
@@ -314,8 +311,6 @@ func (s *Scheduler) leave(b *block, read bool) {
 	defer s.mu.Unlock()
 	if read {
 		s.read += b.ext.Len
-	}
-	if read {
 		s.uncountLocked(b)
 	}
 	if read && b.fetched && !b.used {
@@ -377,94 +372,6 @@ func (s *Scheduler) wait(ctx context.Context, b *block) ([]byte, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-}
-
-// failing is why b is not worth waiting for now, nil if it is.
-func (s *Scheduler) failing(b *block) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if time.Now().Before(b.failUntil) {
-		return b.fail
-	}
-	return nil
-}
-
-// reject says that b's bytes are bad. It returns the block's next copy, which
-// the caller has joined.
-func (s *Scheduler) reject(b *block) *block {
-	next, r := s.replace(b, blockio.Range{Refetch: true})
-	if r != nil {
-		// From here on whoever misses it in the store finds the next copy.
-		s.forget(b)
-		s.submitNow(r)
-	}
-	return next
-}
-
-// retry returns the next copy of a block that did not come, which the caller has
-// joined.
-func (s *Scheduler) retry(b *block, class blockio.Class) *block {
-	next, r := s.replace(b, blockio.Range{Class: class})
-	s.submitNow(r)
-	return next
-}
-
-// replace returns the next copy of a block that is of no use, which the caller has
-// joined, and a request for it, to be submitted, if there is none yet.
-func (s *Scheduler) replace(b *block, how blockio.Range) (*block, *request) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if next := s.blocks[b.n]; next != nil && next != b {
-		s.useLocked(next)
-		return next, nil
-	}
-	how.Extent = blockio.Extent{Off: b.ext.Off}
-	r := &request{rng: how}
-	next := s.addLocked(r, located{n: b.n, ext: b.ext})
-	s.useLocked(next)
-	return next, r
-}
-
-func (s *Scheduler) submitNow(r *request) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.submitLocked(r)
-}
-
-// blame tells the source, if b's bytes were asked for again, that these are right. Who sent
-// the first, if anybody has, is known there.
-func (s *Scheduler) blame(b *block) {
-	src, ok := s.src.(blockio.Blamer)
-	if !ok || b.req == nil || !b.req.rng.Refetch {
-		return
-	}
-	s.mu.Lock()
-	sent := b.fetched
-	s.mu.Unlock()
-	if sent {
-		src.Blame(b.ext)
-	}
-}
-
-// stored says whether the store really has b.
-func (s *Scheduler) stored(b *block) bool {
-	buf := getBuffer(b.ext.Len)
-	defer putBuffer(buf)
-	return s.opt.Store.Get(b.n, b.ext, buf)
-}
-
-// forget says that the store's copy of b, if it has one, is bad.
-func (s *Scheduler) forget(b *block) {
-	if s.opt.Store != nil && b.ext.Len > 0 {
-		s.opt.Store.Forget(b.n, b.ext)
-	}
-}
-
-// condemn says that b's bytes are bad for the second time.
-func (s *Scheduler) condemn(b *block, why error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.condemnLocked(b, why)
 }
 
 // errRange is for callers that ask for blocks that do not exist.

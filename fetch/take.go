@@ -11,9 +11,14 @@ func (s *Scheduler) Take(n int64, deliver func(n int64, stored []byte) error) bo
 	if l.ext.Len == 0 {
 		return deliver(n, nil) == nil
 	}
-	buf := getBuffer(l.ext.Len)
+	return s.giveStored(n, l.ext, deliver)
+}
+
+// giveStored delivers block n from the store, if it is there and good.
+func (s *Scheduler) giveStored(n int64, e blockio.Extent, deliver func(n int64, stored []byte) error) bool {
+	buf := getBuffer(e.Len)
 	defer putBuffer(buf)
-	return s.opt.Store.Get(n, l.ext, buf) && deliver(n, buf) == nil
+	return s.opt.Store.Get(n, e, buf) && deliver(n, buf) == nil
 }
 
 // Had notes that a reader wants block n, which was taken.

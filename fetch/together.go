@@ -87,11 +87,9 @@ func takeHelper() bool {
 
 // give delivers a block that is at hand, if its bytes are there and good.
 func (r *run) give(b *block, deliver func(n int64, stored []byte) error) bool {
-	if !b.local {
-		stored, err := r.s.wait(r.ctx, b)
-		return err == nil && deliver(b.n, stored) == nil
+	if b.local {
+		return r.s.giveStored(b.n, b.ext, deliver)
 	}
-	buf := getBuffer(b.ext.Len)
-	defer putBuffer(buf)
-	return r.s.opt.Store.Get(b.n, b.ext, buf) && deliver(b.n, buf) == nil
+	stored, err := r.s.wait(r.ctx, b)
+	return err == nil && deliver(b.n, stored) == nil
 }
