@@ -9,18 +9,16 @@ import (
 // failTime is how long a block that failed fails at once.
 const failTime = time.Second
 
-// failLocked ends those blocks of r that have not arrived, and returns them.
-func (s *Scheduler) failLocked(r *request, err error) (failed []*block) {
+// failLocked ends those blocks of r that have not arrived.
+func (s *Scheduler) failLocked(r *request, err error) {
 	for _, b := range r.blocks {
 		if !b.finished() {
 			b.err = err
 			s.condemnLocked(b, err)
 			s.uncountLocked(b)
 			close(b.done)
-			failed = append(failed, b)
 		}
 	}
-	return failed
 }
 
 // condemnLocked says that b is of no use, and why.

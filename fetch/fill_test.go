@@ -2,11 +2,14 @@ package fetch_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/fetch"
@@ -60,6 +63,36 @@ func TestFillYields(t *testing.T) {
 	})
 }
 
+// A reader of what filling has queued does not wait for its turn.
+func TestReaderDoesNotWaitForTheFill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(20, 1000)...)
+		src.Open = func(ctx context.Context, r blockio.Range, body io.Reader) (io.Reader, error) {
+			if r.Class == blockio.Fill {
+				return body, sleep(ctx, time.Minute)
+			}
+			return body, sleep(ctx, time.Second)
+		}
+		s := fetch.New(src, ext, fetch.Options{MaxRequest: 1000, Window: 3000})
+		defer s.Close()
+		var filler sync.WaitGroup
+		filler.Go(func() {
+			if err := s.ReadRun(t.Context(), blockio.Fill, 0, 8, ignore); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		begin := time.Now()
+		if err := s.ReadRun(t.Context(), blockio.Demand, 7, 1, ignore); err != nil {
+			t.Error(err)
+		}
+		if d := time.Since(begin); d != time.Second {
+			t.Errorf("a reader waited %v for a request of a second", d)
+		}
+		filler.Wait()
+	})
+}
+
 // slowBody sends a block at a time, and says when.
 type slowBody struct {
 	io.Reader
@@ -106,7 +139,7 @@ func TestWindow(t *testing.T) {
 		defer s.Close()
 		var readers sync.WaitGroup
 		readers.Go(func() {
-			if err := s.ReadRun(t.Context(), blockio.ReadAhead, 0, 100, ignore); err != nil {
+			if err := s.ReadRun(t.Context(), blockio.ReadAhead, 0, 39, nil); err != nil {
 				t.Error(err)
 			}
 		})
@@ -128,6 +161,36 @@ func TestWindow(t *testing.T) {
 	})
 }
 
+// What readers wait for takes nothing of the window.
+func TestWindowWithoutReaders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(100, 1000)...)
+		src.Open = func(ctx context.Context, r blockio.Range, body io.Reader) (io.Reader, error) {
+			if r.Class == blockio.Demand {
+				return body, sleep(ctx, time.Minute)
+			}
+			return body, nil
+		}
+		s := fetch.New(src, ext, fetch.Options{Window: 10_000})
+		defer s.Close()
+		var reader sync.WaitGroup
+		reader.Go(func() {
+			if err := s.ReadRun(t.Context(), blockio.Demand, 50, 50, ignore); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		begin := time.Now()
+		if err := s.ReadRun(t.Context(), blockio.ReadAhead, 0, 20, ignore); err != nil {
+			t.Error(err)
+		}
+		if d := time.Since(begin); d > time.Second {
+			t.Errorf("reading ahead waited %v for a reader's request to end", d)
+		}
+		reader.Wait()
+	})
+}
+
 // A block larger than the window is fetched, too.
 func TestWindowSmallerThanBlock(t *testing.T) {
 	src, ext := newImage(equal(5, 1000)...)
@@ -138,30 +201,71 @@ func TestWindowSmallerThanBlock(t *testing.T) {
 	}
 }
 
-// Filling waits until a trace has been brought, and keeps it from nothing.
-func TestFillYieldsToTrace(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		src, ext := newImage(equal(100, 1000)...)
-		slow(src)
-		s := fetch.New(src, ext, fetch.Options{MaxRequest: 5000, Window: 10_000, Store: process{newStore(), 1}})
-		defer s.Close()
-		var filled sync.WaitGroup
-		filled.Go(func() {
-			if err := s.ReadRun(t.Context(), blockio.Fill, 0, 50, ignore); err != nil {
-				t.Error(err)
+// Filling waits until a trace, or what a sequential reader will want, has been brought,
+// and keeps it from nothing.
+func TestFillYieldsToThePump(t *testing.T) {
+	for class, bring := range map[blockio.Class]func(*fetch.Scheduler){
+		blockio.Trace: func(s *fetch.Scheduler) { s.Replay([]blockio.Span{{First: 60, Count: 40}}) },
+		blockio.ReadAhead: func(s *fetch.Scheduler) {
+			for n := range int64(65) {
+				s.Had(100 + n)
+			}
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			src, ext := newImage(equal(200, 1000)...)
+			slow(src)
+			s := fetch.New(src, ext, fetch.Options{
+				MaxRequest: 5000, Window: 10_000, Store: process{newStore(), 1},
+				Ahead: true, Spare: func() int64 { return 0 },
+			})
+			defer s.Close()
+			var filled sync.WaitGroup
+			filled.Go(func() {
+				if err := s.ReadRun(t.Context(), blockio.Fill, 0, 50, ignore); err != nil {
+					t.Error(err)
+				}
+			})
+			time.Sleep(500 * time.Millisecond) // its first requests are under way
+			bring(s)
+			filled.Wait()
+			var order []blockio.Class
+			for _, r := range src.Asked() {
+				if len(order) == 0 || order[len(order)-1] != r.Class {
+					order = append(order, r.Class)
+				}
+			}
+			if diff := cmp.Diff([]blockio.Class{blockio.Fill, class, blockio.Fill}, order); diff != "" {
+				t.Errorf("classes of the requests, in turn (-want +got):\n%s", diff)
 			}
 		})
-		time.Sleep(500 * time.Millisecond) // its first requests are under way
-		s.Replay([]blockio.Span{{First: 60, Count: 40}})
-		filled.Wait()
-		var order []blockio.Class
-		for _, r := range src.Asked() {
-			if len(order) == 0 || order[len(order)-1] != r.Class {
-				order = append(order, r.Class)
+	}
+}
+
+// A trace that waits for room on the line goes on when a fill's request has failed.
+func TestTraceAfterFailedFill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(100, 1000)...)
+		src.Open = func(ctx context.Context, r blockio.Range, body io.Reader) (io.Reader, error) {
+			if r.Class == blockio.Fill {
+				return nil, errors.Join(sleep(ctx, time.Second), errors.New("down"))
 			}
+			return body, nil
 		}
-		if len(order) != 3 || order[0] != blockio.Fill || order[1] != blockio.Trace || order[2] != blockio.Fill {
-			t.Errorf("classes of the requests, in turn: %v", order)
+		s := fetch.New(src, ext, fetch.Options{Window: 3000, Store: process{newStore(), 1}})
+		defer s.Close()
+		var filler sync.WaitGroup
+		filler.Go(func() {
+			if err := s.ReadRun(t.Context(), blockio.Fill, 0, 3, ignore); err == nil {
+				t.Error("no error")
+			}
+		})
+		time.Sleep(time.Second / 2)
+		s.Replay([]blockio.Span{{First: 50, Count: 5}})
+		filler.Wait()
+		time.Sleep(time.Minute)
+		if n := inClass(src, blockio.Trace); n != 5000 {
+			t.Errorf("%d bytes of the trace were asked for, want 5000", n)
 		}
 	})
 }

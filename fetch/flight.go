@@ -86,9 +86,7 @@ func (s *Scheduler) fly(r *request) {
 			s.keepLocked(b)
 		}
 	}
-	for _, b := range s.failLocked(r, err) {
-		s.releaseLocked(b)
-	}
+	s.failLocked(r, err)
 	s.startLocked()
 	s.wakeLocked()
 }

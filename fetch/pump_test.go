@@ -139,6 +139,11 @@ func TestReaderTriesAgainWhatFailedAheadOfHim(t *testing.T) {
 		defer s.Close()
 		s.Replay([]blockio.Span{{First: 3, Count: 2}})
 		time.Sleep(time.Second / 2)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second/4)
+		defer cancel()
+		if err := s.ReadRun(ctx, blockio.Demand, 3, 1, ignore); !errors.Is(err, context.DeadlineExceeded) { // has no more time
+			t.Errorf("who goes: %v, want the context's error", err)
+		}
 		begin := time.Now()
 		if err := s.ReadRun(t.Context(), blockio.Demand, 3, 1, ignore); err != nil { // joins it
 			t.Errorf("%v after %v", err, time.Since(begin))
@@ -147,8 +152,55 @@ func TestReaderTriesAgainWhatFailedAheadOfHim(t *testing.T) {
 			t.Error(err)
 		}
 		time.Sleep(time.Minute)
-		if n := inClass(src, blockio.Trace); n != 2000 {
-			t.Errorf("%d bytes of the trace were asked for: what fails is not tried again for nobody", n)
+		var classes []blockio.Class
+		for _, r := range src.Asked() {
+			classes = append(classes, r.Class)
+		}
+		if diff := cmp.Diff([]blockio.Class{blockio.Trace, blockio.Demand, blockio.Demand}, classes); diff != "" {
+			t.Errorf("what fails is tried again once for a reader, and for nobody else (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// A block that a reader can't have is no reason to bring nothing.
+func TestReplayBesideFailingReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(100, 1000)...)
+		down := errors.New("down")
+		src.Open = func(ctx context.Context, r blockio.Range, body io.Reader) (io.Reader, error) {
+			if r.Class == blockio.Demand {
+				return nil, down
+			}
+			return body, sleep(ctx, 10*time.Millisecond)
+		}
+		s := fetch.New(src, ext, fetch.Options{Store: process{newStore(), 1}, Window: 3000})
+		defer s.Close()
+		s.Replay([]blockio.Span{{First: 0, Count: 50}})
+		time.Sleep(20 * time.Millisecond)
+		if err := s.ReadRun(t.Context(), blockio.Demand, 99, 1, ignore); !errors.Is(err, down) {
+			t.Errorf("error %v, want %v", err, down)
+		}
+		time.Sleep(500 * time.Millisecond)
+		if n := inClass(src, blockio.Trace); n != 50_000 {
+			t.Errorf("%d bytes of the trace were asked for half a second later, want all 50000", n)
+		}
+	})
+}
+
+// Who fills is no reader, and nothing is brought for him.
+func TestFillIsNotFollowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(300, 1000)...)
+		s := fetch.New(src, ext, fetch.Options{Store: process{newStore(), 1}, Ahead: true})
+		defer s.Close()
+		if err := s.ReadRun(t.Context(), blockio.Fill, 0, 100, ignore); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		for _, r := range src.Asked() {
+			if r.Class != blockio.Fill {
+				t.Errorf("asked for %+v", r)
+			}
 		}
 	})
 }

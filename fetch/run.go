@@ -41,7 +41,7 @@ func (s *Scheduler) ReadRun(ctx context.Context, class blockio.Class, first, cou
 			return err
 		}
 		if len(r.ahead) == 0 {
-			return nil
+			return r.lost
 		}
 		r.together(deliver)
 		if err := r.serve(deliver); err != nil {
@@ -78,6 +78,7 @@ type call struct {
 	class     blockio.Class
 	budget    *budget
 	next, end int64    // blocks that have not been joined
+	lost      error    // why the block at end can't be located, if it is one of the run's
 	ahead     []*block // joined, not served
 	bytes     int64    // of the buffers for ahead
 	reserved  int64    // of the budget
@@ -97,7 +98,8 @@ func (r *run) lookAhead() error {
 	for n := r.next; n < r.end && len(found) < maxAhead/2; n++ {
 		l, err := r.s.locate(r.ctx, n)
 		if err != nil {
-			return err
+			r.end, r.lost = n, err // for when those before it have been delivered
+			break
 		}
 		size := bufferSize(l.ext.Len)
 		if len(found) > 0 && r.bytes+bytes+size > limit {
@@ -170,7 +172,6 @@ func (r *run) close() {
 		r.s.abandon(r.ahead, func() { r.unreserve(r.reserved) })
 		return
 	}
-	r.unreserve(r.reserved)
 	clear(r.all)
 	r.call = call{}
 	runs.Put(r)
@@ -186,7 +187,7 @@ func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 	}
 	for again := false; ; {
 		stored, err := r.s.wait(r.ctx, *b)
-		if err != nil && r.ctx.Err() == nil && r.class == blockio.Demand && (*b).ahead() {
+		if err != nil && r.ctx.Err() == nil && (*b).ahead() {
 			// It was asked for before this reader came: he has more time.
 			r.put(b, r.s.retry(*b, r.class))
 			continue
@@ -241,25 +242,19 @@ func (r *run) serveLocal(b **block, deliver func(n int64, stored []byte) error) 
 }
 
 // missed puts flights in the place of the first block ahead, which the store does
-// not have after all, and of those behind it that it does not have either: stores
-// throw large stretches away, and one request is less than many.
+// not have after all, and of those behind it that it may not have either: stores throw
+// large stretches away, and one request is less than many. What is there the flights take
+// from the store.
 func (r *run) missed() {
 	var gone []located
 	for i, b := range r.ahead {
-		if i > 0 && (!b.local || r.trial(i) == given || r.s.stored(b)) {
+		if !b.local || r.trial(i) == given {
 			break
 		}
 		gone = append(gone, located{n: b.n, ext: b.ext})
 	}
 	joined, _ := r.s.join(r.class, gone, nil, nil)
 	copy(r.ahead, joined)
-}
-
-// stored says whether the store really has b.
-func (s *Scheduler) stored(b *block) bool {
-	buf := getBuffer(b.ext.Len)
-	defer putBuffer(buf)
-	return s.opt.Store.Get(b.n, b.ext, buf)
 }
 
 // served leaves the first block ahead, which has been delivered. Who fills only compares:
@@ -269,7 +264,7 @@ func (r *run) served(b *block, deliver func(n int64, stored []byte) error) {
 	switch {
 	case b.req != nil:
 		r.s.leave(b, read)
-	case b.local && read:
+	case read:
 		r.s.readLocal(b)
 	}
 	size := bufferSize(b.ext.Len)

@@ -224,8 +224,7 @@ func (s *Scheduler) join(class blockio.Class, run []located, joined []*block, lo
 		}
 		b := s.blocks[l.n]
 		if b != nil && b.ext != l.ext {
-			s.forgetLocked(b) // the index says otherwise by now
-			b = nil
+			b = nil // the index says otherwise by now
 		}
 		if b == nil {
 			if r == nil || l.ext.Off != r.rng.End() || r.rng.Len+l.ext.Len > most {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -49,8 +50,11 @@ func TestConforms(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := fetch.New(src, ext, opt)
-			defer s.Close()
 			blockiotest.TestRuns(t, s, ext, src.Data)
+			s.Close()
+			if n := src.Unclosed(); n > 0 {
+				t.Errorf("%d streams were not closed", n)
+			}
 		})
 	}
 }
@@ -214,6 +218,7 @@ func TestQueueServesByClassAndForgetsTheAbandoned(t *testing.T) {
 			{abandoned, blockio.Demand, 6},
 			{t.Context(), blockio.Fill, 8},
 			{t.Context(), blockio.Demand, 10},
+			{abandoned, blockio.Demand, 10},  // nor does it go for the other
 			{t.Context(), blockio.Demand, 8}, // promotes the request for 8
 		} {
 			wg.Go(func() {
@@ -232,12 +237,17 @@ func TestQueueServesByClassAndForgetsTheAbandoned(t *testing.T) {
 		if diff := cmp.Diff([]int64{0, 10, 8, 4, 2}, got); diff != "" {
 			t.Errorf("order of requests (-want +got):\n%s", diff)
 		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := s.ReadRun(ctx, blockio.Demand, 6, 1, ignore); err != nil {
+			t.Errorf("block 6, which was not asked for: %v", err)
+		}
 	})
 }
 
 func TestBadBlockIsFetchedOnceMoreForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		src, ext := newImage(equal(3, 100)...)
+		src, ext := newImage(100, 100, 100, 0)
 		slow(src)
 		good := src.Data[100:200]
 		src.Open = func(ctx context.Context, r blockio.Range, body io.Reader) (io.Reader, error) {
@@ -259,7 +269,7 @@ func TestBadBlockIsFetchedOnceMoreForAll(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 8 {
 			wg.Go(func() {
-				err := s.ReadRun(t.Context(), blockio.Demand, 0, 3, func(n int64, p []byte) error {
+				err := s.ReadRun(t.Context(), blockio.Demand, 0, 4, func(n int64, p []byte) error {
 					if n == 1 && !bytes.Equal(p, good) {
 						return errors.New("bad")
 					}
@@ -335,16 +345,21 @@ func TestFailureLastsASecond(t *testing.T) {
 				}
 				s := fetch.New(src, ext, fetch.Options{})
 				defer s.Close()
+				calls := 0
 				read := func() error {
-					return s.ReadRun(t.Context(), blockio.Demand, 1, 1, func(int64, []byte) error { return c.deliver })
+					return s.ReadRun(t.Context(), blockio.Demand, 1, 1, func(int64, []byte) error {
+						calls++
+						return c.deliver
+					})
 				}
 				var be *blockio.BlockError
-				if err := read(); !errors.Is(err, c.want) || !errors.As(err, &be) || be.Block != 1 {
-					t.Errorf("first read: %v, want a BlockError of block 1 with %v", err, c.want)
+				first := read()
+				if !errors.Is(first, c.want) || !errors.As(first, &be) || be.Block != 1 {
+					t.Errorf("first read: %v, want a BlockError of block 1 with %v", first, c.want)
 				}
-				start := time.Now()
-				if err := read(); !errors.Is(err, c.want) {
-					t.Errorf("second read: %v, want %v", err, c.want)
+				start, before := time.Now(), calls
+				if err := read(); !errors.Is(err, c.want) || err.Error() != first.Error() || calls > before {
+					t.Errorf("second read: %v after %d deliveries, want %v after none", err, calls-before, first)
 				}
 				if d := time.Since(start); d != 0 {
 					t.Errorf("second read took %v, want none", d)
@@ -357,33 +372,58 @@ func TestFailureLastsASecond(t *testing.T) {
 				if err := read(); err != nil {
 					t.Errorf("read after a second: %v", err)
 				}
+				if n := len(src.Asked()); n != 1 {
+					t.Errorf("%d requests after a second, want 1", n)
+				}
 			})
 		})
 	}
 }
 
-// A stream that fails in the middle fails the blocks that have not arrived, and
-// no others.
-func TestTornRequest(t *testing.T) {
-	src, ext := newImage(equal(4, 100)...)
-	torn := errors.New("torn")
-	src.Open = func(_ context.Context, _ blockio.Range, body io.Reader) (io.Reader, error) {
-		return io.MultiReader(io.LimitReader(body, 250), readerFunc(func([]byte) (int, error) { return 0, torn })), nil
-	}
+// Nor can a block without bytes be fetched once more.
+func TestBadBlockOfNothing(t *testing.T) {
+	src, ext := newImage(100, 0, 100)
 	s := fetch.New(src, ext, fetch.Options{})
 	defer s.Close()
-	var got []int64
-	err := s.ReadRun(t.Context(), blockio.Demand, 0, 4, func(n int64, _ []byte) error {
-		got = append(got, n)
-		return nil
-	})
+	bad := errors.New("bad")
 	var be *blockio.BlockError
-	if !errors.Is(err, torn) || !errors.As(err, &be) || be.Block != 2 {
-		t.Errorf("error %v, want %v at block 2", err, torn)
+	err := s.ReadRun(t.Context(), blockio.Demand, 1, 1, func(int64, []byte) error { return bad })
+	if !errors.Is(err, bad) || !errors.As(err, &be) || be.Block != 1 {
+		t.Errorf("error %v, want a BlockError of block 1 with %v", err, bad)
 	}
-	if diff := cmp.Diff([]int64{0, 1}, got); diff != "" {
-		t.Errorf("delivered (-want +got):\n%s", diff)
+	if list := asked(src); list != nil {
+		t.Errorf("asked for %v", list)
 	}
+}
+
+// A stream that fails in the middle fails the blocks that have not arrived, and
+// no others; also for a reader who comes to them long after.
+func TestTornRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(4, 100)...)
+		torn := errors.New("torn")
+		src.Open = func(_ context.Context, _ blockio.Range, body io.Reader) (io.Reader, error) {
+			return io.MultiReader(io.LimitReader(body, 250), iotest.ErrReader(torn)), nil
+		}
+		s := fetch.New(src, ext, fetch.Options{})
+		defer s.Close()
+		var got []int64
+		err := s.ReadRun(t.Context(), blockio.Demand, 0, 4, func(n int64, _ []byte) error {
+			time.Sleep(2 * time.Second)
+			got = append(got, n)
+			return nil
+		})
+		var be *blockio.BlockError
+		if !errors.Is(err, torn) || !errors.As(err, &be) || be.Block != 2 {
+			t.Errorf("error %v, want %v at block 2", err, torn)
+		}
+		if diff := cmp.Diff([]int64{0, 1}, got); diff != "" {
+			t.Errorf("delivered (-want +got):\n%s", diff)
+		}
+		if n := len(src.Asked()); n != 1 {
+			t.Errorf("%d requests, want 1", n)
+		}
+	})
 }
 
 // What arrived last is kept, within bounds.
@@ -426,8 +466,14 @@ func TestCloseEndsEverything(t *testing.T) {
 		synctest.Wait()
 		s.Close()
 		wg.Wait()
+		if n := len(src.Asked()); n != 2 {
+			t.Errorf("%d requests, want the 2 that were under way", n)
+		}
 		if err := s.ReadRun(t.Context(), blockio.Demand, 7, 1, ignore); err == nil {
 			t.Error("a read after Close: no error")
+		}
+		if list := asked(src); list != nil {
+			t.Errorf("a read after Close asked for %v", list)
 		}
 	})
 }
@@ -455,6 +501,18 @@ func TestBufferIsBounded(t *testing.T) {
 		}
 		s := fetch.New(src, ext, fetch.Options{Buffer: 16 * 1024, Keep: 1})
 		defer s.Close()
+		read := func(ctx context.Context, first, count int64) {
+			got := int64(0)
+			err := s.ReadRun(ctx, blockio.Demand, first, count, func(int64, []byte) error {
+				time.Sleep(time.Second) // a slow decoder holds the bytes
+				add(-size)
+				got++
+				return nil
+			})
+			if ctx.Err() == nil && (err != nil || got != count) {
+				t.Errorf("%d of blocks %d+%d were delivered: %v", got, first, count, err)
+			}
+		}
 		var wg sync.WaitGroup
 		for n := int64(0); n < 60; n += 3 {
 			wg.Go(func() {
@@ -464,23 +522,44 @@ func TestBufferIsBounded(t *testing.T) {
 					ctx, cancel = context.WithTimeout(ctx, time.Second/2)
 					defer cancel()
 				}
-				err := s.ReadRun(ctx, blockio.Demand, n, 3, func(int64, []byte) error {
-					time.Sleep(time.Second) // a slow decoder holds the bytes
-					add(-size)
-					return nil
-				})
-				if err != nil && ctx.Err() == nil {
-					t.Errorf("block %d: %v", n, err)
-				}
+				read(ctx, n, 3)
 			})
 		}
 		wg.Wait()
-		if most > limit {
-			t.Errorf("%d bytes in memory at a time, want at most %d", most, limit)
+		for n := int64(0); n < 60; n += 15 { // long runs, of which something is always ahead
+			wg.Go(func() { read(t.Context(), n, 15) })
+		}
+		wg.Wait()
+		if most != limit {
+			t.Errorf("%d bytes in memory at a time, want no more than %d, and that", most, limit)
 		}
 		// A block larger than that is still served.
 		if err := s.ReadRun(t.Context(), blockio.Demand, 60, 1, ignore); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// Runs that fail give back the room of the blocks that they leave, be they here or not.
+func TestFailedRunsTakeNoRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(30, 1024)...)
+		s := fetch.New(src, ext, fetch.Options{Buffer: 16 * 1024})
+		defer s.Close()
+		bad := errors.New("bad")
+		for n := range int64(20) {
+			err := s.ReadRun(t.Context(), blockio.Demand, n, 10, func(int64, []byte) error {
+				synctest.Wait() // the others have come
+				return bad
+			})
+			if !errors.Is(err, bad) {
+				t.Errorf("run %d: error %v, want %v", n, err, bad)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := s.ReadRun(ctx, blockio.Demand, 20, 10, ignore); err != nil {
+			t.Errorf("after that: %v", err)
 		}
 	})
 }
@@ -511,6 +590,12 @@ func TestDemandDoesNotWaitForRoom(t *testing.T) {
 		}
 		if d := time.Since(start); d != time.Second {
 			t.Errorf("served after %v, want a round trip of %v", d, time.Second)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		var be *blockio.BlockError
+		if err := s.ReadRun(ctx, blockio.Fill, 90, 1, ignore); !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &be) || be.Block != 90 {
+			t.Errorf("who waits for room and goes: %v, want a BlockError of block 90 with the context's", err)
 		}
 		wg.Wait()
 	})
@@ -551,10 +636,11 @@ func TestLongRunIsBounded(t *testing.T) {
 		src, ext := newImage(equal(1000, 100)...)
 		s := fetch.New(src, ext, fetch.Options{Requests: atMost(4), MaxRequest: 1000})
 		defer s.Close()
-		most := int64(0)
+		most, requests := int64(0), 0
 		err := s.ReadRun(t.Context(), blockio.Demand, 0, 1000, func(n int64, _ []byte) error {
 			synctest.Wait() // until all that may be under way has arrived
 			for _, r := range src.Asked() {
+				requests++
 				most = max(most, r.End()-100*n)
 			}
 			return nil
@@ -562,10 +648,80 @@ func TestLongRunIsBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if most > 13*1000 {
-			t.Errorf("%d bytes ahead of the reader", most)
+		if most > 13*1000 || most < 4*1000 {
+			t.Errorf("%d bytes ahead of the reader, want 4 to 13 of the largest requests", most)
+		}
+		if requests > 130 {
+			t.Errorf("%d requests, want little more than 100 of 10 blocks", requests)
 		}
 	})
+}
+
+// located is an index that notes how far it was asked.
+type located struct {
+	blockiotest.Extents
+	last int64
+}
+
+func (l *located) Extent(ctx context.Context, n int64) (blockio.Extent, error) {
+	l.last = max(l.last, n)
+	return l.Extents.Extent(ctx, n)
+}
+
+// Nor does one of blocks without bytes.
+func TestLongRunOfNothingIsBounded(t *testing.T) {
+	src, ext := newImage(equal(20_000, 0)...)
+	at := &located{Extents: ext}
+	s := fetch.New(src, at, fetch.Options{})
+	defer s.Close()
+	most := int64(0)
+	err := s.ReadRun(t.Context(), blockio.Demand, 0, 20_000, func(n int64, _ []byte) error {
+		most = max(most, at.last+1-n)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if most > 4096 {
+		t.Errorf("%d blocks ahead of the reader, want at most 4096", most)
+	}
+}
+
+// lost is an index that does not know where a block lies.
+type lost struct {
+	blockiotest.Extents
+	n   int64
+	why error
+}
+
+func (l lost) Extent(ctx context.Context, n int64) (blockio.Extent, error) {
+	if n == l.n {
+		return blockio.Extent{}, l.why
+	}
+	return l.Extents.Extent(ctx, n)
+}
+
+// A block that can't be located is an error for that block, and the ones before it are
+// delivered.
+func TestBlockThatIsNowhere(t *testing.T) {
+	why := errors.New("nowhere")
+	for at, opt := range map[int64]fetch.Options{0: {}, 6: {}, 9: {MaxRequest: 100}} {
+		src, ext := newImage(equal(10, 100)...)
+		s := fetch.New(src, lost{ext, at, why}, opt)
+		defer s.Close()
+		var got []int64
+		err := s.ReadRun(t.Context(), blockio.Demand, 0, 10, func(n int64, _ []byte) error {
+			got = append(got, n)
+			return nil
+		})
+		var be *blockio.BlockError
+		if !errors.Is(err, why) || !errors.As(err, &be) || be.Block != at {
+			t.Errorf("error %v, want %v at block %d", err, why, at)
+		}
+		if int64(len(got)) != at || !slices.IsSorted(got) {
+			t.Errorf("blocks %v were delivered, want those before %d", got, at)
+		}
+	}
 }
 
 func BenchmarkReadRun(b *testing.B) {

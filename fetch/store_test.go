@@ -24,8 +24,9 @@ type store struct {
 	mu     sync.Mutex
 	blocks map[int64][]byte
 	claims []claim
-	log    []string // "put 3", "forget 3"
-	gone   []int64  // blocks that seem to be here
+	tried  []blockio.Range // for which somebody has asked for a claim
+	log    []string        // "put 3", "forget 3"
+	gone   []int64         // blocks that seem to be here
 }
 
 // process is a process's view of a store: only the claims of others keep it from
@@ -88,6 +89,7 @@ func (s *store) did() []string {
 func (p process) Claim(e blockio.Extent, class blockio.Class) (release func(), ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.tried = append(p.tried, blockio.Range{Extent: e, Class: class})
 	for _, c := range p.claims {
 		if c.process != p.id && c.ext.Off < e.End() && e.Off < c.ext.End() {
 			return nil, false
@@ -164,7 +166,13 @@ func TestStoredIsNotAskedFor(t *testing.T) {
 	shared.put(t, src, ext, 0, 1, 4, 9)
 	s := fetch.New(src, ext, fetch.Options{Store: process{shared, 0}})
 	defer s.Close()
-	readTen(t, s, src, ext, blockio.Extent{Off: 200, Len: 200}, blockio.Extent{Off: 500, Len: 400})
+	requests := []blockio.Extent{{Off: 200, Len: 200}, {Off: 500, Len: 400}}
+	readTen(t, s, src, ext, requests...)
+	for _, e := range requests {
+		if !slices.Contains(shared.tried, blockio.Range{Extent: e}) {
+			t.Errorf("claimed were %v, want the requests %v", shared.tried, requests)
+		}
+	}
 	var want fetch.Stats
 	want.Class[blockio.Demand] = fetch.ClassStats{Requests: 2, Bytes: 600, Used: 600}
 	if diff := cmp.Diff(want, s.Stats()); diff != "" {
@@ -223,6 +231,15 @@ func TestTake(t *testing.T) {
 	}
 	if s.Take(0, func(int64, []byte) error { return errors.New("bad") }) {
 		t.Error("Take of bad bytes is true")
+	}
+	for name, other := range map[string]*fetch.Scheduler{
+		"of a block that is nowhere": fetch.New(src, lost{ext, 1, errors.New("nowhere")}, fetch.Options{Store: process{shared, 0}}),
+		"without a store":            fetch.New(src, ext, fetch.Options{}),
+	} {
+		defer other.Close()
+		if other.Take(1, deliver) {
+			t.Errorf("Take %s is true", name)
+		}
 	}
 	// What was brought ahead counts as used when it is had.
 	if err := s.ReadRun(t.Context(), blockio.ReadAhead, 1, 1, nil); err != nil {
@@ -380,6 +397,12 @@ func TestDamagedOnItsWay(t *testing.T) {
 	if again, all := refetches(src); len(again) != 1 || all != 2 || again[0] != (blockio.Extent{Off: 200, Len: 100}) {
 		t.Errorf("%d requests, again %v; want two, block 2 again", all, again)
 	}
+	if got, want := s.Stats().Class[blockio.Demand], (fetch.ClassStats{Requests: 1, Bytes: 400, Used: 300}); got != want {
+		t.Errorf("stats %+v, want %+v", got, want)
+	}
+	if got, want := s.Stats().Refetched, (fetch.ClassStats{Requests: 1, Bytes: 100, Used: 100}); got != want {
+		t.Errorf("stats of what was fetched again %+v, want %+v", got, want)
+	}
 	log := shared.did()
 	for i, want := range []string{"put 2", "forget 2", "put 2"} {
 		at := slices.Index(log, want)
@@ -438,8 +461,14 @@ func TestSlowReaderOfDamage(t *testing.T) {
 	}
 }
 
+// stubborn is a store that does not forget.
+type stubborn struct{ process }
+
+func (stubborn) Forget(int64, blockio.Extent) {}
+
 // A block that was stored damaged, as bytes that match their checksum, is forgotten
-// and asked for once more, by all its readers together.
+// and asked for once more, by all its readers together; past the store, whatever that
+// has, and whatever others claim.
 func TestDamagedInStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src, ext := newImage(equal(4, 100)...)
@@ -447,7 +476,7 @@ func TestDamagedInStore(t *testing.T) {
 		shared := newStore()
 		shared.put(t, src, ext, 0, 1, 2, 3)
 		shared.blocks[1][50] ^= 1
-		s := fetch.New(src, ext, fetch.Options{Store: process{shared, 0}})
+		s := fetch.New(src, ext, fetch.Options{Store: stubborn{process{shared, 0}}})
 		defer s.Close()
 		var wg sync.WaitGroup
 		for range 8 {
@@ -505,7 +534,9 @@ func TestDamagedEverywhere(t *testing.T) {
 func TestProcessesShareTheWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src, ext := newImage(equal(9, 100)...)
-		slow(src)
+		src.Open = func(ctx context.Context, _ blockio.Range, body io.Reader) (io.Reader, error) {
+			return body, sleep(ctx, time.Second/5) // three in a row are within the patience of who waits
+		}
 		shared := newStore()
 		var wg sync.WaitGroup
 		var all []*fetch.Scheduler
@@ -550,13 +581,16 @@ func TestClaimedBlocksAreTakenAsTheyAppear(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		for n := range int64(3) { // slowly, but it gets on with it
+		for _, c := range []struct {
+			n    int64 // that is stored
+			want int   // blocks delivered by then
+		}{{0, 1}, {1, 2}, {3, 2}} { // slowly, but it gets on with it
 			time.Sleep(3 * time.Second / 2)
-			shared.put(t, src, ext, n)
+			shared.put(t, src, ext, c.n)
 			time.Sleep(time.Second / 2)
 			synctest.Wait()
-			if len(*got) != int(n)+1 {
-				t.Errorf("%d blocks delivered, want the %d that are there", len(*got), n+1)
+			if len(*got) != c.want {
+				t.Errorf("%d blocks delivered, want the %d that are there", len(*got), c.want)
 			}
 		}
 		if list := asked(src); list != nil {
@@ -564,10 +598,13 @@ func TestClaimedBlocksAreTakenAsTheyAppear(t *testing.T) {
 		}
 		release() // it does not bring the rest
 		wg.Wait()
-		if diff := cmp.Diff([]blockio.Extent{{Off: 300, Len: 200}}, asked(src)); diff != "" {
+		if diff := cmp.Diff([]blockio.Extent{{Off: 200, Len: 100}, {Off: 400, Len: 100}}, asked(src)); diff != "" {
 			t.Errorf("requests (-want +got):\n%s", diff)
 		}
-		if n := s.Stats().Class[blockio.Demand]; n != (fetch.ClassStats{Requests: 1, Bytes: 200, Used: 200}) {
+		if len(*got) != 5 {
+			t.Errorf("%d blocks delivered in the end, want 5", len(*got))
+		}
+		if n := s.Stats().Class[blockio.Demand]; n != (fetch.ClassStats{Requests: 2, Bytes: 200, Used: 200}) {
 			t.Errorf("stats %+v count what another process has fetched", n)
 		}
 	})
@@ -602,6 +639,69 @@ func TestClaimIsGivenUp(t *testing.T) {
 		if d := time.Since(start); d != 0 {
 			t.Errorf("waited %v for a second claim", d)
 		}
+	})
+}
+
+// Nor is one that gets on with it, but slowly, for much longer.
+func TestSlowClaimIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(20, 100)...)
+		shared := newStore()
+		_, _ = process{shared, 1}.Claim(blockio.Extent{Len: 2000}, blockio.Demand)
+		s := fetch.New(src, ext, fetch.Options{Store: process{shared, 0}})
+		defer s.Close()
+		var other sync.WaitGroup
+		other.Go(func() {
+			for n := range int64(20) {
+				time.Sleep(3 * time.Second / 2)
+				shared.put(t, src, ext, n)
+			}
+		})
+		start := time.Now()
+		if err := s.ReadRun(t.Context(), blockio.Demand, 0, 20, ignore); err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Since(start); d < 10*time.Second || d > 11*time.Second {
+			t.Errorf("waited %v, want about 10 s", d)
+		}
+		other.Wait()
+	})
+}
+
+// A request that waits for another process is a reader's from when one joins it.
+func TestClaimForReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(5, 100)...)
+		shared := newStore()
+		release, _ := process{shared, 1}.Claim(blockio.Extent{Len: 500}, blockio.Demand)
+		s := fetch.New(src, ext, fetch.Options{Store: process{shared, 0}})
+		defer s.Close()
+		var wg sync.WaitGroup
+		last := func() blockio.Class {
+			shared.mu.Lock()
+			defer shared.mu.Unlock()
+			return shared.tried[len(shared.tried)-1].Class
+		}
+		for _, class := range []blockio.Class{blockio.Fill, blockio.Trace, blockio.Demand, blockio.Trace} {
+			wg.Go(func() {
+				if err := s.ReadRun(t.Context(), class, 0, 5, ignore); err != nil {
+					t.Error(err)
+				}
+			})
+			time.Sleep(time.Second / 4)
+			want := blockio.Fill
+			if class == blockio.Demand {
+				want = blockio.Demand
+			}
+			if got := last(); class != blockio.Trace && got != want {
+				t.Errorf("when one of class %d had joined, the claim was for class %d", class, got)
+			}
+		}
+		if got := last(); got != blockio.Demand {
+			t.Errorf("the claim was for class %d in the end", got)
+		}
+		release()
+		wg.Wait()
 	})
 }
 

@@ -32,11 +32,11 @@ var helpers = make(chan struct{}, runtime.GOMAXPROCS(0)-1)
 // delivering is decoding. Those that turn out to be bad, or not to be there, are left to
 // serve.
 func (r *run) together(deliver func(n int64, stored []byte) error) {
-	if deliver == nil || r.class != blockio.Demand || cap(helpers) == 0 {
+	if deliver == nil || r.class != blockio.Demand {
 		return
 	}
 	n, bytes := 0, int64(0)
-	for n < min(len(r.ahead), maxTogether) && r.trial(n) == untried && (r.ahead[n].local || r.ahead[n].finished()) {
+	for n < min(len(r.ahead), maxTogether) && r.trial(n) == untried && r.ahead[n].finished() {
 		bytes += r.ahead[n].ext.Len
 		n++
 	}
@@ -44,7 +44,7 @@ func (r *run) together(deliver func(n int64, stored []byte) error) {
 		return
 	}
 	done := r.done()
-	r.tried = append(r.tried, make([]trial, max(0, done+n-len(r.tried)))...)
+	r.tried = append(r.tried, make([]trial, done+n-len(r.tried))...)
 	tried := r.tried[done:]
 	var next atomic.Int64
 	work := func() {

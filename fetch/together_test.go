@@ -86,6 +86,41 @@ func TestTogetherAgain(t *testing.T) {
 	}
 }
 
+// Who is no reader gets one block after the other, in order.
+func TestNotTogether(t *testing.T) {
+	defer func(before chan struct{}) { helpers = before }(helpers)
+	helpers = make(chan struct{}, 3)
+	const blocks = 30
+	image := make(simImage, blocks)
+	st := &simStore{have: make(map[int64]bool)}
+	for n := range image {
+		image[n] = blockio.Extent{Off: int64(n) * 10_000, Len: 10_000}
+		st.have[int64(n)] = true
+	}
+	s := New(newSimLine(time.Millisecond, 1000), image, Options{Store: st})
+	defer s.Close()
+	for _, class := range []blockio.Class{blockio.ReadAhead, blockio.Fill} {
+		var mu sync.Mutex
+		var got []int64
+		err := s.ReadRun(t.Context(), class, 0, blocks, func(n int64, _ []byte) error {
+			if !mu.TryLock() {
+				t.Errorf("class %d: block %d is delivered beside another", class, n)
+				return nil
+			}
+			defer mu.Unlock()
+			time.Sleep(10 * time.Microsecond)
+			got = append(got, n)
+			return nil
+		})
+		if err != nil || len(got) != blocks || !slices.IsSorted(got) {
+			t.Errorf("class %d: %v, delivered were %v", class, err, got)
+		}
+	}
+	if err := s.ReadRun(t.Context(), blockio.Demand, 0, blocks, nil); err != nil { // nor has this anything to deliver
+		t.Error(err)
+	}
+}
+
 // What is at hand is delivered by several goroutines at a time, each block once, also if
 // some of it is gone or bad.
 func TestTogether(t *testing.T) {

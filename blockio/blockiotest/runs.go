@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"testing"
 
@@ -61,7 +62,7 @@ func TestRuns(t *testing.T, runs blockio.Runs, ext blockio.Extents, image []byte
 		collect(blockio.Demand, blocks, 0)
 	})
 	t.Run("out of bounds", func(t *testing.T) {
-		for _, c := range [][2]int64{{-1, 1}, {0, blocks + 1}, {blocks, 1}, {0, -1}} {
+		for _, c := range [][2]int64{{-1, 1}, {0, blocks + 1}, {blocks, 1}, {blocks + 1, 0}, {0, -1}, {1, math.MaxInt64}} {
 			if err := runs.ReadRun(t.Context(), blockio.Demand, c[0], c[1], nil); err == nil {
 				t.Errorf("ReadRun(%d+%d) of %d blocks: no error", c[0], c[1], blocks)
 			}

@@ -18,9 +18,10 @@ type Source struct {
 	// fail, or replace the body.
 	Open func(ctx context.Context, r blockio.Range, body io.Reader) (io.Reader, error)
 
-	// mu guards the field below.
+	// mu guards the fields below.
 	mu    sync.Mutex
 	asked []blockio.Range
+	open  int // streams
 }
 
 // Size is the number of bytes.
@@ -41,7 +42,34 @@ func (s *Source) OpenRange(ctx context.Context, r blockio.Range) (io.ReadCloser,
 			return nil, err
 		}
 	}
-	return io.NopCloser(body), nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open++
+	return &stream{Reader: body, src: s}, nil
+}
+
+// stream is a stream of a Source.
+type stream struct {
+	io.Reader
+	src    *Source
+	closed bool
+}
+
+func (b *stream) Close() error {
+	b.src.mu.Lock()
+	defer b.src.mu.Unlock()
+	if !b.closed {
+		b.closed = true
+		b.src.open--
+	}
+	return nil
+}
+
+// Unclosed is how many streams have not been closed.
+func (s *Source) Unclosed() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open
 }
 
 // ReadAtContext reads through OpenRange.
