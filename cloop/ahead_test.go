@@ -238,6 +238,25 @@ func TestDecodeAhead(t *testing.T) {
 	})
 }
 
+// Who reads whole blocks has what was taken for another, too; and who goes while memory has
+// no room takes nothing with him.
+func TestWholeReadOfTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		im := newAheadImage(t, 3, filled(12), all)
+		im.readBlocks(t, 2)
+		im.check(t, "read blocks 0 and 1", blocks{Asked: []int64{0, 1}, Taken: []int64{2, 3, 4}})
+		p := make([]byte, 3*aheadBlock)
+		if _, err := im.ReadAtContext(t.Context(), p, 2*aheadBlock); err != nil || p[0] != 3 || p[len(p)-1] != 5 {
+			t.Errorf("blocks 2 to 4: %v, or other bytes", err)
+		}
+		im.check(t, "read blocks 2 to 4", blocks{Had: []int64{2, 3, 4}})
+		im.memory.full = true
+		if _, err := im.ReadAtContext(blockio.AtOnce, p[:10], 8*aheadBlock); !errors.Is(err, context.Canceled) {
+			t.Errorf("without room in memory: %v, want the context's error", err)
+		}
+	})
+}
+
 // What is not at hand is left to its reader, and zeros are nothing to decode.
 func TestDecodeAheadOfNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -414,6 +433,9 @@ func TestWaitingReaderDecodes(t *testing.T) {
 		close(im.gate[2])
 		if err := <-read; err != nil {
 			t.Error(err)
+		}
+		if b := im.take(); !slices.Contains(b.Had, 2) {
+			t.Errorf("blocks %v were had, want 2 among them", b.Had)
 		}
 	})
 }

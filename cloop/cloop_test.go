@@ -14,7 +14,10 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/blockio/blockiotest"
@@ -160,6 +163,19 @@ func (l *loggedRuns) take() []string {
 
 // A block that a reader abandons while others wait for it is loaded by one of them.
 func TestAbandonedLoad(t *testing.T) {
+	t.Run("cancelled", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		testAbandonedLoad(t, ctx, cancel)
+	})
+	t.Run("out of time", func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		testAbandonedLoad(t, ctx, func() {})
+	})
+}
+
+func testAbandonedLoad(t *testing.T, ctx context.Context, cancel func()) {
+	t.Helper()
 	const bs = 4096
 	disk := mixed(2 * bs)
 	src := &blockiotest.Source{Data: clooptest.Build(disk, bs)}
@@ -178,7 +194,6 @@ func TestAbandonedLoad(t *testing.T) {
 	gate := &gatedRuns{Runs: runs, entered: make(chan struct{}, 10)}
 	im := cloop.NewImage(ix, gate, cache.NewMemory(bs, bs))
 
-	ctx, cancel := context.WithCancel(t.Context())
 	loader, waiter := make(chan error, 1), make(chan error, 1)
 	go func() {
 		_, err := im.ReadAtContext(ctx, make([]byte, 10), 0)
@@ -191,11 +206,66 @@ func TestAbandonedLoad(t *testing.T) {
 		waiter <- err
 	}()
 	cancel()
-	if err := <-loader; !errors.Is(err, context.Canceled) {
+	if err := <-loader; err == nil || !errors.Is(err, ctx.Err()) {
 		t.Errorf("loader: %v", err)
 	}
 	if err := <-waiter; err != nil || !bytes.Equal(p, disk[20:30]) {
 		t.Errorf("waiter: %v, %q", err, p)
+	}
+}
+
+// failingRuns fails when it is told to.
+type failingRuns struct {
+	calls atomic.Int64
+	now   chan struct{}
+	why   error
+}
+
+func (f *failingRuns) ReadRun(context.Context, blockio.Class, int64, int64, func(int64, []byte) error) error {
+	f.calls.Add(1)
+	<-f.now
+	return f.why
+}
+
+// A block that can't be loaded is the same error for all who wait for it, after one try.
+func TestFailedLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const bs = 4096
+		ix, err := cloop.Open(t.Context(), &blockiotest.Source{Data: clooptest.Build(mixed(2*bs), bs)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		runs := &failingRuns{now: make(chan struct{}), why: errors.New("down")}
+		im := cloop.NewImage(ix, runs, cache.NewMemory(bs, bs))
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				if _, err := im.ReadAtContext(t.Context(), make([]byte, 10), 20); !errors.Is(err, runs.why) {
+					t.Errorf("error %v, want %v", err, runs.why)
+				}
+			})
+			synctest.Wait()
+		}
+		close(runs.now)
+		wg.Wait()
+		if n := runs.calls.Load(); n != 1 {
+			t.Errorf("%d tries, want 1", n)
+		}
+	})
+}
+
+// A bad block is an error also where a block in memory comes between it and the rest of a
+// read.
+func TestCorruptBeforeMemory(t *testing.T) {
+	const bs = 4096
+	good := clooptest.Deflate(mixed(bs), zlib.BestSpeed)
+	im := openImage(t, &blockiotest.Source{Data: clooptest.Assemble(bs, [][]byte{{1, 2, 3}, good, good})}, 2)
+	if _, err := im.ReadAtContext(t.Context(), make([]byte, 10), bs); err != nil {
+		t.Fatal(err)
+	}
+	var be *blockio.BlockError
+	if _, err := im.ReadAtContext(t.Context(), make([]byte, 3*bs), 0); !errors.Is(err, cloop.ErrCorrupt) || !errors.As(err, &be) || be.Block != 0 {
+		t.Errorf("error %v, want a BlockError of block 0 with ErrCorrupt", err)
 	}
 }
 

@@ -73,7 +73,6 @@ func Open(ctx context.Context, src blockio.ReaderAt) (*Index, error) {
 			return nil, err
 		}
 	}
-	ix.load = 1 // the two were for comparison
 	return ix, nil
 }
 

@@ -25,6 +25,9 @@ func TestRawImage(t *testing.T) {
 			if ix.DiskSize() != src.Size() {
 				t.Errorf("DiskSize() = %d, want %d", ix.DiskSize(), size)
 			}
+			if table := ix.Table(); table != (blockio.Extent{}) || ix.Doubt(0) {
+				t.Errorf("its index is at %v, or can be read again", table)
+			}
 			runs := fetch.New(src, ix, fetch.Options{})
 			defer runs.Close()
 			im := cloop.NewImage(ix, runs, cache.NewMemory(2*int64(ix.BlockSize()), ix.BlockSize()))

@@ -65,7 +65,7 @@ func readAt(t *testing.T, r blockio.ReaderAt, want []byte, off, n int64) {
 	if int64(wantN) < n {
 		wantErr = io.EOF
 	}
-	p := make([]byte, n)
+	p := bytes.Repeat([]byte{0xa5}, int(n)) // zeros have to be written, too
 	got, err := r.ReadAtContext(t.Context(), p, off)
 	if got != wantN || err != wantErr {
 		t.Errorf("ReadAtContext(%d bytes, %d) = %d, %v; want %d, %v", n, off, got, err, wantN, wantErr)
