@@ -2,10 +2,10 @@
 // size, each compressed on its own, with an index that locates them.
 //
 // Open reads the header through a [blockio.ReaderAt] of the image's bytes and
-// returns an [Index], which reads the rest of itself when it is needed; NewImage joins an Index, a
-// [blockio.Runs] that brings stored blocks and a [blockio.BlockCache] to the
-// disk itself, an [Image]. Both are safe for concurrent use. The package knows
-// nothing of where bytes come from.
+// returns an [Index], which reads the rest of itself when it is needed; NewImage
+// joins an Index, a [blockio.Runs] that brings stored blocks and a
+// [blockio.BlockCache] to the disk itself, an [Image]. Both are safe for
+// concurrent use. The package knows nothing of where bytes come from.
 //
 // Create writes the image of a disk, CreateStream that of a stream, and Commit that
 // of a disk that differs in some blocks from an image.

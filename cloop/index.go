@@ -32,8 +32,8 @@ const (
 //
 // The index is read in pages, when they are needed: that of a disk of 1 TB has
 // 134 MB. The first load is of a page and each is twice as large as the one before,
-// so that a few blocks cost little and a whole disk few requests. An entry is checked when it is used, so that a bad one makes bad no
-// more than its block.
+// so that a few blocks cost little and a whole disk few requests. An entry is checked
+// when it is used, so that a bad one makes bad no more than its block.
 type Index struct {
 	header
 	src blockio.ReaderAt
@@ -164,7 +164,7 @@ const maxForget = 16
 // on its way. It says whether the page is worth another look.
 func (ix *Index) forget(k int64) bool {
 	src, ok := ix.src.(blockio.Forgetter)
-	if !ok || ix.raw {
+	if !ok { // so it is with a raw image, too
 		return false
 	}
 	ix.mu.Lock()

@@ -137,11 +137,11 @@ func TestReaderTriesAgainWhatFailedAheadOfHim(t *testing.T) {
 		}
 		s := fetch.New(src, ext, fetch.Options{Store: process{newStore(), 1}})
 		defer s.Close()
-		s.Replay([]blockio.Span{{First: 3, Count: 2}})
+		s.Replay([]blockio.Span{{First: 3, Count: 3}})
 		time.Sleep(time.Second / 2)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second/4)
 		defer cancel()
-		if err := s.ReadRun(ctx, blockio.Demand, 3, 1, ignore); !errors.Is(err, context.DeadlineExceeded) { // has no more time
+		if err := s.ReadRun(ctx, blockio.Demand, 5, 1, ignore); !errors.Is(err, context.DeadlineExceeded) { // has no more time
 			t.Errorf("who goes: %v, want the context's error", err)
 		}
 		begin := time.Now()

@@ -78,16 +78,15 @@ func (t *trace) wanted(n int64, asked bool) bool {
 	if !ok || !t.brought.has(n) && !t.near(run, n) {
 		t.vain |= 1
 	}
-	if ok {
-		t.reader = run
+	if !ok {
+		return false
 	}
-	switch {
-	case !ok:
-	case !asked && run > t.at+maxJump && run < t.end && len(t.left) < maxLeft:
+	t.reader = run
+	if !asked && run > t.at+maxJump && run < t.end && len(t.left) < maxLeft {
 		t.left = append(t.left, part{t.at, run})
 		t.at, t.off = run, 0
 	}
-	return ok
+	return true
 }
 
 // near says whether block n, of a run, is soon brought.
