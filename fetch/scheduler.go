@@ -91,6 +91,8 @@ type budget struct {
 	size int64
 }
 
+func newBudget(size int64) budget { return budget{semaphore.NewWeighted(size), size} }
+
 // block is one copy of a stored block.
 type block struct {
 	n   int64
@@ -142,11 +144,11 @@ func New(src blockio.Ranges, ext blockio.Extents, opt Options) *Scheduler {
 	if opt.Buffer == 0 {
 		opt.Buffer = 64 << 20
 	}
-	others := max(1, opt.Buffer/4)
+	others := opt.Buffer / 4
 	s := &Scheduler{
 		src: src, ext: ext, opt: opt,
-		demand: budget{semaphore.NewWeighted(max(1, opt.Buffer-others)), max(1, opt.Buffer-others)},
-		others: budget{semaphore.NewWeighted(others), others},
+		demand: newBudget(opt.Buffer - others),
+		others: newBudget(others),
 		blocks: make(map[int64]*block),
 		room:   opt.Keep,
 		wake:   make(chan struct{}, 1),
