@@ -77,13 +77,13 @@ func TestReaderDoesNotWaitForTheFill(t *testing.T) {
 		defer s.Close()
 		var filler sync.WaitGroup
 		filler.Go(func() {
-			if err := s.ReadRun(t.Context(), blockio.Fill, 0, 8, ignore); err != nil {
+			if err := s.ReadRun(t.Context(), blockio.Fill, 0, 6, ignore); err != nil {
 				t.Error(err)
 			}
 		})
 		synctest.Wait()
 		begin := time.Now()
-		if err := s.ReadRun(t.Context(), blockio.Demand, 7, 1, ignore); err != nil {
+		if err := s.ReadRun(t.Context(), blockio.Demand, 5, 1, ignore); err != nil {
 			t.Error(err)
 		}
 		if d := time.Since(begin); d != time.Second {

@@ -677,28 +677,23 @@ func TestClaimForReader(t *testing.T) {
 		s := fetch.New(src, ext, fetch.Options{Store: process{shared, 0}})
 		defer s.Close()
 		var wg sync.WaitGroup
-		last := func() blockio.Class {
-			shared.mu.Lock()
-			defer shared.mu.Unlock()
-			return shared.tried[len(shared.tried)-1].Class
-		}
-		for _, class := range []blockio.Class{blockio.Fill, blockio.Trace, blockio.Demand, blockio.Trace} {
+		for _, c := range []struct{ joins, want blockio.Class }{
+			{blockio.Fill, blockio.Fill},
+			{blockio.Trace, blockio.Fill},
+			{blockio.Demand, blockio.Demand},
+			{blockio.Trace, blockio.Demand},
+		} {
 			wg.Go(func() {
-				if err := s.ReadRun(t.Context(), class, 0, 5, ignore); err != nil {
+				if err := s.ReadRun(t.Context(), c.joins, 0, 5, ignore); err != nil {
 					t.Error(err)
 				}
 			})
 			time.Sleep(time.Second / 4)
-			want := blockio.Fill
-			if class == blockio.Demand {
-				want = blockio.Demand
+			shared.mu.Lock()
+			if got := shared.tried[len(shared.tried)-1].Class; got != c.want {
+				t.Errorf("when one of class %d had joined, the claim was for class %d, want %d", c.joins, got, c.want)
 			}
-			if got := last(); class != blockio.Trace && got != want {
-				t.Errorf("when one of class %d had joined, the claim was for class %d", class, got)
-			}
-		}
-		if got := last(); got != blockio.Demand {
-			t.Errorf("the claim was for class %d in the end", got)
+			shared.mu.Unlock()
 		}
 		release()
 		wg.Wait()
