@@ -58,7 +58,7 @@ func TestKinds(t *testing.T) {
 	t.Run("LVM", func(t *testing.T) {
 		file := make(t, `truncate -s 8M "$1"`)
 		device := strings.TrimSpace(must(t, "losetup", "--find", "--show", file))
-		attached[device] = file
+		attached.Store(device, file)
 		must(t, "pvcreate", "--quiet", "--yes", "--config", `devices { filter=["a|^`+device+`$|","r|.*|"] use_devicesfile=0 }`, device)
 		must(t, "losetup", "--detach", device)
 		checkDisk(t, file, "LVM")

@@ -109,10 +109,11 @@ func leftovers() []string {
 			left = append(left, "mount "+point)
 		}
 	}
-	for device, file := range attached {
-		if !detached(device) {
-			left = append(left, device+" on "+file)
+	attached.Range(func(device, file any) bool {
+		if !detached(device.(string)) {
+			left = append(left, fmt.Sprintf("%s on %s", device, file))
 		}
-	}
+		return true
+	})
 	return left
 }

@@ -31,6 +31,7 @@ func TestMirrorTakesOver(t *testing.T) {
 	const slack = 3 * time.Second
 	for _, h := range hangs {
 		t.Run(h.name, func(t *testing.T) {
+			t.Parallel()
 			s := makeImage(t, 64*kib, blocks(64, 20*kib)...)
 			srv, url := serve(t, s.image)
 			other, mirror := serve(t, s.image)

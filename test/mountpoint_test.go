@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -102,7 +103,7 @@ func umount(t testing.TB, dir string) {
 }
 
 // attached maps the loop devices that the tests have made to their files.
-var attached = make(map[string]string)
+var attached sync.Map
 
 // attach makes a read-only loop device of file.
 func attach(t *testing.T, file string) string {
@@ -114,7 +115,7 @@ func attach(t *testing.T, file string) string {
 func attachWith(t *testing.T, file string, flags ...string) string {
 	t.Helper()
 	device := strings.TrimSpace(must(t, "losetup", append(flags, "--find", "--show", file)...))
-	attached[device] = file
+	attached.Store(device, file)
 	t.Cleanup(func() {
 		if detached(device) {
 			return
@@ -128,7 +129,8 @@ func attachWith(t *testing.T, file string, flags ...string) string {
 
 // detached says whether a loop device of the tests is no longer one.
 func detached(device string) bool {
-	file := attached[device]
+	v, _ := attached.Load(device)
+	file := v.(string)
 	backing := loopDevices()[device]
 	// After its mount is detached the file is shown without the mountpoint.
 	return backing != file && backing != "/"+filepath.Base(file)
@@ -155,7 +157,7 @@ func mountLoop(t *testing.T, file string) string {
 	})
 	dir := mountDevice(t, file, "-o", "loop,ro")
 	device = sourceOf(dir)
-	attached[device] = file // until it is unmounted
+	attached.Store(device, file) // until it is unmounted
 	return dir
 }
 

@@ -153,7 +153,7 @@ func (r *recipe) directory(t *testing.T, text string) string {
 			if !within(file, scratch) {
 				continue
 			}
-			attached[device] = file
+			attached.Store(device, file)
 			if try("losetup", "--detach", device); !detachedSoon(device) {
 				t.Errorf("cleaning up: %s is still attached", device)
 			}

@@ -232,7 +232,10 @@ func goOn(t *testing.T, s *synthetic, dir string, r *relay, first int) {
 // A name of its server's, which is looked up in a file there, holds up its end alone.
 func TestRootDiskHangs(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", originName} {
-		t.Run(host, func(t *testing.T) { testRootDiskHangs(t, host) })
+		t.Run(host, func(t *testing.T) {
+			t.Parallel()
+			testRootDiskHangs(t, host)
+		})
 	}
 }
 

@@ -140,7 +140,7 @@ func (s *session) attach(file string) (device string, err error) {
 		return "", err
 	}
 	device = strings.TrimSpace(out)
-	attached[device] = file
+	attached.Store(device, file)
 	s.undo = append(s.undo, func() {
 		if try("losetup", "--detach", device) {
 			detachedSoon(device)
