@@ -20,8 +20,16 @@ type Piece struct {
 // extent is where the piece lies.
 func (p Piece) extent() blockio.Extent { return blockio.Extent{Off: p.Off, Len: int64(len(p.Bytes))} }
 
-// ErrOtherFile says that a mirror has another file.
-var ErrOtherFile = errors.New("not the same file")
+// compare returns errOtherFile if got is not what the piece is.
+func (p Piece) compare(got []byte) error {
+	if !bytes.Equal(got, p.Bytes) {
+		return fmt.Errorf("%w (bytes %d+%d differ)", errOtherFile, p.Off, len(p.Bytes))
+	}
+	return nil
+}
+
+// errOtherFile says that a mirror has another file.
+var errOtherFile = errors.New("not the same file")
 
 // Join lets those servers in that have not answered when the file was opened: each as
 // soon as it was found, in the background, to have a file of the same size with the same
@@ -34,7 +42,7 @@ func (s *Source) Join(pieces []Piece) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.pieces = append(pieces, Piece{Bytes: s.first.head})
+	g.pieces = append([]Piece{{Bytes: s.first.head}}, pieces...)
 	for _, v := range g.servers {
 		g.tenders.Go(func() { g.tend(v) })
 	}
@@ -115,14 +123,14 @@ func (g *group) ask(v *server) {
 	switch err := v.has(ctx, g.pieces[rand.IntN(len(g.pieces))], p); {
 	case err == nil:
 		g.heal(v)
-	case errors.Is(err, ErrOtherFile) && g.another(v): // else there is nobody who knows better
+	case errors.Is(err, errOtherFile) && g.another(v): // else there is nobody who knows better
 		g.ban(v, err)
 	}
 }
 
 // letIn has v asked if err, the outcome of a comparison, is nil.
 func (g *group) letIn(v *server, err error) {
-	if errors.Is(err, ErrOtherFile) {
+	if errors.Is(err, errOtherFile) {
 		g.ban(v, err)
 		return
 	}
@@ -147,27 +155,30 @@ func (g *group) compare(ctx context.Context, v *server, p patience) error {
 	if err := v.readHead(ctx, p); err != nil {
 		return err
 	}
-	switch n := min(len(v.head), len(g.first.head)); {
-	case v.pin.size != g.first.pin.size:
-		return fmt.Errorf("%w (size %d, not %d)", ErrOtherFile, v.pin.size, g.first.pin.size)
-	case !bytes.Equal(v.head[:n], g.first.head[:n]):
-		return fmt.Errorf("%w (its first bytes differ)", ErrOtherFile)
+	if v.pin.size != g.first.pin.size {
+		return fmt.Errorf("%w (size %d, not %d)", errOtherFile, v.pin.size, g.first.pin.size)
 	}
 	for _, piece := range g.pieces {
-		if err := v.has(ctx, piece, p); err != nil {
+		var err error
+		if e := piece.extent(); e.End() <= int64(len(v.head)) {
+			err = piece.compare(v.head[e.Off:e.End()])
+		} else {
+			err = v.has(ctx, piece, p)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// has finds out whether v has a piece.
+// has asks v for a piece, and compares it.
 func (v *server) has(ctx context.Context, piece Piece, p patience) error {
 	got, err := v.read(ctx, piece.extent(), p)
-	if err == nil && !bytes.Equal(got, piece.Bytes) {
-		err = fmt.Errorf("%w (bytes %d+%d differ)", ErrOtherFile, piece.Off, len(piece.Bytes))
+	if err != nil {
+		return err
 	}
-	return err
+	return piece.compare(got)
 }
 
 // measure reads a little from v, if it was not asked for long while others were, and no
