@@ -30,13 +30,16 @@ const (
 type dialer struct {
 	timeout time.Duration // of a connection, with the look-up
 	lookup  func(ctx context.Context, host string) ([]net.IPAddr, error)
-	connect func(ctx context.Context, network, addr string) (net.Conn, error)
+	connect connectFunc
 
 	// mu guards the fields below.
 	mu    sync.Mutex
 	names *simplelru.LRU[string, *name]
 	first string // of them: all others were learnt from it, and it is never forgotten
 }
+
+// connectFunc connects to an address and port.
+type connectFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 
 // name is what is known of a name. It is guarded by dialer.mu.
 type name struct {
@@ -45,14 +48,18 @@ type name struct {
 	found chan struct{} // closed at the end of a look-up, nil if none is under way
 }
 
-// newDialer returns a dialer that gives up after timeout.
-func newDialer(timeout time.Duration) *dialer {
-	d := net.Dialer{KeepAlive: 15 * time.Second}
+// newDialer returns a dialer that gives up after timeout, and connects by connect; by
+// net.Dialer if that is nil.
+func newDialer(timeout time.Duration, connect connectFunc) *dialer {
+	if connect == nil {
+		d := net.Dialer{KeepAlive: 15 * time.Second}
+		connect = d.DialContext
+	}
 	names, err := simplelru.NewLRU[string, *name](maxNames, nil)
 	if err != nil {
 		panic("httpblock: internal error: " + err.Error()) // only for a size below 1
 	}
-	return &dialer{timeout: timeout, lookup: net.DefaultResolver.LookupIPAddr, connect: d.DialContext, names: names}
+	return &dialer{timeout: timeout, lookup: net.DefaultResolver.LookupIPAddr, connect: connect, names: names}
 }
 
 // DialContext connects to addr, which is a name or an address, and a port.
@@ -78,7 +85,7 @@ func (d *dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 }
 
 // tls returns a function that connects as DialContext does, and speaks TLS.
-func (d *dialer) tls(cfg *tls.Config) func(ctx context.Context, network, addr string) (net.Conn, error) {
+func (d *dialer) tls(cfg *tls.Config) connectFunc {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, d.timeout)
 		defer cancel()

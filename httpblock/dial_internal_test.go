@@ -39,8 +39,8 @@ type network struct {
 var errRefused = errors.New("refused")
 
 func (n *network) dialer() *dialer {
-	d := newDialer(10 * time.Second)
-	d.lookup, d.connect = n.lookup, n.connect
+	d := newDialer(10*time.Second, n.connect)
+	d.lookup = n.lookup
 	return d
 }
 
@@ -313,7 +313,7 @@ func TestPinnedAddressIsVerified(t *testing.T) {
 
 	for _, own := range []bool{false, true} { // whether DialTLSContext is ours
 		n := &network{names: map[string]string{"good.test": "127.0.0.1"}}
-		d := newDialer(soon)
+		d := newDialer(soon, nil)
 		d.lookup = n.lookup
 		tr := newTransport(1, d)
 		tr.TLSClientConfig = trust

@@ -26,20 +26,22 @@ func TestDrip(t *testing.T) {
 	data := random(20_000)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var requests atomic.Int64
-			url := serve(t, func(w http.ResponseWriter, r *http.Request) {
-				if requests.Add(1) != 2 { // the first is that of Open
-					content(w, r, data)
-					return
+			virtual(t, func(t *testing.T, net *network) {
+				var requests atomic.Int64
+				url := net.serve(t, func(w http.ResponseWriter, r *http.Request) {
+					if requests.Add(1) != 2 { // the first is that of Open
+						content(w, r, data)
+						return
+					}
+					content(&dripping{w, r, tt.bytes, tt.pause}, r, data)
+				})
+				s := net.open(t, url, httpblock.Options{Timeout: soon})
+				httpblock.SetStall(s, stall)
+				within(t, func() { readRange(t, s, data, 10_000, 2000) })
+				if got := requests.Load() - 1; got != tt.requests {
+					t.Errorf("got %d requests, want %d", got, tt.requests)
 				}
-				content(&dripping{w, r, tt.bytes, tt.pause}, r, data)
 			})
-			s := open(t, url, httpblock.Options{Timeout: soon})
-			httpblock.SetStall(s, stall)
-			within(t, func() { readRange(t, s, data, 10_000, 2000) })
-			if got := requests.Load() - 1; got != tt.requests {
-				t.Errorf("got %d requests, want %d", got, tt.requests)
-			}
 		})
 	}
 }

@@ -2,6 +2,12 @@ package httpblock
 
 import "time"
 
+// Through returns opt for servers that are connected to by connect.
+func Through(opt Options, connect connectFunc) Options {
+	opt.connect = connect
+	return opt
+}
+
 // SetStall changes how long an attempt may bring nothing, so that tests need
 // not wait for a second. Call it before s is used by others.
 func SetStall(s *Source, d time.Duration) { s.stall = d }

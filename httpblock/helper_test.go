@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -48,6 +49,38 @@ func serve(t *testing.T, h http.HandlerFunc) string {
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
 	return s.URL
+}
+
+// virtual runs a test of servers in memory: its time is virtual.
+func virtual(t *testing.T, test func(t *testing.T, net *network)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { test(t, new(network)) })
+}
+
+// network is a network in memory. Its methods are as the functions of the same names.
+type network struct{ memory testserver.Network }
+
+func (n *network) newServer(t *testing.T, content []byte) *testserver.Server {
+	s := n.memory.New()
+	t.Cleanup(s.Close)
+	s.AddBytes("f", content)
+	return s
+}
+
+func (n *network) serve(t *testing.T, h http.HandlerFunc) string {
+	url, end := n.memory.Serve(h)
+	t.Cleanup(end)
+	return url
+}
+
+func (n *network) open(t *testing.T, url string, opt httpblock.Options) *httpblock.Source {
+	t.Helper()
+	return open(t, url, n.through(opt))
+}
+
+// through returns opt for servers of the network.
+func (n *network) through(opt httpblock.Options) httpblock.Options {
+	return httpblock.Through(opt, n.memory.DialContext)
 }
 
 // content answers a request with its range of data, with an ETag.

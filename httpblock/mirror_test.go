@@ -15,9 +15,9 @@ import (
 
 // mirrors opens a file of several servers, the first at first, and waits until all of
 // them are used.
-func mirrors(t *testing.T, data []byte, first string, others ...string) *httpblock.Source {
+func (n *network) mirrors(t *testing.T, data []byte, first string, others ...string) *httpblock.Source {
 	t.Helper()
-	s := open(t, first, httpblock.Options{Mirrors: others})
+	s := n.open(t, first, httpblock.Options{Mirrors: others})
 	s.Join([]httpblock.Piece{{Off: 50_000, Bytes: data[50_000:54_096]}})
 	for i := range others {
 		awaitState(t, s, i+1, httpblock.Used, httpblock.Failing)
@@ -61,75 +61,81 @@ func TestMirrorIsCompared(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			a, b := newServer(t, data), newServer(t, test.has)
-			s := open(t, a.URL("f"), httpblock.Options{Mirrors: []string{b.URL("f")}})
-			if n := b.Stats().Requests; n != 0 {
-				t.Errorf("the mirror was asked %d times before Join", n)
-			}
-			s.Join([]httpblock.Piece{{Off: 50_000, Bytes: data[50_000:54_096]}})
-			awaitState(t, s, 1, test.want)
-			a.Set(func(c *testserver.Config) { c.StatusTimes = -1 })
-			body := openRange(t, s, 60_000, 1000)
-			if test.want == httpblock.Used {
-				readRange(t, s, data, 60_000, 1000)
-				return
-			}
-			before := b.Stats().Requests
-			a.Set(func(c *testserver.Config) { c.StatusTimes = 3 })
-			if got, err := io.ReadAll(body); err != nil || !bytes.Equal(got, data[60_000:61_000]) {
-				t.Errorf("got %d bytes, error %v", len(got), err)
-			}
-			if n := b.Stats().Requests - before; n != 0 {
-				t.Errorf("a mirror with another file was asked %d times", n)
-			}
+			virtual(t, func(t *testing.T, net *network) {
+				a, b := net.newServer(t, data), net.newServer(t, test.has)
+				s := net.open(t, a.URL("f"), httpblock.Options{Mirrors: []string{b.URL("f")}})
+				if n := b.Stats().Requests; n != 0 {
+					t.Errorf("the mirror was asked %d times before Join", n)
+				}
+				s.Join([]httpblock.Piece{{Off: 50_000, Bytes: data[50_000:54_096]}})
+				awaitState(t, s, 1, test.want)
+				a.Set(func(c *testserver.Config) { c.StatusTimes = -1 })
+				body := openRange(t, s, 60_000, 1000)
+				if test.want == httpblock.Used {
+					readRange(t, s, data, 60_000, 1000)
+					return
+				}
+				before := b.Stats().Requests
+				a.Set(func(c *testserver.Config) { c.StatusTimes = 3 })
+				if got, err := io.ReadAll(body); err != nil || !bytes.Equal(got, data[60_000:61_000]) {
+					t.Errorf("got %d bytes, error %v", len(got), err)
+				}
+				if n := b.Stats().Requests - before; n != 0 {
+					t.Errorf("a mirror with another file was asked %d times", n)
+				}
+			})
 		})
 	}
 }
 
 // What tells the server of the URL who we are is not told to mirrors.
 func TestMirrorGetsNoCredentials(t *testing.T) {
-	data := random(100_000)
-	var mu sync.Mutex
-	var seen []http.Header
-	mirror := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	virtual(t, func(t *testing.T, net *network) {
+		data := random(100_000)
+		var mu sync.Mutex
+		var seen []http.Header
+		mirror := net.serve(t, func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			seen = append(seen, r.Header.Clone())
+			mu.Unlock()
+			content(w, r, data)
+		})
+		a := net.newServer(t, data)
+		s := net.open(t, a.URL("f"), httpblock.Options{
+			Mirrors: []string{"http://m:p@" + mirror[len("http://"):]},
+			Header:  http.Header{"X-Secret": {"s"}}, Token: func() (string, error) { return "token", nil },
+		})
+		s.Join(nil)
+		awaitState(t, s, 1, httpblock.Used)
 		mu.Lock()
-		seen = append(seen, r.Header.Clone())
-		mu.Unlock()
-		content(w, r, data)
-	})
-	a := newServer(t, data)
-	s := open(t, a.URL("f"), httpblock.Options{
-		Mirrors: []string{"http://m:p@" + mirror[len("http://"):]},
-		Header:  http.Header{"X-Secret": {"s"}}, Token: func() (string, error) { return "token", nil },
-	})
-	s.Join(nil)
-	awaitState(t, s, 1, httpblock.Used)
-	mu.Lock()
-	defer mu.Unlock()
-	if len(seen) == 0 {
-		t.Fatal("the mirror was not asked")
-	}
-	for _, h := range seen {
-		if h.Get("X-Secret") != "" || h.Get("Authorization") != "Basic bTpw" {
-			t.Errorf("the mirror was sent %v", h)
+		defer mu.Unlock()
+		if len(seen) == 0 {
+			t.Fatal("the mirror was not asked")
 		}
-	}
+		for _, h := range seen {
+			if h.Get("X-Secret") != "" || h.Get("Authorization") != "Basic bTpw" {
+				t.Errorf("the mirror was sent %v", h)
+			}
+		}
+	})
 }
 
 // Where the URL's server does not answer, a mirror opens the file.
 func TestMirrorOpens(t *testing.T) {
-	data := random(100_000)
-	gone := httptest.NewServer(http.NotFoundHandler())
-	gone.Close()
-	b := newServer(t, data)
-	s := mirrors(t, data, b.URL("f"))
-	within(t, func() {
-		s = open(t, gone.URL+"/f", httpblock.Options{Mirrors: []string{b.URL("f")}})
+	virtual(t, func(t *testing.T, net *network) {
+		data := random(100_000)
+		gone := httptest.NewServer(http.NotFoundHandler())
+		gone.Close()
+		b := net.newServer(t, data)
+		s := net.mirrors(t, data, b.URL("f"))
+		within(t, func() {
+			s = net.open(t, gone.URL+"/f", httpblock.Options{Mirrors: []string{b.URL("f")}})
+		})
+		readRange(t, s, data, 60_000, 1000)
+		if got := s.Copy().URL.String(); got != b.URL("f") {
+			t.Errorf("found at %s, want %s", got, b.URL("f"))
+		}
 	})
-	readRange(t, s, data, 60_000, 1000)
-	if got := s.Copy().URL.String(); got != b.URL("f") {
-		t.Errorf("found at %s, want %s", got, b.URL("f"))
-	}
 }
 
 // Every kind of failure of one server is mended by another, at once.
@@ -150,19 +156,20 @@ func TestMirrorTakesOver(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			a, b := newServer(t, data), newServer(t, data)
-			s := mirrors(t, data, a.URL("f"), b.URL("f"))
-			a.Set(test.fault)
-			for i := range int64(20) {
-				readRange(t, s, data, 10_000*i, 10_000)
-			}
-			awaitState(t, s, 0, httpblock.Left)
-			if n := b.Stats().Requests; n < 18 {
-				t.Errorf("%d requests to the mirror, want most of 20", n)
-			}
-			a.Set(func(c *testserver.Config) { *c = testserver.Config{} })
-			awaitState(t, s, 0, httpblock.Used, httpblock.Failing)
+			virtual(t, func(t *testing.T, net *network) {
+				a, b := net.newServer(t, data), net.newServer(t, data)
+				s := net.mirrors(t, data, a.URL("f"), b.URL("f"))
+				a.Set(test.fault)
+				for i := range int64(20) {
+					readRange(t, s, data, 10_000*i, 10_000)
+				}
+				awaitState(t, s, 0, httpblock.Left)
+				if n := b.Stats().Requests; n < 18 {
+					t.Errorf("%d requests to the mirror, want most of 20", n)
+				}
+				a.Set(func(c *testserver.Config) { *c = testserver.Config{} })
+				awaitState(t, s, 0, httpblock.Used, httpblock.Failing)
+			})
 		})
 	}
 }

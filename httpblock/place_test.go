@@ -23,11 +23,11 @@ type moving struct {
 }
 
 // newMoving returns a server that redirects /f to /a; handler answers the rest.
-func newMoving(t *testing.T, handler http.HandlerFunc) (m *moving, url string) {
+func (n *network) newMoving(t *testing.T, handler http.HandlerFunc) (m *moving, url string) {
 	t.Helper()
 	m = &moving{handler: handler}
 	m.target.Store("/a")
-	return m, serve(t, func(w http.ResponseWriter, r *http.Request) {
+	return m, n.serve(t, func(w http.ResponseWriter, r *http.Request) {
 		m.add(r)
 		if r.URL.Path == "/f" {
 			http.Redirect(w, r, m.target.Load().(string), http.StatusFound)
@@ -71,267 +71,283 @@ func TestMovedFileIsCompared(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			m, url := newMoving(t, func(w http.ResponseWriter, r *http.Request) { content(w, r, data) })
-			s := open(t, url, httpblock.Options{Timeout: soon})
-			readRange(t, s, data, 30_000, 5000)
-			readRange(t, s, data, 40_000, 10)
-			readRange(t, s, data, 60_000, 5000)
-			readRange(t, s, data, 50_000, 5000)
-			m.target.Store(tt.target)
-			m.handler = func(w http.ResponseWriter, r *http.Request) {
-				if r.URL.RequestURI() != tt.target {
-					w.WriteHeader(http.StatusForbidden)
+			virtual(t, func(t *testing.T, net *network) {
+				m, url := net.newMoving(t, func(w http.ResponseWriter, r *http.Request) { content(w, r, data) })
+				s := net.open(t, url, httpblock.Options{Timeout: soon})
+				readRange(t, s, data, 30_000, 5000)
+				readRange(t, s, data, 40_000, 10)
+				readRange(t, s, data, 60_000, 5000)
+				readRange(t, s, data, 50_000, 5000)
+				m.target.Store(tt.target)
+				m.handler = func(w http.ResponseWriter, r *http.Request) {
+					if r.URL.RequestURI() != tt.target {
+						w.WriteHeader(http.StatusForbidden)
+						return
+					}
+					if tt.etag != "" {
+						w.Header().Set("ETag", tt.etag)
+					}
+					if tt.pieces {
+						shorten(r, 1000)
+					}
+					content206(w, r, tt.data)
+				}
+				got, err := readAt(t.Context(), s, 1000, 150_000)
+				if tt.says == "" {
+					if err != nil || !bytes.Equal(got, data[150_000:151_000]) {
+						t.Fatalf("got %d bytes, error %v", len(got), err)
+					}
+					m.take()
+					readRange(t, s, data, 90_000, 1000)
+					seen(t, &m.requests, strings.TrimSuffix(tt.target, "?sig=2"))
 					return
 				}
-				if tt.etag != "" {
-					w.Header().Set("ETag", tt.etag)
+				if !errors.Is(err, httpblock.ErrChanged) || !strings.Contains(err.Error(), tt.says) {
+					t.Errorf("got %d bytes, error %v, want %v with %q", len(got), err, httpblock.ErrChanged, tt.says)
 				}
-				if tt.pieces {
-					shorten(r, 1000)
-				}
-				content206(w, r, tt.data)
-			}
-			got, err := readAt(t.Context(), s, 1000, 150_000)
-			if tt.says == "" {
-				if err != nil || !bytes.Equal(got, data[150_000:151_000]) {
-					t.Fatalf("got %d bytes, error %v", len(got), err)
-				}
-				m.take()
-				readRange(t, s, data, 90_000, 1000)
-				seen(t, &m.requests, strings.TrimSuffix(tt.target, "?sig=2"))
-				return
-			}
-			if !errors.Is(err, httpblock.ErrChanged) || !strings.Contains(err.Error(), tt.says) {
-				t.Errorf("got %d bytes, error %v, want %v with %q", len(got), err, httpblock.ErrChanged, tt.says)
-			}
+			})
 		})
 	}
 }
 
 // Validators are not adopted at the place that is known.
 func TestSamePlaceIsPinned(t *testing.T) {
-	data := random(100_000)
-	m, url := newMoving(t, func(w http.ResponseWriter, r *http.Request) { content(w, r, data) })
-	s := open(t, url, httpblock.Options{Timeout: soon})
-	m.handler = func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Range") == "bytes=50000-50999" {
-			w.WriteHeader(http.StatusForbidden)
-			return
+	virtual(t, func(t *testing.T, net *network) {
+		data := random(100_000)
+		m, url := net.newMoving(t, func(w http.ResponseWriter, r *http.Request) { content(w, r, data) })
+		s := net.open(t, url, httpblock.Options{Timeout: soon})
+		m.handler = func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Range") == "bytes=50000-50999" {
+				w.WriteHeader(http.StatusForbidden)
+				return
+			}
+			w.Header().Set("ETag", `"b"`)
+			content206(w, r, data)
 		}
-		w.Header().Set("ETag", `"b"`)
-		content206(w, r, data)
-	}
-	if _, err := readAt(t.Context(), s, 1000, 50_000); !errors.Is(err, httpblock.ErrChanged) || !strings.Contains(err.Error(), `ETag "a" -> "b"`) {
-		t.Errorf("got error %v, want %v", err, httpblock.ErrChanged)
-	}
+		if _, err := readAt(t.Context(), s, 1000, 50_000); !errors.Is(err, httpblock.ErrChanged) || !strings.Contains(err.Error(), `ETag "a" -> "b"`) {
+			t.Errorf("got error %v, want %v", err, httpblock.ErrChanged)
+		}
+	})
 }
 
 // Validators that were adopted are pinned: another change is one.
 func TestAdoptedValidatorsArePinned(t *testing.T) {
-	data := random(100_000)
-	var etag atomic.Value
-	etag.Store(`"a"`)
-	m, url := newMoving(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/a" && etag.Load() != `"a"` {
-			w.WriteHeader(http.StatusNotFound)
-			return
+	virtual(t, func(t *testing.T, net *network) {
+		data := random(100_000)
+		var etag atomic.Value
+		etag.Store(`"a"`)
+		m, url := net.newMoving(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/a" && etag.Load() != `"a"` {
+				w.WriteHeader(http.StatusNotFound)
+				return
+			}
+			w.Header().Set("ETag", etag.Load().(string))
+			content206(w, r, data)
+		})
+		s := net.open(t, url, httpblock.Options{Timeout: soon})
+		m.target.Store("/b")
+		etag.Store(`"b"`)
+		readRange(t, s, data, 50_000, 1000)
+		if got := s.Adopted(); len(got) != 1 || got[0].Validator != `"b"` || got[0].URL.String() != url {
+			t.Errorf("adopted %v, want %s with \"b\"", got, url)
 		}
-		w.Header().Set("ETag", etag.Load().(string))
-		content206(w, r, data)
+		etag.Store(`"c"`)
+		if _, err := readAt(t.Context(), s, 1000, 50_000); !errors.Is(err, httpblock.ErrChanged) {
+			t.Errorf("got error %v, want %v", err, httpblock.ErrChanged)
+		}
 	})
-	s := open(t, url, httpblock.Options{Timeout: soon})
-	m.target.Store("/b")
-	etag.Store(`"b"`)
-	readRange(t, s, data, 50_000, 1000)
-	if got := s.Adopted(); len(got) != 1 || got[0].Validator != `"b"` || got[0].URL.String() != url {
-		t.Errorf("adopted %v, want %s with \"b\"", got, url)
-	}
-	etag.Store(`"c"`)
-	if _, err := readAt(t.Context(), s, 1000, 50_000); !errors.Is(err, httpblock.ErrChanged) {
-		t.Errorf("got error %v, want %v", err, httpblock.ErrChanged)
-	}
 }
 
 // The new place may send less than it is asked for.
 func TestMovedToShortAnswers(t *testing.T) {
-	data := random(100_000)
-	m, url := newMoving(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/a" {
+	virtual(t, func(t *testing.T, net *network) {
+		data := random(100_000)
+		m, url := net.newMoving(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/a" {
+				content(w, r, data)
+				return
+			}
+			shorten(r, 1000)
 			content(w, r, data)
-			return
+		})
+		old := m.handler
+		s := net.open(t, url, httpblock.Options{Timeout: soon})
+		readRange(t, s, data, 50_000, 5000)
+		m.target.Store("/b")
+		m.handler = func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/a" {
+				w.WriteHeader(http.StatusGone)
+				return
+			}
+			old(w, r)
 		}
-		shorten(r, 1000)
-		content(w, r, data)
+		readRange(t, s, data, 60_000, 5000)
+		if got := len(m.take()); got != 3+2+9+5+5 { // before; refused; head; sample; range
+			t.Errorf("got %d requests, want 24", got)
+		}
 	})
-	old := m.handler
-	s := open(t, url, httpblock.Options{Timeout: soon})
-	readRange(t, s, data, 50_000, 5000)
-	m.target.Store("/b")
-	m.handler = func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/a" {
-			w.WriteHeader(http.StatusGone)
-			return
-		}
-		old(w, r)
-	}
-	readRange(t, s, data, 60_000, 5000)
-	if got := len(m.take()); got != 3+2+9+5+5 { // before; refused; head; sample; range
-		t.Errorf("got %d requests, want 24", got)
-	}
 }
 
 // A server that begins to redirect is followed, and one that ends that.
 func TestRedirectBegins(t *testing.T) {
-	data := random(100_000)
-	var q requests
-	var redirects atomic.Bool
-	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		q.add(r)
-		switch {
-		case r.URL.Path == "/f" && redirects.Load():
-			http.Redirect(w, r, "/g", http.StatusFound)
-		case r.URL.Path == "/g" && !redirects.Load():
-			w.WriteHeader(http.StatusNotFound)
-		default:
-			content(w, r, data)
-		}
+	virtual(t, func(t *testing.T, net *network) {
+		data := random(100_000)
+		var q requests
+		var redirects atomic.Bool
+		url := net.serve(t, func(w http.ResponseWriter, r *http.Request) {
+			q.add(r)
+			switch {
+			case r.URL.Path == "/f" && redirects.Load():
+				http.Redirect(w, r, "/g", http.StatusFound)
+			case r.URL.Path == "/g" && !redirects.Load():
+				w.WriteHeader(http.StatusNotFound)
+			default:
+				content(w, r, data)
+			}
+		})
+		s := net.open(t, url+"/f", httpblock.Options{Timeout: soon})
+		seen(t, &q, "/f")
+		redirects.Store(true)
+		readRange(t, s, data, 50_000, 1000)
+		seen(t, &q, "/f", "/f", "/g", "/g")
+		redirects.Store(false)
+		readRange(t, s, data, 60_000, 1000)
+		seen(t, &q, "/g", "/f", "/f", "/f") // the head, a sample, and the range
+		readRange(t, s, data, 60_000, 1000)
+		seen(t, &q, "/f")
 	})
-	s := open(t, url+"/f", httpblock.Options{Timeout: soon})
-	seen(t, &q, "/f")
-	redirects.Store(true)
-	readRange(t, s, data, 50_000, 1000)
-	seen(t, &q, "/f", "/f", "/g", "/g")
-	redirects.Store(false)
-	readRange(t, s, data, 60_000, 1000)
-	seen(t, &q, "/g", "/f", "/f", "/f") // the head, a sample, and the range
-	readRange(t, s, data, 60_000, 1000)
-	seen(t, &q, "/f")
 }
 
 // Of many that find the file gone one asks for the way.
 func TestOneAsksForTheWay(t *testing.T) {
-	data := random(100_000)
-	const readers = 8
-	refused := make(chan struct{}, readers)
-	all := make(chan struct{})
-	m, url := newMoving(t, func(w http.ResponseWriter, r *http.Request) { content(w, r, data) })
-	s := open(t, url, httpblock.Options{Timeout: soon})
-	m.target.Store("/b")
-	m.handler = func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/b" {
-			content(w, r, data)
-			return
+	virtual(t, func(t *testing.T, net *network) {
+		data := random(100_000)
+		const readers = 8
+		refused := make(chan struct{}, readers)
+		all := make(chan struct{})
+		m, url := net.newMoving(t, func(w http.ResponseWriter, r *http.Request) { content(w, r, data) })
+		s := net.open(t, url, httpblock.Options{Timeout: soon})
+		m.target.Store("/b")
+		m.handler = func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/b" {
+				content(w, r, data)
+				return
+			}
+			refused <- struct{}{}
+			<-all // so that nobody is late
+			w.WriteHeader(http.StatusForbidden)
 		}
-		refused <- struct{}{}
-		<-all // so that nobody is late
-		w.WriteHeader(http.StatusForbidden)
-	}
-	m.take()
-	done := make(chan struct{})
-	for range readers {
-		go func() {
-			defer func() { done <- struct{}{} }()
-			readRange(t, s, data, 50_000, 1000)
-		}()
-	}
-	for range readers {
-		waitFor(t, "request", refused)
-	}
-	close(all)
-	for range readers {
-		<-done
-	}
-	got := m.take()
-	asked := len(slices.DeleteFunc(slices.Clone(got), func(path string) bool { return path != "/f" }))
-	if asked != 1 || len(got) != readers+1+1+readers {
-		t.Errorf("got requests %q, want one of /f", got)
-	}
+		m.take()
+		done := make(chan struct{})
+		for range readers {
+			go func() {
+				defer func() { done <- struct{}{} }()
+				readRange(t, s, data, 50_000, 1000)
+			}()
+		}
+		for range readers {
+			waitFor(t, "request", refused)
+		}
+		close(all)
+		for range readers {
+			<-done
+		}
+		got := m.take()
+		asked := len(slices.DeleteFunc(slices.Clone(got), func(path string) bool { return path != "/f" }))
+		if asked != 1 || len(got) != readers+1+1+readers {
+			t.Errorf("got requests %q, want one of /f", got)
+		}
+	})
 }
 
 // Whoever waits for the way can leave, also the one that asks for it: then
 // another does.
 func TestWaitersLeave(t *testing.T) {
-	data := random(100_000)
-	asked := make(chan struct{}, 10)
-	let := make(chan struct{})
-	var refused atomic.Int64
-	m, url := newMoving(t, func(w http.ResponseWriter, r *http.Request) { content(w, r, data) })
-	s := open(t, url, httpblock.Options{Timeout: 0})
-	m.target.Store("/b")
-	m.handler = func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/a" {
-			refused.Add(1)
-			w.WriteHeader(http.StatusForbidden)
-			return
+	virtual(t, func(t *testing.T, net *network) {
+		data := random(100_000)
+		asked := make(chan struct{}, 10)
+		let := make(chan struct{})
+		var refused atomic.Int64
+		m, url := net.newMoving(t, func(w http.ResponseWriter, r *http.Request) { content(w, r, data) })
+		s := net.open(t, url, httpblock.Options{Timeout: 0})
+		m.target.Store("/b")
+		m.handler = func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/a" {
+				refused.Add(1)
+				w.WriteHeader(http.StatusForbidden)
+				return
+			}
+			asked <- struct{}{}
+			select {
+			case <-let:
+				content(w, r, data)
+			case <-r.Context().Done():
+			}
 		}
-		asked <- struct{}{}
-		select {
-		case <-let:
-			content(w, r, data)
-		case <-r.Context().Done():
+		read := func(ctx context.Context) <-chan error {
+			result := make(chan error, 1)
+			go func() {
+				_, err := readAt(ctx, s, 1000, 50_000)
+				result <- err
+			}()
+			return result
 		}
-	}
-	read := func(ctx context.Context) <-chan error {
-		result := make(chan error, 1)
-		go func() {
-			_, err := readAt(ctx, s, 1000, 50_000)
-			result <- err
-		}()
-		return result
-	}
-	first, leave := context.WithCancel(t.Context())
-	second, leaveToo := context.WithCancel(t.Context())
-	one := read(first)
-	waitFor(t, "search", asked)
-	two, three := read(second), read(t.Context())
-	for refused.Load() < 3 {
-		time.Sleep(time.Millisecond)
-	}
-	time.Sleep(50 * time.Millisecond) // until they wait, or nearly always
-	leaveToo()
-	within(t, func() {
-		if err := <-two; !errors.Is(err, context.Canceled) {
-			t.Errorf("one that waits: got error %v", err)
+		first, leave := context.WithCancel(t.Context())
+		second, leaveToo := context.WithCancel(t.Context())
+		one := read(first)
+		waitFor(t, "search", asked)
+		two, three := read(second), read(t.Context())
+		for refused.Load() < 3 {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(50 * time.Millisecond) // until they wait, or nearly always
+		leaveToo()
+		within(t, func() {
+			if err := <-two; !errors.Is(err, context.Canceled) {
+				t.Errorf("one that waits: got error %v", err)
+			}
+		})
+		leave()
+		within(t, func() {
+			if err := <-one; !errors.Is(err, context.Canceled) {
+				t.Errorf("the one that asks: got error %v", err)
+			}
+		})
+		waitFor(t, "another search", asked)
+		close(let)
+		within(t, func() {
+			if err := <-three; err != nil {
+				t.Errorf("the last: got error %v", err)
+			}
+		})
+		if got := refused.Load(); got != 3 {
+			t.Errorf("the old place was asked %d times, want once by each", got)
 		}
 	})
-	leave()
-	within(t, func() {
-		if err := <-one; !errors.Is(err, context.Canceled) {
-			t.Errorf("the one that asks: got error %v", err)
-		}
-	})
-	waitFor(t, "another search", asked)
-	close(let)
-	within(t, func() {
-		if err := <-three; err != nil {
-			t.Errorf("the last: got error %v", err)
-		}
-	})
-	if got := refused.Load(); got != 3 {
-		t.Errorf("the old place was asked %d times, want once by each", got)
-	}
 }
 
 // The server that redirects may be away while all is well where it led to.
 func TestWayIsLost(t *testing.T) {
-	data := random(100_000)
-	var away, fails atomic.Bool
-	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case r.URL.Path == "/f" && away.Load():
-			w.WriteHeader(http.StatusBadGateway)
-		case r.URL.Path == "/f":
-			http.Redirect(w, r, "/a", http.StatusFound)
-		case fails.CompareAndSwap(true, false):
-			panic(http.ErrAbortHandler)
-		default:
-			content(w, r, data)
-		}
+	virtual(t, func(t *testing.T, net *network) {
+		data := random(100_000)
+		var away, fails atomic.Bool
+		url := net.serve(t, func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case r.URL.Path == "/f" && away.Load():
+				w.WriteHeader(http.StatusBadGateway)
+			case r.URL.Path == "/f":
+				http.Redirect(w, r, "/a", http.StatusFound)
+			case fails.CompareAndSwap(true, false):
+				panic(http.ErrAbortHandler)
+			default:
+				content(w, r, data)
+			}
+		})
+		s := net.open(t, url+"/f", httpblock.Options{Timeout: soon})
+		away.Store(true)
+		fails.Store(true)
+		readRange(t, s, data, 50_000, 1000)
 	})
-	s := open(t, url+"/f", httpblock.Options{Timeout: soon})
-	away.Store(true)
-	fails.Store(true)
-	readRange(t, s, data, 50_000, 1000)
 }
 
 // A place that is not well is given some time; not so if it asks for more.
@@ -348,78 +364,83 @@ func TestIllPlace(t *testing.T) {
 		"asks for more":   {illTime: 5 * time.Second, retryAfter: "60", asked: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			m, url := newMoving(t, func(w http.ResponseWriter, r *http.Request) { content(w, r, data) })
-			s := open(t, url, httpblock.Options{Timeout: soon})
-			httpblock.SetIllTime(s, tt.illTime)
-			var ill atomic.Int64
-			ill.Store(2)
-			well := m.handler
-			m.handler = func(w http.ResponseWriter, r *http.Request) {
-				if r.URL.Path == "/a" && (tt.asked || ill.Add(-1) >= 0) {
-					w.Header().Set("Retry-After", tt.retryAfter)
-					w.WriteHeader(http.StatusServiceUnavailable)
-					return
+			virtual(t, func(t *testing.T, net *network) {
+				m, url := net.newMoving(t, func(w http.ResponseWriter, r *http.Request) { content(w, r, data) })
+				s := net.open(t, url, httpblock.Options{Timeout: soon})
+				httpblock.SetIllTime(s, tt.illTime)
+				var ill atomic.Int64
+				ill.Store(2)
+				well := m.handler
+				m.handler = func(w http.ResponseWriter, r *http.Request) {
+					if r.URL.Path == "/a" && (tt.asked || ill.Add(-1) >= 0) {
+						w.Header().Set("Retry-After", tt.retryAfter)
+						w.WriteHeader(http.StatusServiceUnavailable)
+						return
+					}
+					well(w, r)
 				}
-				well(w, r)
-			}
-			m.target.Store("/b")
-			m.take()
-			readRange(t, s, data, 50_000, 1000)
-			if got := slices.Contains(m.take(), "/f"); got != tt.asked {
-				t.Errorf("the way was asked for: %v, want %v", got, tt.asked)
-			}
+				m.target.Store("/b")
+				m.take()
+				readRange(t, s, data, 50_000, 1000)
+				if got := slices.Contains(m.take(), "/f"); got != tt.asked {
+					t.Errorf("the way was asked for: %v, want %v", got, tt.asked)
+				}
+			})
 		})
 	}
 }
 
 // A place that is ill now and then is well in between.
 func TestPlaceRecovers(t *testing.T) {
-	data := random(100_000)
-	m, url := newMoving(t, func(w http.ResponseWriter, r *http.Request) { content(w, r, data) })
-	s := open(t, url, httpblock.Options{Timeout: soon})
-	const illTime = time.Second
-	httpblock.SetIllTime(s, illTime)
-	well := m.handler
-	var ill atomic.Bool
-	m.handler = func(w http.ResponseWriter, r *http.Request) {
-		if ill.CompareAndSwap(true, false) {
-			w.WriteHeader(http.StatusBadGateway)
-			return
+	virtual(t, func(t *testing.T, net *network) {
+		data := random(100_000)
+		m, url := net.newMoving(t, func(w http.ResponseWriter, r *http.Request) { content(w, r, data) })
+		s := net.open(t, url, httpblock.Options{Timeout: soon})
+		const illTime = time.Second
+		httpblock.SetIllTime(s, illTime)
+		well := m.handler
+		var ill atomic.Bool
+		m.handler = func(w http.ResponseWriter, r *http.Request) {
+			if ill.CompareAndSwap(true, false) {
+				w.WriteHeader(http.StatusBadGateway)
+				return
+			}
+			well(w, r)
 		}
-		well(w, r)
-	}
-	m.take()
-	for range 2 {
-		ill.Store(true)
-		readRange(t, s, data, 50_000, 1000)
-		time.Sleep(illTime)
-	}
-	seen(t, &m.requests, "/a", "/a", "/a", "/a")
+		m.take()
+		for range 2 {
+			ill.Store(true)
+			readRange(t, s, data, 50_000, 1000)
+			time.Sleep(illTime)
+		}
+		seen(t, &m.requests, "/a", "/a", "/a", "/a")
+	})
 }
 
 // Bytes that were no good are no measure of what is the same file.
 func TestRefetchedIsForgotten(t *testing.T) {
-	data := random(100_000)
-	bad := changed(data, 50_010)
-	var q requests
-	m, url := newMoving(t, func(w http.ResponseWriter, r *http.Request) {
-		if q.add(r) == 1 {
-			content(w, r, bad)
-			return
+	virtual(t, func(t *testing.T, net *network) {
+		data := random(100_000)
+		bad := changed(data, 50_010)
+		var q requests
+		m, url := net.newMoving(t, func(w http.ResponseWriter, r *http.Request) {
+			if q.add(r) == 1 {
+				content(w, r, bad)
+				return
+			}
+			content(w, r, data)
+		})
+		s := net.open(t, url, httpblock.Options{Timeout: soon})
+		readRange(t, s, bad, 50_000, 1000)
+		refetch(t, s, data, 50_000, 1000)
+		m.target.Store("/b")
+		m.handler = func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/a" {
+				w.WriteHeader(http.StatusForbidden)
+				return
+			}
+			content(w, r, data)
 		}
-		content(w, r, data)
+		readRange(t, s, data, 60_000, 1000)
 	})
-	s := open(t, url, httpblock.Options{Timeout: soon})
-	readRange(t, s, bad, 50_000, 1000)
-	refetch(t, s, data, 50_000, 1000)
-	m.target.Store("/b")
-	m.handler = func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/a" {
-			w.WriteHeader(http.StatusForbidden)
-			return
-		}
-		content(w, r, data)
-	}
-	readRange(t, s, data, 60_000, 1000)
 }

@@ -112,27 +112,28 @@ func TestSecretsAreNotShown(t *testing.T) {
 	}
 	for name, handler := range tests {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			if name != "changed" {
-				opt, log := options()
-				opt.Timeout = 100 * time.Millisecond
-				_, err := httpblock.Open(t.Context(), secret(serve(t, handler)), opt)
-				check(t, err, log)
-			}
-			opt, log := options()
-			var q requests
-			url := serve(t, func(w http.ResponseWriter, r *http.Request) {
-				if q.add(r) == 0 {
-					content(w, r, data)
-					return
+			virtual(t, func(t *testing.T, net *network) {
+				if name != "changed" {
+					opt, log := options()
+					opt.Timeout = 100 * time.Millisecond
+					_, err := httpblock.Open(t.Context(), secret(net.serve(t, handler)), net.through(opt))
+					check(t, err, log)
 				}
-				handler(w, r)
+				opt, log := options()
+				var q requests
+				url := net.serve(t, func(w http.ResponseWriter, r *http.Request) {
+					if q.add(r) == 0 {
+						content(w, r, data)
+						return
+					}
+					handler(w, r)
+				})
+				opt.Timeout = soon // Open is not to fail, however slow the machine is
+				s := net.open(t, secret(url), opt)
+				httpblock.SetTimeout(s, 100*time.Millisecond)
+				_, err := readAt(t.Context(), s, 1000, 50_000)
+				check(t, err, log)
 			})
-			opt.Timeout = soon // Open is not to fail, however slow the machine is
-			s := open(t, secret(url), opt)
-			httpblock.SetTimeout(s, 100*time.Millisecond)
-			_, err := readAt(t.Context(), s, 1000, 50_000)
-			check(t, err, log)
 		})
 	}
 	t.Run("refused", func(t *testing.T) {

@@ -54,6 +54,9 @@ type Options struct {
 	// Logger gets a line for each failed attempt, at level debug, and for each change of
 	// a mirror's state. nil means none.
 	Logger *slog.Logger
+
+	// connect makes connections in tests; nil: as net does.
+	connect connectFunc
 }
 
 // minBurst and maxBurst bound how many bytes may arrive at once under a limit: a

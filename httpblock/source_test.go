@@ -332,17 +332,18 @@ func TestOpenRetries(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			data := random(100_000)
-			srv := newServer(t, data)
-			srv.Set(func(c *testserver.Config) { *c = tt.cfg })
-			s := open(t, srv.URL("f"), httpblock.Options{})
-			if got := srv.Stats().Requests; got != tt.requests {
-				t.Errorf("got %d requests, want %d", got, tt.requests)
-			}
-			if got, err := readAt(t.Context(), s, 1000, 0); err != nil || !bytes.Equal(got, data[:1000]) {
-				t.Errorf("got %d bytes of the head, error %v", len(got), err)
-			}
+			virtual(t, func(t *testing.T, net *network) {
+				data := random(100_000)
+				srv := net.newServer(t, data)
+				srv.Set(func(c *testserver.Config) { *c = tt.cfg })
+				s := net.open(t, srv.URL("f"), httpblock.Options{})
+				if got := srv.Stats().Requests; got != tt.requests {
+					t.Errorf("got %d requests, want %d", got, tt.requests)
+				}
+				if got, err := readAt(t.Context(), s, 1000, 0); err != nil || !bytes.Equal(got, data[:1000]) {
+					t.Errorf("got %d bytes of the head, error %v", len(got), err)
+				}
+			})
 		})
 	}
 }
@@ -363,18 +364,19 @@ func TestOpenGivesUp(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			srv := newServer(t, random(100_000))
-			srv.Set(func(c *testserver.Config) { *c = tt.cfg })
-			took := within(t, func() {
-				_, err := httpblock.Open(t.Context(), srv.URL("f"), httpblock.Options{Timeout: timeout})
-				if err == nil || !strings.HasPrefix(err.Error(), tt.says) {
-					t.Errorf("got error %v, want %q", err, tt.says)
+			virtual(t, func(t *testing.T, net *network) {
+				srv := net.newServer(t, random(100_000))
+				srv.Set(func(c *testserver.Config) { *c = tt.cfg })
+				took := within(t, func() {
+					_, err := httpblock.Open(t.Context(), srv.URL("f"), net.through(httpblock.Options{Timeout: timeout}))
+					if err == nil || !strings.HasPrefix(err.Error(), tt.says) {
+						t.Errorf("got error %v, want %q", err, tt.says)
+					}
+				})
+				if took != timeout {
+					t.Errorf("gave up after %v, want %v", took, timeout)
 				}
 			})
-			if took < timeout {
-				t.Errorf("gave up after %v, want %v", took, timeout)
-			}
 		})
 	}
 }

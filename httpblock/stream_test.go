@@ -77,63 +77,68 @@ func pieces(w http.ResponseWriter, r *http.Request, data []byte, n int) {
 }
 
 func TestHangInTheBodyIsMended(t *testing.T) {
-	const off, n = 50_000, 40_000
-	data := random(100_000)
-	var q requests
-	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		if q.add(r) == 1 {
-			pieces(w, r, data, 15_000)
-			return
+	virtual(t, func(t *testing.T, net *network) {
+		const off, n = 50_000, 40_000
+		data := random(100_000)
+		var q requests
+		url := net.serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if q.add(r) == 1 {
+				pieces(w, r, data, 15_000)
+				return
+			}
+			content(w, r, data)
+		})
+		s := net.open(t, url, httpblock.Options{Timeout: soon})
+		httpblock.SetStall(s, 50*time.Millisecond)
+		readRange(t, s, data, off, n)
+		if got := len(q.take()); got != 3 {
+			t.Errorf("got %d requests, want 3", got)
 		}
-		content(w, r, data)
 	})
-	s := open(t, url, httpblock.Options{Timeout: soon})
-	httpblock.SetStall(s, 50*time.Millisecond)
-	readRange(t, s, data, off, n)
-	if got := len(q.take()); got != 3 {
-		t.Errorf("got %d requests, want 3", got)
-	}
 }
 
 func TestHangBeforeHeadersIsMended(t *testing.T) {
-	data := random(100_000)
-	var q requests
-	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		if q.add(r) == 1 {
-			hang(r)
-			return
+	virtual(t, func(t *testing.T, net *network) {
+		data := random(100_000)
+		var q requests
+		url := net.serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if q.add(r) == 1 {
+				hang(r)
+				return
+			}
+			content(w, r, data)
+		})
+		s := net.open(t, url, httpblock.Options{Timeout: soon})
+		httpblock.SetStall(s, 50*time.Millisecond)
+		readRange(t, s, data, 50_000, 40_000)
+		if got := len(q.take()); got != 3 {
+			t.Errorf("got %d requests, want 3", got)
 		}
-		content(w, r, data)
 	})
-	s := open(t, url, httpblock.Options{Timeout: soon})
-	httpblock.SetStall(s, 50*time.Millisecond)
-	readRange(t, s, data, 50_000, 40_000)
-	if got := len(q.take()); got != 3 {
-		t.Errorf("got %d requests, want 3", got)
-	}
 }
 
 // Timeout counts from the last byte that arrived: a range that takes longer
 // in all is read all the same.
 func TestProgressPutsTheTimeoutOff(t *testing.T) {
-	t.Parallel()
-	const timeout, stall = 4 * time.Second, 200 * time.Millisecond
-	data := random(100_000)
-	var q requests
-	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		if q.add(r) == 0 {
-			content(w, r, data)
-			return
+	virtual(t, func(t *testing.T, net *network) {
+		const timeout, stall = 4 * time.Second, 200 * time.Millisecond
+		data := random(100_000)
+		var q requests
+		url := net.serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if q.add(r) == 0 {
+				content(w, r, data)
+				return
+			}
+			pieces(w, r, data, 3000)
+		})
+		s := net.open(t, url, httpblock.Options{Timeout: timeout})
+		httpblock.SetStall(s, stall)
+		begin := time.Now()
+		readRange(t, s, data, 10_000, 90_000) // thirty requests, all but one of which hang
+		if d := time.Since(begin); d < timeout {
+			t.Errorf("took %v, which proves nothing", d)
 		}
-		pieces(w, r, data, 3000)
 	})
-	s := open(t, url, httpblock.Options{Timeout: timeout})
-	httpblock.SetStall(s, stall)
-	begin := time.Now()
-	readRange(t, s, data, 10_000, 90_000) // thirty requests, all but one of which hang
-	if d := time.Since(begin); d < timeout {
-		t.Errorf("took %v, which proves nothing", d)
-	}
 }
 
 // Timeout is about what the server does: a reader that takes longer than that
@@ -144,31 +149,32 @@ func TestSlowReader(t *testing.T) {
 	data := random(100_000)
 	for name, first := range map[string]int{"before the first byte": 0, "in the middle": n / 2} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			var q requests
-			url := serve(t, func(w http.ResponseWriter, r *http.Request) {
-				if q.add(r) == 1 {
-					pieces(w, r, data, n/2) // what comes next has to be asked for again
-					return
+			virtual(t, func(t *testing.T, net *network) {
+				var q requests
+				url := net.serve(t, func(w http.ResponseWriter, r *http.Request) {
+					if q.add(r) == 1 {
+						pieces(w, r, data, n/2) // what comes next has to be asked for again
+						return
+					}
+					content(w, r, data)
+				})
+				s := net.open(t, url, httpblock.Options{Timeout: soon})
+				httpblock.SetTimeout(s, 3*time.Second)
+				httpblock.SetStall(s, 300*time.Millisecond)
+				body := openRange(t, s, off, n)
+				got := make([]byte, first)
+				if _, err := io.ReadFull(body, got); err != nil {
+					t.Fatal(err)
 				}
-				content(w, r, data)
+				time.Sleep(3200 * time.Millisecond) // the reader's time
+				rest, err := io.ReadAll(body)
+				if err != nil {
+					t.Fatalf("got error %v, want the rest", err)
+				}
+				if got = append(got, rest...); !bytes.Equal(got, data[off:off+n]) {
+					t.Errorf("got %d bytes that are not the file's", len(got))
+				}
 			})
-			s := open(t, url, httpblock.Options{Timeout: soon})
-			httpblock.SetTimeout(s, 3*time.Second)
-			httpblock.SetStall(s, 300*time.Millisecond)
-			body := openRange(t, s, off, n)
-			got := make([]byte, first)
-			if _, err := io.ReadFull(body, got); err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(3200 * time.Millisecond) // the reader's time
-			rest, err := io.ReadAll(body)
-			if err != nil {
-				t.Fatalf("got error %v, want the rest", err)
-			}
-			if got = append(got, rest...); !bytes.Equal(got, data[off:off+n]) {
-				t.Errorf("got %d bytes that are not the file's", len(got))
-			}
 		})
 	}
 }
@@ -241,18 +247,19 @@ func TestChunkedAnswers(t *testing.T) {
 }
 
 func TestRetryAfterIsHonoured(t *testing.T) {
-	t.Parallel()
-	data := random(100_000)
-	srv := newServer(t, data)
-	s := open(t, srv.URL("f"), httpblock.Options{Timeout: soon})
-	srv.Set(func(c *testserver.Config) { c.StatusTimes, c.RetryAfter = 1, "1" })
-	srv.Reset()
-	begin := time.Now()
-	readRange(t, s, data, 50_000, 10_000)
-	if d := time.Since(begin); d < time.Second {
-		t.Errorf("asked again within %v, want at least 1s", d)
-	}
-	asked(t, srv, [2]int64{50_000, 10_000}, [2]int64{50_000, 10_000})
+	virtual(t, func(t *testing.T, net *network) {
+		data := random(100_000)
+		srv := net.newServer(t, data)
+		s := net.open(t, srv.URL("f"), httpblock.Options{Timeout: soon})
+		srv.Set(func(c *testserver.Config) { c.StatusTimes, c.RetryAfter = 1, "1" })
+		srv.Reset()
+		begin := time.Now()
+		readRange(t, s, data, 50_000, 10_000)
+		if d := time.Since(begin); d != time.Second {
+			t.Errorf("asked again after %v, want 1s", d)
+		}
+		asked(t, srv, [2]int64{50_000, 10_000}, [2]int64{50_000, 10_000})
+	})
 }
 
 // A server that stays away fails a read when Timeout is over, and the error
@@ -270,41 +277,44 @@ func TestReadGivesUp(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			srv := newServer(t, random(100_000))
-			s := open(t, srv.URL("f"), httpblock.Options{Timeout: soon})
-			httpblock.SetTimeout(s, timeout)
-			srv.Set(func(c *testserver.Config) { *c = tt.cfg })
-			body := openRange(t, s, 50_000, 1000)
-			took := within(t, func() {
-				n, err := body.Read(make([]byte, 1000))
-				if n != 0 || err == nil || !strings.Contains(err.Error(), "gave up after 300ms: ") || !strings.Contains(err.Error(), tt.says) {
-					t.Errorf("got %d bytes, error %v, want that it gave up after 300ms: %s", n, err, tt.says)
+			virtual(t, func(t *testing.T, net *network) {
+				srv := net.newServer(t, random(100_000))
+				s := net.open(t, srv.URL("f"), httpblock.Options{Timeout: soon})
+				httpblock.SetTimeout(s, timeout)
+				srv.Set(func(c *testserver.Config) { *c = tt.cfg })
+				body := openRange(t, s, 50_000, 1000)
+				took := within(t, func() {
+					n, err := body.Read(make([]byte, 1000))
+					if n != 0 || err == nil || !strings.Contains(err.Error(), "gave up after 300ms: ") || !strings.Contains(err.Error(), tt.says) {
+						t.Errorf("got %d bytes, error %v, want that it gave up after 300ms: %s", n, err, tt.says)
+					}
+				})
+				if took != timeout {
+					t.Errorf("gave up after %v, want %v", took, timeout)
+				}
+				if srv.Stats().Requests < 2 {
+					t.Error("got no request")
 				}
 			})
-			if took > soon/3 {
-				t.Errorf("gave up after %v, want %v", took, timeout)
-			}
-			if srv.Stats().Requests < 2 {
-				t.Error("got no request")
-			}
 		})
 	}
 }
 
 func TestServerGone(t *testing.T) {
-	srv := newServer(t, random(100_000))
-	s := open(t, srv.URL("f"), httpblock.Options{Timeout: soon})
-	httpblock.SetTimeout(s, 300*time.Millisecond)
-	srv.Close()
-	within(t, func() {
-		if _, err := readAt(t.Context(), s, 1000, 50_000); err == nil || !strings.Contains(err.Error(), "gave up after 300ms: ") {
-			t.Errorf("got error %v, want that it gave up", err)
+	virtual(t, func(t *testing.T, net *network) {
+		srv := net.newServer(t, random(100_000))
+		s := net.open(t, srv.URL("f"), httpblock.Options{Timeout: soon})
+		httpblock.SetTimeout(s, 300*time.Millisecond)
+		srv.Close()
+		within(t, func() {
+			if _, err := readAt(t.Context(), s, 1000, 50_000); err == nil || !strings.Contains(err.Error(), "gave up after 300ms: ") {
+				t.Errorf("got error %v, want that it gave up", err)
+			}
+		})
+		if got, err := readAt(t.Context(), s, 1000, 0); err != nil || len(got) != 1000 {
+			t.Errorf("the head: got %d bytes, error %v", len(got), err)
 		}
 	})
-	if got, err := readAt(t.Context(), s, 1000, 0); err != nil || len(got) != 1000 {
-		t.Errorf("the head: got %d bytes, error %v", len(got), err)
-	}
 }
 
 // A server may close connections that are not in use.
@@ -381,15 +391,17 @@ func TestCancelWithCause(t *testing.T) {
 }
 
 func TestDeadline(t *testing.T) {
-	srv := newServer(t, random(100_000))
-	s := open(t, srv.URL("f"), httpblock.Options{Timeout: soon})
-	srv.Set(func(c *testserver.Config) { c.Hang = testserver.HangBeforeHeaders })
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	within(t, func() {
-		if _, err := readAt(ctx, s, 1000, 50_000); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("got error %v, want %v", err, context.DeadlineExceeded)
-		}
+	virtual(t, func(t *testing.T, net *network) {
+		srv := net.newServer(t, random(100_000))
+		s := net.open(t, srv.URL("f"), httpblock.Options{Timeout: soon})
+		srv.Set(func(c *testserver.Config) { c.Hang = testserver.HangBeforeHeaders })
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		within(t, func() {
+			if _, err := readAt(ctx, s, 1000, 50_000); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got error %v, want %v", err, context.DeadlineExceeded)
+			}
+		})
 	})
 }
 

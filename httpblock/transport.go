@@ -17,7 +17,7 @@ type transports struct {
 
 // newTransports returns the transports for a file at origin.
 func newTransports(origin *url.URL, opt *Options, dialTimeout time.Duration) transports {
-	d := newDialer(dialTimeout)
+	d := newDialer(dialTimeout, opt.connect)
 	t := newTransport(opt.Connections, d)
 	t.TLSClientConfig = opt.TLS.Clone()
 	if opt.TLS == nil || len(opt.TLS.Certificates) == 0 {
