@@ -41,7 +41,7 @@ func (s *sent) doubt(e blockio.Extent) *server {
 // not known.
 func (s *sent) culprit(e blockio.Extent) *server {
 	bad, good := senderOf(s.doubted, e), senderOf(s.all, e)
-	if bad == nil || good == nil || bad == good {
+	if good == nil || bad == good {
 		return nil
 	}
 	return bad

@@ -22,20 +22,8 @@ const HeadSize = headSize
 // s is used by others.
 func SetTimeout(s *Source, d time.Duration) { s.opt.Timeout = d }
 
-// SetIllTime changes how long a place may answer 5xx. Call it before s is used
-// by others.
-func SetIllTime(s *Source, d time.Duration) { s.first.illTime = d }
-
 // SampleSize is how much of an answer is compared when a redirect changes.
 const SampleSize = sampleSize
-
-// SetHalved makes it long ago that a server has asked for less.
-func SetHalved(s *Source) {
-	c := &s.first.count
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.halved = time.Time{}
-}
 
 // Outstanding is what is expected of all servers.
 func Outstanding(s *Source) (bytes, requests int64) {
@@ -46,6 +34,3 @@ func Outstanding(s *Source) (bytes, requests int64) {
 	}
 	return bytes, requests
 }
-
-// SetMeasureTime changes how often servers are measured. Call it before Join.
-func SetMeasureTime(s *Source, d time.Duration) { s.group.every = d }

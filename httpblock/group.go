@@ -31,7 +31,6 @@ type group struct {
 	servers []*server
 	first   *server // whose file the others have to have
 	log     *slog.Logger
-	every   time.Duration   // measureTime
 	ctx     context.Context // until close
 	cancel  context.CancelFunc
 	tenders sync.WaitGroup
@@ -48,7 +47,7 @@ type group struct {
 
 // newGroup returns the group of servers, of which first has answered.
 func newGroup(servers []*server, first *server, log *slog.Logger) *group {
-	g := &group{servers: servers, first: first, log: log, every: measureTime, best: first}
+	g := &group{servers: servers, first: first, log: log, best: first}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	first.health = healthy
 	return g

@@ -62,23 +62,20 @@ const (
 // tend looks after v until the end: it lets it in, measures it, and asks it again after
 // it was left.
 func (g *group) tend(v *server) {
-	pause := minPause
-	first := true
+	pause := time.Duration(0) // it was never asked
 	for {
 		health, since, notBefore := g.healthOf(v)
 		wait := max(pause, time.Until(notBefore))
+		var woken <-chan struct{} // nil: what it might say is known
 		switch {
 		case health == banned:
 			return
 		case health == healthy:
-			wait = g.every
-		case first:
-			wait = 0 // it was never asked
+			wait, woken = g.untilMeasured(v), v.woken
 		}
-		if !g.rest(v, wait) {
+		if !g.rest(wait, woken) {
 			return
 		}
-		first = false
 		switch now, _, _ := g.healthOf(v); {
 		case now == healthy:
 			g.measure(v)
@@ -87,18 +84,18 @@ func (g *group) tend(v *server) {
 				pause = minPause
 			}
 		case now != banned:
-			pause = min(2*pause, maxPause)
+			pause = min(max(2*pause, minPause), maxPause)
 			g.ask(v)
 		}
 	}
 }
 
-// rest waits, or until v's health has changed for the worse. It says whether there is
-// something left to do.
-func (g *group) rest(v *server, d time.Duration) bool {
+// rest waits, or until there is a word from woken. It says whether there is something left
+// to do.
+func (g *group) rest(d time.Duration, woken <-chan struct{}) bool {
 	select {
 	case <-time.After(d):
-	case <-v.woken:
+	case <-woken:
 	case <-g.ctx.Done():
 		return false
 	}
@@ -181,12 +178,20 @@ func (v *server) has(ctx context.Context, piece Piece, p patience) error {
 	return piece.compare(got)
 }
 
+// untilMeasured is when to look whether v, which is healthy, has to be measured.
+func (g *group) untilMeasured(v *server) time.Duration {
+	if d := time.Until(v.speed.measured().Add(measureTime)); d > 0 {
+		return d
+	}
+	return measureTime // nothing is asked for, or another was measured
+}
+
 // measure reads a little from v, if it was not asked for long while others were, and no
 // other server has just been measured: all of that is for nobody.
 func (g *group) measure(v *server) {
 	g.mu.Lock()
-	idle := time.Since(g.asked) > g.every || time.Since(v.speed.measured()) < g.every
-	if idle || v.limit != nil || time.Since(g.looked) < g.every {
+	idle := time.Since(g.asked) > measureTime || time.Since(v.speed.measured()) < measureTime
+	if idle || v.limit != nil || time.Since(g.looked) < measureTime {
 		g.mu.Unlock()
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -160,87 +161,6 @@ func TestSlowMirror(t *testing.T) {
 	})
 }
 
-// What a reader waits for is asked for a second time, elsewhere, where the answer is
-// late; not often. Who loses is told.
-func TestHedge(t *testing.T) {
-	virtual(t, func(t *testing.T, net *network) {
-		const usual, every, reads = 20 * time.Millisecond, 100, 400
-		data := random(1_000_000)
-		var on atomic.Bool
-		var asked, lost atomic.Int64
-		late := func(w http.ResponseWriter, r *http.Request) {
-			time.Sleep(usual)
-			if asked.Add(1)%every == 0 && on.Load() {
-				select {
-				case <-time.After(soon):
-				case <-r.Context().Done():
-					lost.Add(1)
-					return
-				}
-			}
-			content(w, r, data)
-		}
-		s := net.mirrors(t, data, net.serve(t, late), net.serve(t, late))
-		on.Store(true)
-		before := asked.Load()
-		slow := 0
-		for i := range int64(reads) {
-			begin := time.Now()
-			readRange(t, s, data, i%90*10_000, 1000)
-			if time.Since(begin) > 800*time.Millisecond { // a silent server is left after a second
-				slow++
-			}
-		}
-		if slow > 1 {
-			t.Errorf("%d reads have waited for an answer that was late, of %d", slow, reads/every)
-		}
-		if n := asked.Load() - before; n > reads+reads/50+1 {
-			t.Errorf("%d requests for %d reads", n, reads)
-		}
-		for end := time.Now().Add(soon); lost.Load() < reads/every-1; time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatalf("%d of those that were late were told that nobody waits", lost.Load())
-			}
-		}
-		if due, open := httpblock.Outstanding(s); due != 0 || open != 0 {
-			t.Errorf("%d bytes of %d requests are expected, and nothing is under way", due, open)
-		}
-	})
-}
-
-// What nobody waits for is asked for once.
-func TestBackgroundIsNotHedged(t *testing.T) {
-	virtual(t, func(t *testing.T, net *network) {
-		data := random(1_000_000)
-		var on atomic.Bool
-		var asked atomic.Int64
-		late := func(w http.ResponseWriter, r *http.Request) {
-			asked.Add(1)
-			if on.Load() {
-				time.Sleep(300 * time.Millisecond)
-			}
-			content(w, r, data)
-		}
-		s := net.mirrors(t, data, net.serve(t, late), net.serve(t, late))
-		for i := range int64(100) { // so that there is something to compare with
-			readRange(t, s, data, i%90*10_000, 1000)
-		}
-		on.Store(true)
-		before := asked.Load()
-		body, err := s.OpenRange(t.Context(), blockio.Range{Extent: blockio.Extent{Off: 500_000, Len: 1000}, Class: blockio.ReadAhead})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer body.Close()
-		if got, err := io.ReadAll(body); err != nil || !bytes.Equal(got, data[500_000:501_000]) {
-			t.Errorf("got %d bytes, error %v", len(got), err)
-		}
-		if n := asked.Load() - before; n != 1 {
-			t.Errorf("%d requests, want 1", n)
-		}
-	})
-}
-
 // A server that fails now and then is used again after a pause, and not by what was asked
 // for before.
 func TestFlappingServer(t *testing.T) {
@@ -274,21 +194,115 @@ func TestIdleServerIsMeasured(t *testing.T) {
 		data := random(1_000_000)
 		a, b := net.newServer(t, data), net.newServer(t, data)
 		b.Set(func(c *testserver.Config) { c.RTT = 200 * time.Millisecond })
-		s := net.open(t, a.URL("f"), httpblock.Options{Mirrors: []string{b.URL("f")}})
-		httpblock.SetMeasureTime(s, 100*time.Millisecond)
-		s.Join([]httpblock.Piece{{Off: 50_000, Bytes: data[50_000:54_096]}})
-		awaitState(t, s, 1, httpblock.Used)
+		s := net.mirrors(t, data, a.URL("f"), b.URL("f"))
+		_, stop := keepReading(t, s, data, 1)
+		b.Reset()
+		time.Sleep(35 * time.Second)
+		stop()
+		if got := b.Stats().Ranges; len(got) != 3 || got[0].Len != 64<<10 || got[1].Len != 64<<10 {
+			t.Errorf("asked for %+v, want 64 KiB every ten seconds", got)
+		}
+		time.Sleep(10 * time.Second) // what was begun
+		b.Reset()
+		time.Sleep(time.Minute)
+		if n := b.Stats().Requests; n > 0 {
+			t.Errorf("asked %d times, while nothing is read", n)
+		}
+	})
+}
+
+// A server that was slow for a moment is used again soon.
+func TestSlowForAMoment(t *testing.T) {
+	virtual(t, func(t *testing.T, net *network) {
+		data := random(1_000_000)
+		a, b := net.newServer(t, data), net.newServer(t, data)
+		b.Set(func(c *testserver.Config) { c.RTT = 60 * time.Millisecond })
+		s := net.mirrors(t, data, a.URL("f"), b.URL("f"))
+		a.Set(func(c *testserver.Config) { c.RTT = 500 * time.Millisecond })
+		_, stop := keepReading(t, s, data, 4)
+		time.Sleep(2 * time.Second)
+		a.Set(func(c *testserver.Config) { c.RTT = 10 * time.Millisecond })
+		time.Sleep(11 * time.Second)
+		before := a.Stats().Requests
+		time.Sleep(time.Second)
+		if n := a.Stats().Requests - before; n < 50 {
+			t.Errorf("asked %d times in the twelfth second", n)
+		}
+		stop()
+	})
+}
+
+// A server that fails is asked again after pauses that grow, and begin anew only when it was
+// well for a while.
+func TestPauses(t *testing.T) {
+	virtual(t, func(t *testing.T, net *network) {
+		data := random(1_000_000)
+		// mu guards the variables below.
+		var mu sync.Mutex
+		var fails bool
+		var failed []time.Time
+		failing := net.serve(t, func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			bad := fails
+			if bad {
+				failed = append(failed, time.Now())
+			}
+			mu.Unlock()
+			if bad {
+				w.WriteHeader(http.StatusInternalServerError)
+				return
+			}
+			content(w, r, data)
+		})
+		// spell is a time of failures, and says the pauses between them.
+		spell := func(d time.Duration) (pauses []time.Duration) {
+			mu.Lock()
+			fails, failed = true, nil
+			mu.Unlock()
+			time.Sleep(d)
+			mu.Lock()
+			defer mu.Unlock()
+			fails = false
+			for i := 1; i < len(failed); i++ {
+				pauses = append(pauses, failed[i].Sub(failed[i-1]))
+			}
+			return pauses
+		}
+		check := func(when string, got []time.Duration, want ...time.Duration) {
+			t.Helper()
+			if !slices.Equal(got, want) {
+				t.Errorf("%s: asked again after %v, want %v", when, got, want)
+			}
+		}
+		b := net.newServer(t, data)
+		s := net.mirrors(t, data, b.URL("f"), failing)
+		b.Set(func(c *testserver.Config) { c.RTT = 50 * time.Millisecond }) // so that it is the worse one
+		_, stop := keepReading(t, s, data, 1)
+		time.Sleep(time.Second)
+		check("at first", spell(9*time.Second), time.Second, 2*time.Second, 4*time.Second)
+		time.Sleep(20 * time.Second) // it is healed after six
+		check("soon again", spell(20*time.Second), 16*time.Second)
+		time.Sleep(60 * time.Second)
+		check("after it was well", spell(2*time.Second), time.Second)
+		stop()
+	})
+}
+
+// A server that fails when it is measured is left, and asked again after a pause as well.
+func TestMeasuredServerFails(t *testing.T) {
+	virtual(t, func(t *testing.T, net *network) {
+		data := random(1_000_000)
+		a, b := net.newServer(t, data), net.newServer(t, data)
+		b.Set(func(c *testserver.Config) { c.RTT = 100 * time.Millisecond })
+		s := net.mirrors(t, data, a.URL("f"), b.URL("f"))
+		_, stop := keepReading(t, s, data, 1)
+		b.Set(func(c *testserver.Config) { c.StatusTimes = -1 })
 		before := b.Stats().Requests
-		for end := time.Now().Add(soon); b.Stats().Requests < before+3; time.Sleep(5 * time.Millisecond) {
-			readRange(t, s, data, 60_000, 1000)
-			if time.Now().After(end) {
-				t.Fatalf("measured %d times", b.Stats().Requests-before)
-			}
+		awaitState(t, s, 1, httpblock.Left)
+		time.Sleep(900 * time.Millisecond)
+		if n := b.Stats().Requests - before; n != 1 {
+			t.Errorf("asked %d times within a second", n)
 		}
-		for _, r := range b.Stats().Ranges[before:] {
-			if r.Len != 64<<10 && r.Len != 1000 {
-				t.Errorf("asked for %d bytes", r.Len)
-			}
-		}
+		stop()
 	})
 }

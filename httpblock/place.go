@@ -60,7 +60,7 @@ func (v *server) moved(ctx context.Context, pl *place, err error) bool {
 		return false
 	}
 	if failed && status.Code >= 500 && !status.Proxy {
-		return v.illFor(pl) >= v.illTime || status.RetryAfter > v.illTime
+		return v.illFor(pl) >= illTime || status.RetryAfter > illTime
 	}
 	v.recovered(pl)
 	switch {
@@ -161,13 +161,13 @@ func (v *server) find(ctx context.Context, from *place, p patience) (*place, err
 	}
 	pl := &place{url: at, pin: pinOf(a.header, v.pin.size)}
 	if !bytes.Equal(head, v.head[:len(head)]) {
-		return nil, errOther
+		return nil, errOtherContent
 	}
 	return pl, v.compareAt(ctx, pl, int64(len(head)), p)
 }
 
-// errOther says that a redirect leads to another file now.
-var errOther = fmt.Errorf("%w (it redirects to a file with other content)", ErrChanged)
+// errOtherContent says that a redirect leads to another file now.
+var errOtherContent = fmt.Errorf("%w (it redirects to a file with other content)", ErrChanged)
 
 // compareAt compares what is at pl with the rest of the head, and the samples.
 func (v *server) compareAt(ctx context.Context, pl *place, off int64, p patience) error {
@@ -177,7 +177,7 @@ func (v *server) compareAt(ctx context.Context, pl *place, off int64, p patience
 			return err
 		}
 		if !bytes.Equal(got, rest) {
-			return errOther
+			return errOtherContent
 		}
 	}
 	for _, one := range v.samples.latest() {
@@ -189,7 +189,7 @@ func (v *server) compareAt(ctx context.Context, pl *place, off int64, p patience
 			return err
 		}
 		if v.samples.sum(got) != one.sum {
-			return errOther
+			return errOtherContent
 		}
 	}
 	return nil

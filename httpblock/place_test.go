@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cloopfs/cloopfs/httpblock"
@@ -297,10 +298,7 @@ func TestWaitersLeave(t *testing.T) {
 		one := read(first)
 		waitFor(t, "search", asked)
 		two, three := read(second), read(t.Context())
-		for refused.Load() < 3 {
-			time.Sleep(time.Millisecond)
-		}
-		time.Sleep(50 * time.Millisecond) // until they wait, or nearly always
+		synctest.Wait() // until they wait, too
 		leaveToo()
 		within(t, func() {
 			if err := <-two; !errors.Is(err, context.Canceled) {
@@ -354,25 +352,24 @@ func TestWayIsLost(t *testing.T) {
 func TestIllPlace(t *testing.T) {
 	data := random(100_000)
 	for name, tt := range map[string]struct {
-		illTime    time.Duration
 		retryAfter string
-		asked      bool // for the way
+		ill        time.Duration
+		want       time.Duration // when the way is asked for; 0: not at all
 	}{
-		"soon well again": {illTime: soon},
-		"asks for a time": {illTime: soon, retryAfter: "1"},
-		"ill for long":    {illTime: 50 * time.Millisecond, asked: true},
-		"asks for more":   {illTime: 5 * time.Second, retryAfter: "60", asked: true},
+		"soon well again": {ill: 4 * time.Second},
+		"asks for a time": {retryAfter: "1", ill: 4 * time.Second},
+		"ill for long":    {ill: soon, want: 5 * time.Second},
+		"asks for much":   {retryAfter: "5", ill: soon, want: 5 * time.Second},
+		"asks for more":   {retryAfter: "6", ill: soon, want: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			virtual(t, func(t *testing.T, net *network) {
 				m, url := net.newMoving(t, func(w http.ResponseWriter, r *http.Request) { content(w, r, data) })
 				s := net.open(t, url, httpblock.Options{Timeout: soon})
-				httpblock.SetIllTime(s, tt.illTime)
-				var ill atomic.Int64
-				ill.Store(2)
+				begin := time.Now()
 				well := m.handler
 				m.handler = func(w http.ResponseWriter, r *http.Request) {
-					if r.URL.Path == "/a" && (tt.asked || ill.Add(-1) >= 0) {
+					if r.URL.Path == "/a" && time.Since(begin) < tt.ill {
 						w.Header().Set("Retry-After", tt.retryAfter)
 						w.WriteHeader(http.StatusServiceUnavailable)
 						return
@@ -382,8 +379,12 @@ func TestIllPlace(t *testing.T) {
 				m.target.Store("/b")
 				m.take()
 				readRange(t, s, data, 50_000, 1000)
-				if got := slices.Contains(m.take(), "/f"); got != tt.asked {
-					t.Errorf("the way was asked for: %v, want %v", got, tt.asked)
+				if got := slices.Contains(m.take(), "/f"); got != (tt.want > 0) {
+					t.Errorf("the way was asked for: %v, want it after %v", got, tt.want)
+				}
+				// An ill place is asked every two seconds or so.
+				if took := time.Since(begin); tt.want > 0 && (took < tt.want-1 || took > tt.want+3*time.Second) {
+					t.Errorf("the way was asked for after %v, want %v", took, tt.want)
 				}
 			})
 		})
@@ -396,8 +397,7 @@ func TestPlaceRecovers(t *testing.T) {
 		data := random(100_000)
 		m, url := net.newMoving(t, func(w http.ResponseWriter, r *http.Request) { content(w, r, data) })
 		s := net.open(t, url, httpblock.Options{Timeout: soon})
-		const illTime = time.Second
-		httpblock.SetIllTime(s, illTime)
+		const illTime = 5 * time.Second
 		well := m.handler
 		var ill atomic.Bool
 		m.handler = func(w http.ResponseWriter, r *http.Request) {

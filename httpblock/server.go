@@ -22,7 +22,6 @@ type server struct {
 	url        *url.URL // as given, without its user
 	identity   *identity
 	transports transports
-	illTime    time.Duration
 	samples    samples
 	limit      *rate.Limiter // of all servers of the file; nil: none
 
@@ -58,7 +57,7 @@ func newServer(ctx context.Context, u *url.URL, opt *Options, limit *rate.Limite
 	}
 	u.User = nil
 	v := &server{
-		opt: opt, url: u, identity: id, transports: newTransports(u, opt, stallTime(opt.Timeout)), illTime: illTime,
+		opt: opt, url: u, identity: id, transports: newTransports(u, opt, stallTime(opt.Timeout)),
 		samples: samples{seed: maphash.MakeSeed()}, limit: limit, trips: recent.Max{Period: tripTime},
 		woken: make(chan struct{}, 1),
 	}

@@ -23,24 +23,28 @@ type speed struct {
 }
 
 const (
-	// smooth is what the latest wait counts in speed.first.
-	smooth = 1. / 8
+	// smooth is what the past counts at most, in speed.first, beside another answer.
+	smooth = 7. / 8
 	// paceBytes is how many bytes make a piece of a body whose time is looked at, and fade
-	// what the past counts after another.
+	// what the past counts at most beside another.
 	paceBytes = 64 << 10
 	fade      = 0.8
 	// stale is how old what was measured must not be, to count beside something new.
 	stale = time.Second
 )
 
+// past is what it counts that was measured up to at: most at first, and nothing when it is
+// stale. So a slow spell is forgotten as soon where little is asked for as where much is.
+func past(most float64, at time.Time) float64 {
+	return max(0, most-float64(time.Since(at))/float64(stale))
+}
+
 // answered notes that an answer began d after its request.
 func (s *speed) answered(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if time.Since(s.at) > stale {
-		s.first = d.Seconds()
-	}
-	s.first += smooth * (d.Seconds() - s.first)
+	p := past(smooth, s.at)
+	s.first = p*s.first + (1-p)*d.Seconds()
 	s.waits[s.seen%len(s.waits)] = d
 	s.seen++
 	s.at = time.Now()
@@ -51,12 +55,9 @@ func (s *speed) answered(d time.Duration) {
 func (s *speed) moved(n int, d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	past := fade
-	if time.Since(s.cameAt) > stale {
-		past = 0
-	}
-	s.bytes = past*s.bytes + float64(n)*float64(max(1, s.open))
-	s.seconds = past*s.seconds + d.Seconds()
+	p := past(fade, s.cameAt)
+	s.bytes = p*s.bytes + float64(n)*float64(max(1, s.open))
+	s.seconds = p*s.seconds + d.Seconds()
 	s.cameAt = time.Now()
 }
 
@@ -166,7 +167,6 @@ func (p *pace) end() {
 	if p.open {
 		p.of.expect(-p.due, -1)
 	}
-	p.due, p.open = 0, false
 }
 
 func (p *pace) add() {
