@@ -28,7 +28,7 @@ type network struct {
 	// mu guards the fields below.
 	mu       sync.Mutex
 	names    map[string]string        // addresses, separated by spaces; "hang": there is no answer
-	hosts    map[string]time.Duration // by address, how long it takes to connect
+	hosts    map[string]time.Duration // by address, how long it takes to connect; negative: to be refused
 	lookups  int                      // so far
 	hanging  int                      // look-ups under way
 	tried    []string                 // addresses
@@ -95,7 +95,10 @@ func (n *network) connect(ctx context.Context, _, addr string) (net.Conn, error)
 	if !there {
 		return nil, errRefused
 	}
-	time.Sleep(delay) // also when nobody waits any more
+	time.Sleep(max(delay, -delay)) // also when nobody waits any more
+	if delay < 0 {
+		return nil, errRefused
+	}
 	n.set(func() { n.open++ })
 	return fakeConn{addr: addr, close: func() { n.set(func() { n.open-- }) }}, nil
 }
@@ -123,6 +126,7 @@ func TestPinnedAddress(t *testing.T) {
 	}{
 		{"as before", "10.0.0.1", "10.0.0.1:80", 0},
 		{"moved", "10.0.0.2", "10.0.0.2:80", 0},
+		{"without an address", " ", "10.0.0.1:80", 0},
 		{"not known any more", "", "10.0.0.1:80", 0},
 		{"no answer", "hang", "10.0.0.1:80", lookupTime},
 	}
@@ -256,6 +260,19 @@ func TestConnectAny(t *testing.T) {
 			"10.0.0.1:80", headStart + 10,
 			[]string{"10.0.0.1:80", "10.0.0.2:80"},
 		},
+		{"the only one is slow", "10.0.0.1", map[string]time.Duration{"10.0.0.1:80": 2 * headStart}, "10.0.0.1:80", 2 * headStart, []string{"10.0.0.1:80"}},
+		{
+			"the first is slow, the second refuses", "10.0.0.1 10.0.0.2",
+			map[string]time.Duration{"10.0.0.1:80": 2 * headStart},
+			"10.0.0.1:80", 2 * headStart,
+			[]string{"10.0.0.1:80", "10.0.0.2:80"},
+		},
+		{
+			"the first refuses late", "10.0.0.1 10.0.0.2",
+			map[string]time.Duration{"10.0.0.1:80": -2 * headStart, "10.0.0.2:80": 0},
+			"10.0.0.2:80", headStart,
+			[]string{"10.0.0.1:80", "10.0.0.2:80"},
+		},
 		{
 			"families take turns", "fd00::1 fd00::2 fd00::3 10.0.0.1 10.0.0.2",
 			map[string]time.Duration{},
@@ -313,7 +330,17 @@ func TestPinnedAddressIsVerified(t *testing.T) {
 
 	for _, own := range []bool{false, true} { // whether DialTLSContext is ours
 		n := &network{names: map[string]string{"good.test": "127.0.0.1"}}
-		d := newDialer(soon, nil)
+		d := newDialer(soon, func(ctx context.Context, network, addr string) (net.Conn, error) {
+			c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			n.set(func() { n.open++ })
+			return fakeConn{c, addr, sync.OnceFunc(func() {
+				n.set(func() { n.open-- })
+				c.Close()
+			})}, nil
+		})
 		d.lookup = n.lookup
 		tr := newTransport(1, d)
 		tr.TLSClientConfig = trust
@@ -343,6 +370,13 @@ func TestPinnedAddressIsVerified(t *testing.T) {
 			}
 		}
 		tr.CloseIdleConnections()
+		open := 1
+		for end := time.Now().Add(soon); open > 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+			n.set(func() { open = n.open })
+		}
+		if open > 0 {
+			t.Errorf("%d connections stay open", open)
+		}
 	}
 }
 

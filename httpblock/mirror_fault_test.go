@@ -5,10 +5,13 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
-	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/httpblock"
@@ -51,32 +54,94 @@ func TestMirrorWithWrongBytes(t *testing.T) {
 	})
 }
 
-// The last server that may be asked is not banned: what fails then is the read.
-func TestLastServerStays(t *testing.T) {
+// Who was left and has another file by now is banned, but not the last that may be asked:
+// what fails then is the read.
+func TestLeftServerHasAnotherFile(t *testing.T) {
+	for _, alone := range []bool{false, true} {
+		virtual(t, func(t *testing.T, net *network) {
+			data := random(100_000)
+			a, b := net.newServer(t, data), net.newServer(t, data)
+			if alone {
+				b.Close()
+			}
+			a.Set(func(c *testserver.Config) { c.ETag = `"a"` })
+			s := net.open(t, a.URL("f"), httpblock.Options{Mirrors: []string{b.URL("f")}})
+			s.Join([]httpblock.Piece{{Off: 50_000, Bytes: data[50_000:54_096]}})
+			time.Sleep(time.Second)
+			a.Set(func(c *testserver.Config) { c.StatusTimes = 1 })
+			readRange(t, s, data, 60_000, 1000)
+			other := bytes.Clone(data)
+			for i := range other {
+				other[i] ^= 1
+			}
+			a.AddBytes("f", other)
+			a.Set(func(c *testserver.Config) { c.StatusTimes = 1 })
+			for i := range int64(30) {
+				if got, err := readAt(t.Context(), s, 1000, 60_000+1000*i); err != nil || len(got) != 1000 {
+					t.Errorf("got %d bytes, error %v", len(got), err)
+				}
+				time.Sleep(time.Second)
+			}
+			if got := s.Stats()[0].State; got == httpblock.Banned == alone {
+				t.Errorf("alone is %v: it is %s", alone, got)
+			}
+		})
+	}
+}
+
+// It is told once that a mirror can't be used, and when it can; not at the end.
+func TestMirrorIsTold(t *testing.T) {
 	virtual(t, func(t *testing.T, net *network) {
 		data := random(100_000)
-		gone := httptest.NewServer(http.NotFoundHandler())
-		gone.Close()
-		a := net.newServer(t, data)
-		a.Set(func(c *testserver.Config) { c.ETag = `"a"` })
-		s := net.open(t, a.URL("f"), httpblock.Options{Mirrors: []string{gone.URL + "/f"}, Timeout: 3 * time.Second})
-		s.Join([]httpblock.Piece{{Off: 50_000, Bytes: data[50_000:54_096]}})
-		a.Set(func(c *testserver.Config) { c.StatusTimes = 1 })
-		readRange(t, s, data, 60_000, 1000)
-		other := bytes.Clone(data)
-		for i := 1000; i < len(other); i++ {
-			other[i] ^= 1
-		}
-		a.AddBytes("f", other)
-		a.Set(func(c *testserver.Config) { c.StatusTimes = 1 })
-		for i := range int64(30) {
-			if got, err := readAt(t.Context(), s, 1000, 60_000+1000*i); err != nil || len(got) != 1000 {
-				t.Errorf("got %d bytes, error %v", len(got), err)
+		a, b, c := net.newServer(t, data), net.newServer(t, data), net.newServer(t, data)
+		b.Set(func(c *testserver.Config) { c.StatusTimes = -1 })
+		c.Set(func(c *testserver.Config) { c.RTT = time.Hour })
+		log := new(buffer)
+		s := net.open(t, a.URL("f"), httpblock.Options{
+			Mirrors: []string{b.URL("f"), c.URL("f")}, Logger: slog.New(slog.NewTextHandler(log, nil)),
+		})
+		s.Join(nil)
+		check := func(want ...string) {
+			t.Helper()
+			var got []string
+			for line := range strings.Lines(log.String()) {
+				_, msg, _ := strings.Cut(line, "msg=")
+				msg, _, _ = strings.Cut(msg, " error=")
+				got = append(got, strings.TrimSpace(msg))
 			}
-			time.Sleep(100 * time.Millisecond)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("log (-want +got):\n%s", diff)
+			}
 		}
-		if st := s.Stats()[0].State; st == httpblock.Banned {
-			t.Error("the only server is banned")
+		not := `"a mirror can't be used yet" url=` + b.URL("f")
+		time.Sleep(2 * time.Second)
+		check(not)
+		b.Set(func(c *testserver.Config) { c.StatusTimes = 0 })
+		time.Sleep(3 * time.Second)
+		s.Close()
+		check(not, `"using a mirror" url=`+b.URL("f"))
+	})
+}
+
+// A server that drips is not waited for where another can open the file; else it is.
+func TestDripAtFirst(t *testing.T) {
+	data := random(100_000)
+	drips := func(pause time.Duration) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) { content(&dripping{w, r, 300, pause}, r, data) }
+	}
+	virtual(t, func(t *testing.T, net *network) {
+		begin := time.Now()
+		net.open(t, net.serve(t, drips(time.Second/2)), httpblock.Options{Mirrors: []string{net.newServer(t, data).URL("f")}})
+		if took := time.Since(begin); took != 4*time.Second {
+			t.Errorf("the mirror was asked after %v, want four times a second of silence", took)
+		}
+	})
+	virtual(t, func(t *testing.T, net *network) {
+		url := net.serve(t, drips(2*time.Second))
+		begin := time.Now()
+		net.open(t, url, httpblock.Options{})
+		if took := time.Since(begin); took < 50*time.Second || took > time.Minute {
+			t.Errorf("the only one has opened the file after %v", took)
 		}
 	})
 }

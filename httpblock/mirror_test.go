@@ -163,6 +163,7 @@ func TestMirrorTakesOver(t *testing.T) {
 				for i := range int64(20) {
 					readRange(t, s, data, 10_000*i, 10_000)
 				}
+				time.Sleep(time.Minute) // as long as it fails
 				awaitState(t, s, 0, httpblock.Left)
 				if n := b.Stats().Requests; n < 18 {
 					t.Errorf("%d requests to the mirror, want most of 20", n)

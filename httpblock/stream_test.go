@@ -504,3 +504,22 @@ func TestOpenRangeOutOfBounds(t *testing.T) {
 		}
 	}
 }
+
+// A server that is slow to answer is given more time with each attempt.
+func TestSlowServer(t *testing.T) {
+	virtual(t, func(t *testing.T, net *network) {
+		data := random(100_000)
+		srv := net.newServer(t, data)
+		s := net.open(t, srv.URL("f"), httpblock.Options{})
+		srv.Set(func(c *testserver.Config) { c.RTT = 25 * time.Second })
+		before := srv.Stats().Requests
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		if _, err := readAt(ctx, s, 1000, 50_000); err != nil {
+			t.Error(err)
+		}
+		if n := srv.Stats().Requests - before; n != 4 { // 10, 20, 40 and 80 seconds: a new connection takes 25, too
+			t.Errorf("asked %d times, want 4", n)
+		}
+	})
+}
