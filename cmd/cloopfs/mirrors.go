@@ -93,8 +93,9 @@ func (l *line) pieces(ctx context.Context) (pieces []httpblock.Piece, err error)
 		n := min(t.Len, pieceSize)
 		extents = append(extents, blockio.Extent{Off: t.End() - n, Len: n})
 	}
-	for i := range int64(pieceBlocks) {
-		e, err := l.index.Extent(ctx, i*(l.index.Blocks()-1)/(pieceBlocks-1))
+	last := l.index.Blocks() - 1
+	for i := range min(pieceBlocks, last+1) {
+		e, err := l.index.Extent(ctx, i*last/max(1, min(pieceBlocks-1, last)))
 		if err != nil {
 			return pieces, err
 		}
