@@ -218,7 +218,7 @@ func (o *createOptions) create(cmd *cobra.Command, in *input, output string) err
 	case errors.As(err, &bad):
 		return bad.error
 	case err != nil:
-		return imageFailure(err)
+		return writeFailure("image", err)
 	}
 	if sum.Padding > 0 {
 		sayPadding(stderr, sum)
@@ -267,13 +267,4 @@ func misplaced(output, why string) error {
 		code: exitFailure, err: fmt.Errorf("write the image: %s: %s", output, why),
 		hint: "the new image needs a place of its own",
 	}
-}
-
-// imageFailure says that the image could not be written.
-func imageFailure(err error) error {
-	f := &failure{code: exitFailure, err: fmt.Errorf("write the image: %w", err)}
-	if errors.Is(err, os.ErrExist) {
-		f.hint = "--force replaces it"
-	}
-	return f
 }

@@ -81,11 +81,9 @@ func (o *manifestOptions) run(cmd *cobra.Command, source string) error {
 	if m.Date.IsZero() {
 		m.Date = time.Now().UTC()
 	}
-	err = newFile(o.hashes(), o.force, func(f *os.File) error {
-		done, end := watchBytes(stderr, l.disk.Size())
-		defer end()
-		m.Root, err = l.hash(ctx, taggedOutput{f}, m.Facts, done)
-		return hashFailure(ctx, err)
+	err = newFileOf(cmd, o.hashes(), o.force, l.disk.Size(), func(out taggedOutput, done func(int64)) (err error) {
+		m.Root, err = l.hash(ctx, out, m.Facts, done)
+		return err
 	})
 	if err == nil {
 		err = m.Check()
@@ -93,12 +91,8 @@ func (o *manifestOptions) run(cmd *cobra.Command, source string) error {
 	if err == nil {
 		err = newFile(o.output, o.force, func(f *os.File) error { _, err := f.Write(m.Text()); return err })
 	}
-	var known *failure
-	switch {
-	case errors.As(err, &known), errors.Is(err, context.Canceled):
-		return err
-	case err != nil:
-		return writeFailure(err)
+	if err != nil {
+		return writeFailure("manifest", err)
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "%s%s\n", manifestRoot, m.Root)
 	say(stderr, "hint: minisign -Sm %s", quote(o.output))
@@ -137,11 +131,11 @@ func (o *manifestOptions) hashes() string { return o.output + ".hashes" }
 // mayWrite says whether the two files can be made: before anything is hashed.
 func (o *manifestOptions) mayWrite(source location) error {
 	for _, path := range []string{o.hashes(), o.output} {
-		if info, err := os.Stat(source.Path); source.URL == "" && err == nil && leadsTo(path, info) {
+		if source.isAt(path) {
 			return &failure{code: exitFailure, err: fmt.Errorf("write the manifest: %s: it is the image", path)}
 		}
 		if _, err := os.Lstat(path); err == nil && !o.force {
-			return writeFailure(&os.PathError{Op: "create", Path: path, Err: os.ErrExist})
+			return writeFailure("manifest", &os.PathError{Op: "create", Path: path, Err: os.ErrExist})
 		}
 	}
 	return nil
@@ -177,30 +171,4 @@ func (l *line) leaves(ctx context.Context, first int64, leaves []manifest.Leaf) 
 		leaves[n-first] = manifest.LeafOf(n, codecs[n-first], stored)
 		return nil
 	})
-}
-
-// hashFailure tells errors of the output from those of the image.
-func hashFailure(ctx context.Context, err error) error {
-	var out *outputError
-	switch {
-	case err == nil, errors.Is(err, context.Canceled) && ctx.Err() != nil:
-		return err
-	case errors.As(err, &out):
-		return out.err
-	}
-	failed := sourceFailure(err)
-	var f *failure
-	if badBlock(err) && errors.As(failed, &f) {
-		f.hint = "cloopfs verify lists the bad blocks"
-	}
-	return failed
-}
-
-// writeFailure says that the manifest could not be written.
-func writeFailure(err error) error {
-	f := &failure{code: exitFailure, err: fmt.Errorf("write the manifest: %w", err)}
-	if errors.Is(err, os.ErrExist) {
-		f.hint = "--force replaces it"
-	}
-	return f
 }

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -79,7 +77,7 @@ func (o *commitOptions) run(cmd *cobra.Command, path, output string) error {
 		return o.hinted(err)
 	}
 	defer l.Close()
-	if info, err := os.Stat(l.at.Path); err == nil && l.at.URL == "" && leadsTo(output, info) {
+	if l.at.isAt(output) {
 		return misplaced(output, "it is the overlay's base")
 	}
 	base, err := l.base(ctx)
@@ -93,18 +91,12 @@ func (o *commitOptions) run(cmd *cobra.Command, path, output string) error {
 	defer disk.Close()
 
 	var sum cloop.Summary
-	err = newFile(output, o.force, func(f *os.File) (err error) {
-		done, end := watchBytes(stderr, disk.Size())
-		defer end()
-		sum, err = cloop.Commit(ctx, taggedOutput{f}, l.changes(disk), cloop.Zlib, 9, done)
-		return commitFailure(ctx, err)
-	})
-	var known *failure
-	switch {
-	case errors.As(err, &known), errors.Is(err, context.Canceled):
+	err = newFileOf(cmd, output, o.force, disk.Size(), func(out taggedOutput, done func(int64)) (err error) {
+		sum, err = cloop.Commit(ctx, out, l.changes(disk), cloop.Zlib, 9, done)
 		return err
-	case err != nil:
-		return imageFailure(err)
+	})
+	if err != nil {
+		return writeFailure("image", err)
 	}
 	if sum.Padding > 0 {
 		sayPadding(stderr, sum)
@@ -133,16 +125,4 @@ func (l *line) changes(disk *overlay.Disk) cloop.Changes {
 			return disk.Differs(blockio.Extent{Off: n * size, Len: min(size, disk.Size()-n*size)})
 		},
 	}
-}
-
-// commitFailure tells errors of the output from those of the base and the overlay.
-func commitFailure(ctx context.Context, err error) error {
-	var out *outputError
-	switch {
-	case err == nil, errors.Is(err, context.Canceled) && ctx.Err() != nil:
-		return err
-	case errors.As(err, &out):
-		return out.err
-	}
-	return sourceFailure(fmt.Errorf("read the disk: %w", err))
 }

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 )
 
@@ -41,6 +43,42 @@ func newFile(path string, replace bool, write func(f *os.File) error) error {
 		return err
 	}
 	return p.fill(mode, replace, write)
+}
+
+// newFileOf is newFile for what is made of an image. write tells done how much of size bytes
+// it has read; its errors are failures to read them, but for those of out.
+func newFileOf(cmd *cobra.Command, path string, replace bool, size int64, write func(out taggedOutput, done func(int64)) error) error {
+	return newFile(path, replace, func(f *os.File) error {
+		done, end := watchBytes(cmd.ErrOrStderr(), size)
+		defer end()
+		err := write(taggedOutput{f}, done)
+		var out *outputError
+		switch {
+		case err == nil, errors.Is(err, context.Canceled) && cmd.Context().Err() != nil:
+			return err
+		case errors.As(err, &out):
+			return out.err
+		}
+		err = sourceFailure(fmt.Errorf("read the disk: %w", err))
+		var known *failure
+		if badBlock(err) && errors.As(err, &known) {
+			known.hint = "cloopfs verify lists the bad blocks"
+		}
+		return err
+	})
+}
+
+// writeFailure says that what newFile makes could not be written. What else has failed, and
+// an interrupt, stay what they are.
+func writeFailure(what string, err error) error {
+	if errors.As(err, new(*failure)) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	f := &failure{code: exitFailure, err: fmt.Errorf("write the %s: %w", what, err)}
+	if errors.Is(err, os.ErrExist) {
+		f.hint = "--force replaces it"
+	}
+	return f
 }
 
 // pendingFile is a file that is to get a name when it is complete.
@@ -142,6 +180,12 @@ func renameNew(from, to string) error {
 		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
 	}
 	return nil
+}
+
+// isAt says whether path leads to the local file at l.
+func (l location) isAt(path string) bool {
+	info, err := os.Stat(l.Path)
+	return l.URL == "" && err == nil && leadsTo(path, info)
 }
 
 // leadsTo says whether path leads to the file of info.
