@@ -193,6 +193,49 @@ func TestCheckedRefuses(t *testing.T) {
 	}
 }
 
+// What bad blocks are instead is found out for few of them: each costs as much as many that
+// are right.
+func TestDiagnosesAreBounded(t *testing.T) {
+	const blocks, size = 400, 1 << 20
+	im := &image{index: &index{codecs: make([]uint8, blocks)}, m: goldenManifest()}
+	im.m.Blocks = blocks
+	var f memFile
+	stored := make([]byte, size) // of each block, but for the first two bytes
+	root, err := manifest.Build(t.Context(), &f, im.m.Facts, 1, func(_ context.Context, first int64, leaves []manifest.Leaf) error {
+		for i := range leaves {
+			stored[0], stored[1] = byte(i), byte(i>>8)
+			leaves[i] = manifest.LeafOf(first+int64(i), 0, stored)
+			im.ends = append(im.ends, int64(i+1)*size)
+		}
+		return nil
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	im.m.Root, im.hashes = root, &blockiotest.Source{Data: f.data}
+	// Each block has the bytes of the last but one.
+	stored[0], stored[1] = byte((blocks-2)&0xff), byte((blocks-2)>>8)
+	c := manifest.NewChecked(same(stored), im.index, open(t, im.hashes, im.m))
+	for n := range int64(2) {
+		err := c.ReadRun(t.Context(), blockio.Demand, n, 1, func(int64, []byte) error { return nil })
+		if !errors.Is(err, manifest.ErrMismatch) || !strings.HasSuffix(err.Error(), "its bytes are others") {
+			t.Errorf("block %d: error %v, want none that has taken 398 MiB of hashing", n, err)
+		}
+	}
+}
+
+// same delivers the same bytes for every block.
+type same []byte
+
+func (s same) ReadRun(_ context.Context, _ blockio.Class, first, count int64, deliver func(int64, []byte) error) error {
+	for n := first; n < first+count; n++ {
+		if err := deliver(n, s); err != nil {
+			return &blockio.BlockError{Block: n, Err: err}
+		}
+	}
+	return nil
+}
+
 // Bytes that are bad are fetched once more, and those that an index has misplaced are, when
 // it is right.
 func TestCheckedMends(t *testing.T) {
