@@ -250,6 +250,12 @@ func TestWholeReadOfTaken(t *testing.T) {
 			t.Errorf("blocks 2 to 4: %v, or other bytes", err)
 		}
 		im.check(t, "read blocks 2 to 4", blocks{Had: []int64{2, 3, 4}})
+		for n := int64(5); n < 8; n++ {
+			if _, err := im.ReadAtContext(t.Context(), p[:aheadBlock], n*aheadBlock); err != nil {
+				t.Fatal(err)
+			}
+		}
+		im.check(t, "read blocks 5 to 7, each as a whole", blocks{Asked: []int64{5, 6, 7}})
 		im.memory.full = true
 		if _, err := im.ReadAtContext(blockio.AtOnce, p[:10], 8*aheadBlock); !errors.Is(err, context.Canceled) {
 			t.Errorf("without room in memory: %v, want the context's error", err)
@@ -263,11 +269,12 @@ func TestDecodeAheadOfNothing(t *testing.T) {
 		list := filled(8)
 		list[2] = nil          // which are zeros, and taken once
 		var tries atomic.Int64 // to take block 4
+		var here atomic.Bool
 		im := newAheadImage(t, 3, list, func(n int64) bool {
 			if n == 4 {
 				tries.Add(1)
 			}
-			return n != 4
+			return n != 4 || here.Load()
 		})
 		for _, want := range []blocks{{Asked: []int64{0, 1}, Taken: []int64{2, 3}, Had: []int64{2}}, {}} { // the second time all is known
 			im.readBlocks(t, 2)
@@ -280,7 +287,42 @@ func TestDecodeAheadOfNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		im.check(t, "read block 4", blocks{Asked: []int64{4}})
+		here.Store(true)
+		if _, err := im.ReadAtContext(t.Context(), make([]byte, 10), 3*aheadBlock-10); err != nil {
+			t.Fatal(err)
+		}
+		im.check(t, "come to the end of block 2, when block 4 is at hand", blocks{Taken: []int64{4, 5}})
 	})
+}
+
+// An image whose blocks can't be taken, or shall not be, is read as any other.
+func TestNothingIsDecodedAhead(t *testing.T) {
+	const bs = 4096
+	disk := mixed(8 * bs)
+	for depth, wrap := range map[int]func(blockio.Runs) blockio.Runs{
+		0: func(r blockio.Runs) blockio.Runs { return r },
+		3: func(r blockio.Runs) blockio.Runs { return &loggedRuns{Runs: r} }, // no Taker
+	} {
+		src := &blockiotest.Source{Data: clooptest.Build(disk, bs)}
+		ix, err := cloop.Open(t.Context(), src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		runs := fetch.New(src, ix, fetch.Options{})
+		defer runs.Close()
+		im := cloop.NewImage(ix, wrap(runs), cache.NewMemory(8*bs, bs))
+		im.DecodeAhead(depth)
+		got := make([]byte, len(disk))
+		for off := 0; off < len(disk); off += bs / 4 {
+			if _, err := im.ReadAtContext(t.Context(), got[off:off+bs/4], int64(off)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !bytes.Equal(got, disk) {
+			t.Errorf("depth %d: other bytes", depth)
+		}
+		im.Close()
+	}
 }
 
 // On so many cores, one less decode ahead, and readers of other blocks do not wait for
@@ -371,14 +413,16 @@ func TestDecodeAheadIsClosed(t *testing.T) {
 func TestDecodeAheadToTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		im := newAheadImage(t, 3, filled(200), all)
-		for n := range int64(200) {
-			if err := im.readBlock(n); err != nil {
-				t.Fatal(err)
+		for range 2 {
+			for n := range int64(200) {
+				if err := im.readBlock(n); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait() // the helpers are in time
 			}
-			synctest.Wait() // the helpers are in time
-		}
-		if b := im.take(); len(b.Asked) != 2 || len(b.Taken) != 198 || len(b.Had) != 198 {
-			t.Errorf("of 200 blocks %d were asked for, %d taken, %d of those had; want all but 2", len(b.Asked), len(b.Taken), len(b.Had))
+			if b := im.take(); len(b.Asked) != 2 || len(b.Taken) != 198 || len(b.Had) != 198 {
+				t.Errorf("of 200 blocks %d were asked for, %d taken, %d of those had; want all but 2", len(b.Asked), len(b.Taken), len(b.Had))
+			}
 		}
 	})
 }
@@ -457,6 +501,28 @@ func TestWaitingForBadBlock(t *testing.T) {
 		if err := <-read; !errors.Is(err, cloop.ErrCorrupt) || !errors.As(err, &be) || be.Block != 2 {
 			t.Errorf("block 2: %v, want a BlockError with ErrCorrupt", err)
 		}
+	})
+}
+
+// Who waits for a block that turns out to be zeros has them.
+func TestWaitingForZeros(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		list := filled(8)
+		list[2] = clooptest.Deflate(make([]byte, aheadBlock), 6)
+		im := newAheadImage(t, 2, list, all)
+		im.gate[2] = make(chan struct{})
+		im.readBlocks(t, 2)
+		synctest.Wait() // it is being decoded
+		var reader sync.WaitGroup
+		reader.Go(func() {
+			p := bytes.Repeat([]byte{1}, 10)
+			if _, err := im.ReadAtContext(t.Context(), p, 2*aheadBlock); err != nil || !bytes.Equal(p, make([]byte, 10)) {
+				t.Errorf("%v, bytes %v", err, p)
+			}
+		})
+		synctest.Wait()
+		close(im.gate[2])
+		reader.Wait()
 	})
 }
 

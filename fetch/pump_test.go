@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -52,15 +53,15 @@ func TestReplayBringsTheTrace(t *testing.T) {
 	})
 }
 
-// What was stored before is not brought again.
+// What was stored before is not brought again, nor what has no bytes.
 func TestReplayOfWhatIsHere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		src, ext := newImage(equal(10, 1000)...)
+		src, ext := newImage(append(equal(10, 1000), 0)...)
 		st := newStore()
 		st.Put(3, blockio.Extent{}, src.Data[3000:4000])
 		s := fetch.New(src, ext, fetch.Options{Store: process{st, 1}})
 		defer s.Close()
-		s.Replay([]blockio.Span{{First: 2, Count: 3}})
+		s.Replay([]blockio.Span{{First: 2, Count: 3}, {First: 10, Count: 1}})
 		time.Sleep(time.Minute)
 		if diff := cmp.Diff([]blockio.Extent{{Off: 2000, Len: 1000}, {Off: 4000, Len: 1000}}, asked(src)); diff != "" {
 			t.Errorf("requests (-want +got):\n%s", diff)
@@ -68,8 +69,57 @@ func TestReplayOfWhatIsHere(t *testing.T) {
 	})
 }
 
+// What is on its way for another class is not asked for again.
+func TestReplayBesideFill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(10, 1000)...)
+		slow(src)
+		st := newStore()
+		s := fetch.New(src, ext, fetch.Options{Store: process{st, 1}})
+		defer s.Close()
+		var filler sync.WaitGroup
+		filler.Go(func() {
+			if err := s.ReadRun(t.Context(), blockio.Fill, 5, 1, ignore); err != nil {
+				t.Error(err)
+			}
+		})
+		time.Sleep(time.Second / 2)
+		s.Replay([]blockio.Span{{First: 3, Count: 5}})
+		filler.Wait()
+		time.Sleep(time.Minute)
+		want := []blockio.Extent{{Off: 3000, Len: 2000}, {Off: 5000, Len: 1000}, {Off: 6000, Len: 2000}}
+		if diff := cmp.Diff(want, asked(src)); diff != "" {
+			t.Errorf("requests (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff([]int64{3, 4, 5, 6, 7}, st.what()); diff != "" {
+			t.Errorf("stored (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// Without a store nothing is brought that is too long to be kept.
+func TestReplayOfLongBlocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(1000, 10_000, 1000, 10_000)
+		s := fetch.New(src, ext, fetch.Options{Keep: 8000})
+		defer s.Close()
+		s.Replay([]blockio.Span{{First: 0, Count: 4}})
+		time.Sleep(time.Minute)
+		if diff := cmp.Diff([]blockio.Extent{{Off: 0, Len: 1000}, {Off: 11_000, Len: 1000}}, asked(src)); diff != "" {
+			t.Errorf("requests (-want +got):\n%s", diff)
+		}
+	})
+}
+
 func TestSpeculationIsBounded(t *testing.T) {
 	const mib = 1 << 20
+	left := []int64{4 * mib}
+	shrinking := func() (n int64) {
+		if len(left) > 0 {
+			n, left = left[0], left[1:]
+		}
+		return n
+	}
 	for _, c := range []struct {
 		name  string
 		opt   fetch.Options
@@ -80,6 +130,7 @@ func TestSpeculationIsBounded(t *testing.T) {
 		{"by 32 MiB and what was read", fetch.Options{Store: process{newStore(), 1}}, 1, 33 * mib, 30 * mib},
 		{"more after more", fetch.Options{Store: process{newStore(), 1}}, 10, 42 * mib, 38 * mib},
 		{"by the room that is left", fetch.Options{Store: process{newStore(), 1}, Spare: func() int64 { return 0 }}, 1, 0, 0},
+		{"and as it was when it was looked at", fetch.Options{Store: process{newStore(), 1}, Spare: shrinking}, 1, 5 * mib, 3 * mib},
 		{"by what is kept in memory", fetch.Options{Keep: 8 * mib}, 1, 4 * mib, 3 * mib},
 	} {
 		t.Run(c.name, func(t *testing.T) {
