@@ -504,28 +504,6 @@ func TestWaitingForBadBlock(t *testing.T) {
 	})
 }
 
-// Who waits for a block that turns out to be zeros has them.
-func TestWaitingForZeros(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		list := filled(8)
-		list[2] = clooptest.Deflate(make([]byte, aheadBlock), 6)
-		im := newAheadImage(t, 2, list, all)
-		im.gate[2] = make(chan struct{})
-		im.readBlocks(t, 2)
-		synctest.Wait() // it is being decoded
-		var reader sync.WaitGroup
-		reader.Go(func() {
-			p := bytes.Repeat([]byte{1}, 10)
-			if _, err := im.ReadAtContext(t.Context(), p, 2*aheadBlock); err != nil || !bytes.Equal(p, make([]byte, 10)) {
-				t.Errorf("%v, bytes %v", err, p)
-			}
-		})
-		synctest.Wait()
-		close(im.gate[2])
-		reader.Wait()
-	})
-}
-
 // A bad block is an error for who reads it, and for nobody else.
 func TestDecodeAheadOfBadBlock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -214,44 +214,62 @@ func testAbandonedLoad(t *testing.T, ctx context.Context, cancel func()) {
 	}
 }
 
-// failingRuns fails when it is told to.
-type failingRuns struct {
-	calls atomic.Int64
-	now   chan struct{}
-	why   error
+// heldRuns delivers a block, or fails, when it is told to.
+type heldRuns struct {
+	calls  atomic.Int64
+	now    chan struct{}
+	stored []byte
+	why    error
 }
 
-func (f *failingRuns) ReadRun(context.Context, blockio.Class, int64, int64, func(int64, []byte) error) error {
-	f.calls.Add(1)
-	<-f.now
-	return f.why
+func (h *heldRuns) ReadRun(_ context.Context, _ blockio.Class, first, _ int64, deliver func(int64, []byte) error) error {
+	h.calls.Add(1)
+	<-h.now
+	if h.why != nil {
+		return h.why
+	}
+	return deliver(first, h.stored)
 }
 
-// A block that can't be loaded is the same error for all who wait for it, after one try.
-func TestFailedLoad(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const bs = 4096
-		ix, err := cloop.Open(t.Context(), &blockiotest.Source{Data: clooptest.Build(mixed(2*bs), bs)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		runs := &failingRuns{now: make(chan struct{}), why: errors.New("down")}
-		im := cloop.NewImage(ix, runs, cache.NewMemory(bs, bs))
-		var wg sync.WaitGroup
-		for range 3 {
-			wg.Go(func() {
-				if _, err := im.ReadAtContext(t.Context(), make([]byte, 10), 20); !errors.Is(err, runs.why) {
-					t.Errorf("error %v, want %v", err, runs.why)
+// What comes of a block is the same for all who wait for it, after one try.
+func TestReadersShareALoad(t *testing.T) {
+	const bs = 4096
+	full := bytes.Repeat([]byte{7}, bs)
+	for name, c := range map[string]struct {
+		stored, want []byte
+		why          error
+	}{
+		"data":    {stored: clooptest.Deflate(full, 6), want: full[:10]},
+		"zeros":   {stored: clooptest.Deflate(make([]byte, bs), 6), want: make([]byte, 10)},
+		"failure": {why: errors.New("down")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ix, err := cloop.Open(t.Context(), &blockiotest.Source{Data: clooptest.Build(mixed(2*bs), bs)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				runs := &heldRuns{now: make(chan struct{}), stored: c.stored, why: c.why}
+				im := cloop.NewImage(ix, runs, cache.NewMemory(bs, bs))
+				var wg sync.WaitGroup
+				for range 3 {
+					wg.Go(func() {
+						p := bytes.Repeat([]byte{1}, 10)
+						_, err := im.ReadAtContext(t.Context(), p, 20)
+						if !errors.Is(err, c.why) || c.want != nil && !bytes.Equal(p, c.want) {
+							t.Errorf("got %v, error %v; want %v, %v", p, err, c.want, c.why)
+						}
+					})
+					synctest.Wait()
+				}
+				close(runs.now)
+				wg.Wait()
+				if n := runs.calls.Load(); n != 1 {
+					t.Errorf("%d tries, want 1", n)
 				}
 			})
-			synctest.Wait()
-		}
-		close(runs.now)
-		wg.Wait()
-		if n := runs.calls.Load(); n != 1 {
-			t.Errorf("%d tries, want 1", n)
-		}
-	})
+		})
+	}
 }
 
 // A bad block is an error also where a block in memory comes between it and the rest of a
