@@ -28,6 +28,7 @@ var imports = map[string][]string{
 	"internal/control":      {},
 	"internal/deflate":      {},
 	"internal/errno":        {"blockio"},
+	"internal/fdtest":       {},
 	"internal/inflate":      {},
 	"internal/lzo":          {},
 	"internal/window":       {"blockio"},

@@ -15,20 +15,20 @@ import (
 )
 
 var (
-	// ErrNotOverlay says that a directory is not an overlay.
-	ErrNotOverlay = errors.New("not an overlay")
+	// errNotOverlay says that a directory is not an overlay.
+	errNotOverlay = errors.New("not an overlay")
 	// ErrInUse says that another process has the overlay open.
 	ErrInUse = errors.New("the overlay is in use")
 	// ErrBaseMismatch says that the overlay was made for another disk.
 	ErrBaseMismatch = errors.New("the overlay was made for another image")
-	// ErrVersion says that the overlay is of a version that is not known here.
-	ErrVersion = errors.New("the overlay is of another version")
+	// errVersion says that the overlay is of a version that is not known here.
+	errVersion = errors.New("the overlay is of another version")
 	// ErrDamaged says that the overlay's files make no sense.
 	ErrDamaged = errors.New("the overlay is damaged")
 	// ErrUnsafe says that somebody else could change the overlay.
 	ErrUnsafe = errors.New("not safe to use")
-	// ErrTooLarge says that a disk is too large for an overlay.
-	ErrTooLarge = errors.New("too large for an overlay")
+	// errTooLarge says that a disk is too large for an overlay.
+	errTooLarge = errors.New("too large for an overlay")
 	// ErrNoHoles says that the overlay's file system has no holes in files.
 	ErrNoHoles = errors.New("its file system has no holes in files (FAT?)")
 )
@@ -62,18 +62,17 @@ type Dir struct {
 	made, madeDir bool
 }
 
-// Open opens and locks the overlay in the directory at path. The error wraps
-// ErrNotOverlay if there is none.
-// The Dir is for View and Discard: it need not be on a disk that can be written to.
+// Open opens and locks the overlay in the directory at path. It is an error if there
+// is none. The Dir is for View and Discard: it need not be on a disk that can be written to.
 func Open(path string) (*Dir, error) {
-	return open(path, unix.O_RDONLY, func(*Dir) error { return ErrNotOverlay })
+	return open(path, unix.O_RDONLY, func(*Dir) error { return errNotOverlay })
 }
 
 // OpenOrMake is Open, but makes the overlay, for base, if the directory is empty or
 // not there. An overlay whose making was broken off counts as none.
 func OpenOrMake(path string, base Base) (*Dir, error) {
 	if base.Size > maxDisk {
-		return nil, &os.PathError{Op: "make", Path: path, Err: fmt.Errorf("%w: a disk of %d bytes", ErrTooLarge, base.Size)}
+		return nil, &os.PathError{Op: "make", Path: path, Err: fmt.Errorf("%w: a disk of %d bytes", errTooLarge, base.Size)}
 	}
 	switch err := os.Mkdir(path, 0o700); {
 	case err == nil:
@@ -146,7 +145,7 @@ func (d *Dir) lock(flags int) error {
 	for until := time.Now().Add(lockPatience); ; {
 		state, err := openAt(d.f, stateName, flags)
 		if errors.Is(err, fs.ErrNotExist) {
-			return ErrNotOverlay
+			return errNotOverlay
 		}
 		if err != nil {
 			return err
@@ -156,22 +155,29 @@ func (d *Dir) lock(flags int) error {
 			return err
 		}
 		// Who held it may have thrown the overlay away.
-		if now, err := openAt(d.f, stateName, unix.O_RDONLY); err == nil {
-			same := sameFile(state, now)
-			now.Close()
-			if same {
-				d.state = state
-				return nil
-			}
+		here, err := d.isState(state)
+		if here {
+			d.state = state
+			return nil
 		}
 		state.Close()
+		if err != nil {
+			return err
+		}
 	}
 }
 
-func sameFile(a, b osFile) bool {
-	ai, errA := a.Stat()
-	bi, errB := b.Stat()
-	return errA == nil && errB == nil && os.SameFile(ai, bi)
+// isState says whether f is still the overlay's file "state".
+func (d *Dir) isState(f osFile) (bool, error) {
+	var is, was unix.Stat_t
+	if err := unix.Fstatat(int(d.f.Fd()), stateName, &is, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		if err == unix.ENOENT {
+			err = nil
+		}
+		return false, err
+	}
+	err := unix.Fstat(int(f.Fd()), &was)
+	return err == nil && is.Ino == was.Ino && is.Dev == was.Dev, err
 }
 
 // lockPatience is how long to wait for another process that has the overlay: its
@@ -219,11 +225,11 @@ func (d *Dir) checkNames() error {
 		"lost+found", // an empty file system
 	}
 	if slices.Contains(names, dataName) && !slices.Contains(names, newName) && !slices.Contains(names, goneName) {
-		return fmt.Errorf("%w: there is a file %s, but no %s", ErrNotOverlay, dataName, metaName)
+		return fmt.Errorf("%w: there is a file %s, but no %s", errNotOverlay, dataName, metaName)
 	}
 	for _, name := range names {
 		if !slices.Contains(ours, name) {
-			return fmt.Errorf("%w: there are other files in it (%s)", ErrNotOverlay, name)
+			return fmt.Errorf("%w: there are other files in it (%s)", errNotOverlay, name)
 		}
 	}
 	return nil
@@ -277,10 +283,10 @@ func (d *Dir) makeFiles(base Base) error {
 	if err := errors.Join(data.Truncate(base.Size), data.Sync()); err != nil {
 		return err
 	}
-	if err := errors.Join(bits.Truncate(0), bits.allocate(mapSize(base.Size)), bits.Sync()); err != nil {
+	if err := errors.Join(bits.allocate(mapSize(base.Size)), bits.Sync()); err != nil {
 		return err
 	}
-	return errors.Join(d.state.Truncate(0), d.setState(stateClean), d.state.Sync(), d.f.Sync())
+	return errors.Join(d.setState(stateClean), d.f.Sync())
 }
 
 // maxDisk is the largest disk that can have an overlay: its map takes 2 GiB.
@@ -332,9 +338,6 @@ func (d *Dir) Clean() bool { return d.clean }
 
 // Made says whether the overlay, and the directory for it, were made when it was opened.
 func (d *Dir) Made() (overlay, directory bool) { return d.made, d.madeDir }
-
-// Path is where the overlay is.
-func (d *Dir) Path() string { return d.path }
 
 // Close lets go of an overlay of which no Disk is open.
 func (d *Dir) Close() error { return errors.Join(d.state.Close(), d.f.Close()) }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/internal/fdtest"
 )
 
 func TestMain(m *testing.M) {
@@ -53,10 +54,25 @@ func written(t *testing.T, path string) {
 	}
 }
 
+// What was written is there when the overlay is opened again, and nobody else can read it.
 func TestKept(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "overlay")
-	written(t, path)
 	disk := opened(t, path)
+	if !disk.ModTime().IsZero() {
+		t.Errorf("changed at %v, want never", disk.ModTime())
+	}
+	if err := disk.Close(); err != nil {
+		t.Fatal(err)
+	}
+	written(t, path)
+	at := time.Date(2020, 2, 3, 4, 5, 6, 0, time.UTC)
+	if err := os.Chtimes(filepath.Join(path, dataName), at, at); err != nil {
+		t.Fatal(err)
+	}
+	disk = opened(t, path)
+	if got := disk.ModTime(); !got.Equal(at) {
+		t.Errorf("changed at %v, want %v", got, at)
+	}
 	got, err := cluster(disk, 1)
 	if err != nil {
 		t.Fatal(err)
@@ -86,6 +102,7 @@ func TestKept(t *testing.T) {
 	}
 }
 
+// Look says what is there, whether it is in use or not.
 func TestLook(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "overlay")
 	written(t, path)
@@ -95,8 +112,16 @@ func TestLook(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got.Room < clusterSize || got.Room > 10*clusterSize {
-			t.Errorf("it takes %d bytes", got.Room)
+		room := int64(0)
+		for _, name := range []string{dataName, mapName} {
+			var st unix.Stat_t
+			if err := unix.Stat(filepath.Join(path, name), &st); err != nil {
+				t.Fatal(err)
+			}
+			room += st.Blocks * 512
+		}
+		if got.Room != room || room == 0 {
+			t.Errorf("it takes %d bytes, want %d", got.Room, room)
 		}
 		got.Room = 0
 		if got != want {
@@ -127,22 +152,85 @@ func TestLook(t *testing.T) {
 	look(Info{Base: testBase, Changed: testBase.Size, Clean: true})
 }
 
+// Whoever made it is told what was made, and an overlay nobody has written to is clean.
+func TestMade(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "overlay")
+	for _, c := range []struct {
+		name               string
+		before             func() error
+		overlay, directory bool
+	}{
+		{"nothing there", nil, true, true},
+		{"there", nil, false, false},
+		{"empty, but for an old state", func() error {
+			return errors.Join(os.RemoveAll(path), os.Mkdir(path, 0o700), os.WriteFile(filepath.Join(path, stateName), []byte(stateOpen), 0o600))
+		}, true, false},
+	} {
+		if c.before != nil {
+			if err := c.before(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d, err := OpenOrMake(path, testBase)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if overlay, directory := d.Made(); overlay != c.overlay || directory != c.directory || !d.Clean() || d.Base() != testBase {
+			t.Errorf("%s: made %v and %v, clean %v, base %v", c.name, overlay, directory, d.Clean(), d.Base())
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Not clean is what was not closed.
+	disk := opened(t, path)
+	if err := errors.Join(disk.closeFiles(), os.WriteFile(filepath.Join(path, stateName), []byte(stateOpen), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := Look(path); err != nil || info.Clean || !info.InUse {
+		t.Errorf("%+v, %v; want one in use", info, err)
+	}
+	if err := disk.Close(); err == nil {
+		t.Error("its files were closed, and it says nothing")
+	}
+}
+
+// A map that was copied without its zeros gets its room back before anything is written:
+// no flush can fail for want of it.
+func TestMapHasRoom(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "overlay")
+	written(t, path)
+	name := filepath.Join(path, mapName)
+	if err := errors.Join(os.Truncate(name, 0), os.Truncate(name, mapSize(testBase.Size))); err != nil {
+		t.Fatal(err)
+	}
+	disk := opened(t, path)
+	defer disk.Close()
+	if room, err := disk.bits.(osFile).allocated(); err != nil || room < mapSize(testBase.Size) {
+		t.Errorf("it has %d bytes, %v", room, err)
+	}
+}
+
+// An overlay is opened by one process at a time, who comes while the last one closes
+// waits for that, and who waits while it is thrown away finds nothing.
 func TestInUse(t *testing.T) {
 	defer func(was time.Duration) { lockPatience = was }(lockPatience)
 	path := filepath.Join(t.TempDir(), "overlay")
 	disk := opened(t, path)
 	lockPatience = 20 * time.Millisecond
+	begin := time.Now()
 	if _, err := OpenOrMake(path, testBase); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), path) {
 		t.Errorf("opened twice: %v", err)
 	}
 	if _, err := Open(path); !errors.Is(err, ErrInUse) {
 		t.Errorf("opened twice: %v", err)
 	}
-	// Who comes while the last one closes waits for that.
+	if waited := time.Since(begin); waited < 2*lockPatience {
+		t.Errorf("waited for %v, want twice %v at least", waited, lockPatience)
+	}
 	lockPatience = time.Minute
 	time.AfterFunc(50*time.Millisecond, func() { disk.Close() })
 	next := opened(t, path)
-	// Who waits while it is thrown away finds nothing.
 	time.AfterFunc(50*time.Millisecond, func() {
 		if err := next.Close(); err != nil {
 			t.Error(err)
@@ -161,11 +249,12 @@ func TestInUse(t *testing.T) {
 	if err := d.Discard(); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-failed; !errors.Is(err, ErrNotOverlay) {
+	if err := <-failed; !errors.Is(err, errNotOverlay) {
 		t.Errorf("opened while it was thrown away: %v", err)
 	}
 }
 
+// An overlay is used over the disk that it was made for, wherever that is.
 func TestMismatch(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "overlay")
 	written(t, path)
@@ -173,12 +262,16 @@ func TestMismatch(t *testing.T) {
 	larger.Size++
 	other.Identity = "version 2"
 	for _, base := range []Base{larger, other} {
+		reason := "its content"
+		if base == larger {
+			reason = "41060 bytes, this one 41061"
+		}
 		d, err := OpenOrMake(path, base)
 		if err != nil {
 			t.Fatal(err)
 		}
 		_, err = d.Disk(baseDisk{base.Size}, base, nil)
-		if !errors.Is(err, ErrBaseMismatch) || !strings.Contains(err.Error(), testBase.Source) {
+		if !errors.Is(err, ErrBaseMismatch) || !strings.Contains(err.Error(), testBase.Source) || !strings.Contains(err.Error(), reason) {
 			t.Errorf("opened for another base: %v", err)
 		}
 		if _, err = d.View(baseDisk{base.Size}, base); !errors.Is(err, ErrBaseMismatch) {
@@ -203,8 +296,16 @@ func TestMismatch(t *testing.T) {
 	if err := disk.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if info, err := Look(path); err != nil || !info.Clean {
+	if info, err := Look(path); err != nil || !info.Clean || info.InUse {
 		t.Errorf("a view has changed the overlay's state: %+v, %v", info, err)
+	}
+	// What lies below has to be what it is said to be.
+	if d, err = Open(path); err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if _, err := d.View(baseDisk{testBase.Size - 1}, testBase); err == nil {
+		t.Error("a smaller disk below is no error")
 	}
 }
 
@@ -216,9 +317,9 @@ func TestRefused(t *testing.T) {
 		text  string
 	}{
 		"other files": {func(path string) error {
-			return errors.Join(os.RemoveAll(path), os.Mkdir(path, 0o700), os.WriteFile(filepath.Join(path, "letter"), nil, 0o600))
-		}, ErrNotOverlay, "letter"},
-		"meta is lost":       {func(path string) error { return os.Remove(filepath.Join(path, metaName)) }, ErrNotOverlay, "no meta"},
+			return errors.Join(os.RemoveAll(path), os.Mkdir(path, 0o700), os.WriteFile(filepath.Join(path, "letter"), nil, 0o600), os.WriteFile(filepath.Join(path, "music"), nil, 0o600))
+		}, errNotOverlay, "letter"},
+		"meta is lost":       {func(path string) error { return os.Remove(filepath.Join(path, metaName)) }, errNotOverlay, "no meta"},
 		"writable by others": {func(path string) error { return os.Chmod(path, 0o770) }, ErrUnsafe, "0770"},
 		"another's": {func(path string) error {
 			if os.Geteuid() != 0 {
@@ -246,12 +347,15 @@ func TestRefused(t *testing.T) {
 		}, ErrDamaged, "behind the end"},
 		"meta is empty":     {func(path string) error { return os.Truncate(filepath.Join(path, metaName), 0) }, ErrDamaged, "meta"},
 		"meta is something": {func(path string) error { return os.WriteFile(filepath.Join(path, metaName), []byte("[1]"), 0o600) }, ErrDamaged, "meta"},
+		"meta has another type": {func(path string) error {
+			return os.WriteFile(filepath.Join(path, metaName), []byte(`{"version": 1, "base": {"identity": 5, "size": 41060}}`), 0o600)
+		}, ErrDamaged, "meta"},
 		"size 0": {func(path string) error {
 			return os.WriteFile(filepath.Join(path, metaName), []byte(`{"version":1}`), 0o600)
 		}, ErrDamaged, "0 bytes"},
 		"another version": {func(path string) error {
 			return os.WriteFile(filepath.Join(path, metaName), []byte(`{"version":2}`), 0o600)
-		}, ErrVersion, "2"},
+		}, errVersion, "2"},
 		"a file": {func(path string) error {
 			return errors.Join(os.RemoveAll(path), os.WriteFile(path, nil, 0o600))
 		}, unix.ENOTDIR, ""},
@@ -263,16 +367,26 @@ func TestRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			before, _ := os.ReadDir(path)
-			d, err := OpenOrMake(path, testBase)
-			if err == nil {
+			open := func() error {
+				d, err := OpenOrMake(path, testBase)
+				if err != nil {
+					return err
+				}
+				defer d.Close()
 				_, err = d.Disk(baseDisk{testBase.Size}, testBase, nil)
-				d.Close()
+				return err
 			}
-			if err == nil || c.want != nil && !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.text) || !strings.Contains(err.Error(), path) {
-				t.Errorf("the error is %v, want %v and %q", err, c.want, c.text)
+			look := func() error {
+				_, err := Look(path)
+				return err
 			}
-			if _, err := Look(path); err == nil {
-				t.Error("Look found nothing wrong")
+			for what, refuse := range map[string]func() error{"open": open, "look": look} {
+				fdtest.NoLeak(t, func() {
+					err := refuse()
+					if err == nil || c.want != nil && !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.text) || !strings.Contains(err.Error(), path) {
+						t.Errorf("%s: the error is %v, want %v and %q", what, err, c.want, c.text)
+					}
+				})
 			}
 			if after, _ := os.ReadDir(path); len(after) != len(before) {
 				t.Errorf("there were %v, there are %v", before, after)
@@ -281,9 +395,10 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// Who only looks for an overlay makes none.
 func TestNotOverlay(t *testing.T) {
 	empty, missing := t.TempDir(), filepath.Join(t.TempDir(), "missing")
-	for path, want := range map[string]error{empty: ErrNotOverlay, missing: fs.ErrNotExist} {
+	for path, want := range map[string]error{empty: errNotOverlay, missing: fs.ErrNotExist} {
 		if _, err := Open(path); !errors.Is(err, want) || !strings.Contains(err.Error(), path) {
 			t.Errorf("Open: %v, want %v", err, want)
 		}
@@ -332,7 +447,7 @@ func TestBrokenOff(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if _, err := Open(path); !errors.Is(err, ErrNotOverlay) {
+			if _, err := Open(path); !errors.Is(err, errNotOverlay) {
 				t.Errorf("Open: %v", err)
 			}
 			disk := opened(t, path)
@@ -351,6 +466,7 @@ func TestBrokenOff(t *testing.T) {
 	}
 }
 
+// What is discarded is gone, and the directory can be used anew.
 func TestDiscard(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "overlay")
 	written(t, path)
@@ -404,37 +520,26 @@ func TestStateLost(t *testing.T) {
 	}
 }
 
+// A disk whose map would take more than 2 GiB is refused, before anything is made.
 func TestTooLarge(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "overlay")
 	base := testBase
 	base.Size = maxDisk + 1
-	if _, err := OpenOrMake(path, base); !errors.Is(err, ErrTooLarge) {
+	if _, err := OpenOrMake(path, base); !errors.Is(err, errTooLarge) {
 		t.Errorf("a disk of %d bytes: %v", base.Size, err)
 	}
 	if _, err := os.Stat(path); err == nil {
 		t.Error("the directory is left")
 	}
-	if _, err := Ephemeral(t.TempDir(), baseDisk{base.Size}); !errors.Is(err, ErrTooLarge) {
+	if _, err := Ephemeral(t.TempDir(), baseDisk{base.Size}); !errors.Is(err, errTooLarge) {
 		t.Errorf("ephemeral, a disk of %d bytes: %v", base.Size, err)
 	}
-}
-
-// A trim of a whole disk costs no memory but for its ends.
-func TestTrimTakesNoMemory(t *testing.T) {
-	const pages = 1 << 20
-	m := newClusters()
-	m.set(3, pages*pageClusters-3)
-	if m.len() != pages*pageClusters-6 {
-		t.Errorf("%d clusters", m.len())
+	disk, err := Ephemeral(t.TempDir(), baseDisk{maxDisk})
+	if errors.Is(err, errTooLarge) { // another error is the file system's
+		t.Error(err)
 	}
-	own := 0
-	for _, p := range m.take() {
-		if p != full {
-			own++
-		}
-	}
-	if own != 2 || len(m.take()) != 0 {
-		t.Errorf("%d pages of their own, want 2", own)
+	if err == nil {
+		disk.Close()
 	}
 }
 
@@ -487,6 +592,7 @@ func (f *halfWriter) WriteAt(p []byte, off int64) (int, error) {
 	return n, unix.ENOSPC
 }
 
+// What is written for a session is there, all over the disk, and leaves nothing behind.
 func TestEphemeral(t *testing.T) {
 	dir := t.TempDir()
 	disk, err := Ephemeral(dir, baseDisk{testBase.Size})
@@ -498,6 +604,13 @@ func TestEphemeral(t *testing.T) {
 	}
 	if is, err := cluster(disk, 0); err != nil || string(is[5:10]) != "hello" || is[0] != 1 {
 		t.Errorf("it reads %q, %v", is[:10], err)
+	}
+	last := clusterEnd(testBase.Size) - 1
+	if err := disk.ZeroContext(t.Context(), blockio.Extent{Off: last * clusterSize, Len: testBase.Size - last*clusterSize}); err != nil {
+		t.Error(err)
+	}
+	if is, err := cluster(disk, last); err != nil || !bytes.Equal(is, make([]byte, testBase.Size-last*clusterSize)) {
+		t.Errorf("the last cluster reads %q, %v", is, err)
 	}
 	if err := disk.Flush(t.Context()); err != nil {
 		t.Error(err)
@@ -534,7 +647,7 @@ func TestFailedFlush(t *testing.T) {
 	// The map can be written again: it is in memory.
 	write(1)
 	bits.onSync = func() error { return unix.ENOSPC }
-	if err := disk.Flush(ctx); !errors.Is(err, unix.ENOSPC) {
+	if err := disk.Flush(ctx); !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "map") {
 		t.Errorf("Flush: %v", err)
 	}
 	bits.onSync = nil
@@ -604,6 +717,16 @@ func TestFlushedByItself(t *testing.T) {
 			if !flushed(k) {
 				t.Errorf("cluster %d was not flushed", k)
 			}
+		}
+		// Whoever writes on and on does not put it off.
+		for range 3 * flushTime / time.Second {
+			if _, err := disk.WriteAtContext(t.Context(), []byte("x"), 4*clusterSize); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		if !flushed(4) {
+			t.Error("with writes all the time nothing was flushed")
 		}
 		if err := disk.Close(); err != nil {
 			t.Error(err)

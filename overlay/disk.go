@@ -101,9 +101,6 @@ const maxBelow = 8
 // ReadAtContext reads what was written, and from below what was not.
 func (d *Disk) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
 	p, eof := blockio.Clip(p, off, d.size)
-	if len(p) == 0 {
-		return 0, eof
-	}
 	if err := d.read(ctx, p, off); err != nil {
 		return 0, err
 	}

@@ -38,7 +38,7 @@ func FuzzFiles(f *testing.F) {
 		_, lookErr := Look(path)
 		d, err := OpenOrMake(path, testBase)
 		if err != nil {
-			if !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrVersion) || lookErr == nil {
+			if !errors.Is(err, ErrDamaged) && !errors.Is(err, errVersion) || lookErr == nil {
 				t.Errorf("open: %v, look: %v", err, lookErr)
 			}
 			return

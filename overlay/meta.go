@@ -50,7 +50,7 @@ func readMeta(dir *os.File, name string) (Base, error) {
 	case err != nil || m.Version == 0:
 		return Base{}, fmt.Errorf("%w: %s makes no sense", ErrDamaged, name)
 	case m.Version != formatVersion:
-		return Base{}, fmt.Errorf("%w: %d, known here is %d", ErrVersion, m.Version, formatVersion)
+		return Base{}, fmt.Errorf("%w: %d, known here is %d", errVersion, m.Version, formatVersion)
 	case m.Base.Size <= 0:
 		return Base{}, fmt.Errorf("%w: a disk of %d bytes", ErrDamaged, m.Base.Size)
 	}

@@ -21,7 +21,7 @@ func ops(t *testing.T) int {
 		if os.Getenv("CLOOPFS_TEST_OPS") != "" {
 			t.Fatal(err)
 		}
-		return 100_000
+		return 20_000
 	}
 	return n
 }

@@ -158,7 +158,7 @@ func Ephemeral(dir string, below blockio.ReaderAt) (*Disk, error) {
 	err = data.holes()
 	switch {
 	case below.Size() > maxDisk:
-		err = fmt.Errorf("%w: a disk of %d bytes", ErrTooLarge, below.Size())
+		err = fmt.Errorf("%w: a disk of %d bytes", errTooLarge, below.Size())
 	case err == nil:
 		err = data.Truncate(below.Size())
 	}
@@ -210,7 +210,7 @@ func (d *Dir) look() (info Info, err error) {
 		return info, err
 	}
 	if info.Base, err = readMeta(d.f, metaName); errors.Is(err, fs.ErrNotExist) {
-		return info, ErrNotOverlay
+		return info, errNotOverlay
 	}
 	if err != nil {
 		return info, err
