@@ -100,13 +100,6 @@ func (b *Blocks) Put(n int64, e blockio.Extent, p []byte) {
 
 // Forget says that what is here of block n, at e, is bad.
 func (b *Blocks) Forget(n int64, e blockio.Extent) {
-	if !b.disk.write {
-		return
-	}
-	b.disk.spoilt()
-	if b.sums.file != nil {
-		b.forgetSum(n)
-	}
 	b.each(e, func(_ int64, at blockio.Extent) bool {
 		if own := b.disk.own(at); own.Len > 0 {
 			at = own // enough: what lies beside the block may be right, and be here as chunks alone
@@ -114,6 +107,9 @@ func (b *Blocks) Forget(n int64, e blockio.Extent) {
 		b.disk.forgetChunks(at)
 		return true
 	})
+	if b.sums.file != nil {
+		b.forgetSum(n)
+	}
 }
 
 // Drop is Forget for what will not soon be stored again: it gives back the room, too.

@@ -11,7 +11,7 @@ import (
 // A block that is lost takes with it no chunk that it has a part in: its other part
 // may be the end of the index. And it is made of chunks if they are all here.
 func TestLostBlockLeavesChunks(t *testing.T) {
-	file := crashDisk(4 * ChunkSize)
+	file := crashDisk(4 * chunkSize)
 	d, err := newDisk(memDir{memFiles: newMemFiles(int64(len(file)))}, int64(len(file)), true)
 	if err != nil {
 		t.Fatal(err)
@@ -20,11 +20,11 @@ func TestLostBlockLeavesChunks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := blockio.Extent{Off: 1000, Len: 2 * ChunkSize}
+	e := blockio.Extent{Off: 1000, Len: 2 * chunkSize}
 	want, p := file[e.Off:e.End()], make([]byte, e.Len)
-	d.writeChunks(file[:ChunkSize], 0)
+	d.writeChunks(file[:chunkSize], 0)
 	b.Put(0, e, want)
-	if err := d.data.punch(ChunkSize, ChunkSize); err != nil {
+	if err := d.data.punch(chunkSize, chunkSize); err != nil {
 		t.Fatal(err)
 	}
 	if b.Get(0, e, p) {
@@ -46,7 +46,7 @@ func TestLostBlockLeavesChunks(t *testing.T) {
 
 // What is bad takes no more room, but for the pages that it shares with others.
 func TestDroppedBlockTakesNoRoom(t *testing.T) {
-	p := random(64 * ChunkSize)
+	p := random(64 * chunkSize)
 	e := openEntry(t, newDir(t, roomy), image("a", int64(len(p))))
 	b, err := e.Blocks([]blockio.Extent{{Len: e.Size()}}, false)
 	if err != nil {
@@ -54,16 +54,23 @@ func TestDroppedBlockTakesNoRoom(t *testing.T) {
 	}
 	var blocks []blockio.Extent
 	for n := range int64(4) {
-		at := blockio.Extent{Off: 1000 + n*10*ChunkSize, Len: 10 * ChunkSize}
+		at := blockio.Extent{Off: 1000 + n*10*chunkSize, Len: 10 * chunkSize}
 		b.Put(n, at, p[at.Off:at.End()])
 		blocks = append(blocks, at)
 	}
-	if got := e.Allocated(); got != 41*ChunkSize {
+	if got := e.Allocated(); got != 41*chunkSize {
 		t.Fatalf("%d bytes take room", got)
 	}
 	b.Drop(1, blocks[1])
-	if got := e.Allocated(); got != 32*ChunkSize {
-		t.Errorf("%d bytes take room without the block, want %d", got, 32*ChunkSize)
+	if got := e.Allocated(); got != 32*chunkSize || b.Listed(1) {
+		t.Errorf("%d bytes take room without the block, listed %v; want %d", got, b.Listed(1), 32*chunkSize)
+	}
+	last := blockio.Extent{Off: 60*chunkSize - 5, Len: 4*chunkSize + 5 - 100}
+	e2 := openEntry(t, newDir(t, roomy), image("a", last.End()))
+	b2 := wholeBlocks(t, e2, false)
+	b2.Put(0, last, p[last.Off:last.End()])
+	if b2.Drop(0, last); e2.Allocated() != chunkSize {
+		t.Errorf("without the last block %d bytes take room, want those of a page that is not its own", e2.Allocated())
 	}
 	for n, at := range blocks {
 		got := make([]byte, at.Len)
@@ -75,15 +82,15 @@ func TestDroppedBlockTakesNoRoom(t *testing.T) {
 
 // A block that is forgotten takes no other with it that is here as chunks.
 func TestForgottenBlockLeavesNeighbours(t *testing.T) {
-	p := random(64 * ChunkSize)
+	p := random(64 * chunkSize)
 	e := openEntry(t, newDir(t, roomy), image("a", int64(len(p))))
 	b, err := e.Blocks([]blockio.Extent{{Len: e.Size()}}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	small := blockio.Extent{Off: 500, Len: 500}
-	large := blockio.Extent{Off: 1000, Len: 10 * ChunkSize}
-	last := blockio.Extent{Off: large.End(), Len: 64*ChunkSize - large.End()}
+	large := blockio.Extent{Off: 1000, Len: 10 * chunkSize}
+	last := blockio.Extent{Off: large.End(), Len: 64*chunkSize - large.End()}
 	fill(e, p)
 	has := func(n int64, at blockio.Extent) bool { return b.Get(n, at, make([]byte, at.Len)) }
 	if !has(0, small) || !has(1, large) || !has(2, last) {

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"sync"
 	"testing"
+	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -14,7 +16,7 @@ import (
 )
 
 func TestBytesConform(t *testing.T) {
-	for _, size := range []int64{1, 1000, ChunkSize, 100_001} {
+	for _, size := range []int64{1, 1000, chunkSize, 100_001} {
 		src := &blockiotest.Source{Data: random(size)}
 		e := openEntry(t, newDir(t, roomy), image("a", size))
 		for range 2 { // cold and warm
@@ -26,7 +28,7 @@ func TestBytesConform(t *testing.T) {
 
 // What is asked for is what is missing, in whole chunks, at once, and never again.
 func TestBytesAsk(t *testing.T) {
-	const size = 10*ChunkSize + 100
+	const size = 10*chunkSize + 100
 	src := &blockiotest.Source{Data: random(size)}
 	d := newDir(t, roomy)
 	e := openEntry(t, d, image("a", size))
@@ -46,31 +48,31 @@ func TestBytesAsk(t *testing.T) {
 		}
 	}
 	chunks := func(first, n int64) blockio.Extent {
-		return blockio.Extent{Off: first * ChunkSize, Len: min(n*ChunkSize, size-first*ChunkSize)}
+		return blockio.Extent{Off: first * chunkSize, Len: min(n*chunkSize, size-first*chunkSize)}
 	}
 	b := e.Bytes(src)
-	read(b, 2*ChunkSize+5, 1, chunks(2, 1))
-	read(b, 2*ChunkSize, ChunkSize)
-	read(b, 2*ChunkSize-1, 1, chunks(1, 1))
-	read(b, ChunkSize, 2*ChunkSize)
-	read(b, 2*ChunkSize, 2*ChunkSize+1, chunks(3, 2))
-	read(b, 6*ChunkSize, ChunkSize, chunks(6, 1))
-	read(b, 5*ChunkSize, 3*ChunkSize, chunks(5, 3)) // the middle is there, but one request is less than two
+	read(b, 2*chunkSize+5, 1, chunks(2, 1))
+	read(b, 2*chunkSize, chunkSize)
+	read(b, 2*chunkSize-1, 1, chunks(1, 1))
+	read(b, chunkSize, 2*chunkSize)
+	read(b, 2*chunkSize, 2*chunkSize+1, chunks(3, 2))
+	read(b, 6*chunkSize, chunkSize, chunks(6, 1))
+	read(b, 5*chunkSize, 3*chunkSize, chunks(5, 3)) // the middle is there, but one request is less than two
 	read(b, size-1, 1, chunks(10, 1))
 	read(b, size-50, 51)
 	read(b, size, 1)
 	e.Close()
 	b = openEntry(t, openDir(t, d.Path(), roomy), image("a", size)).Bytes(src)
-	read(b, ChunkSize, 7*ChunkSize)
+	read(b, chunkSize, 7*chunkSize)
 	read(b, size-50, 50)
-	read(b, 0, size, blockio.Extent{Len: 10 * ChunkSize})
+	read(b, 0, size, blockio.Extent{Len: 10 * chunkSize})
 	read(b, 0, size)
 }
 
 // What makes no sense is read from the source once more, and until then it stays:
 // whether it was damaged is known then.
 func TestBytesForget(t *testing.T) {
-	const size = 20 * ChunkSize
+	const size = 20 * chunkSize
 	for _, damaged := range []bool{false, true} {
 		src := &blockiotest.Source{Data: random(size)}
 		e := openEntry(t, newDir(t, roomy), image("a", size))
@@ -79,15 +81,15 @@ func TestBytesForget(t *testing.T) {
 			t.Fatal(err)
 		}
 		if damaged { // on its way: the checksum is that of what came
-			p := bytes.Clone(src.Data[3*ChunkSize : 4*ChunkSize])
+			p := bytes.Clone(src.Data[3*chunkSize : 4*chunkSize])
 			p[7]++
-			e.writeChunks(p, 3*ChunkSize)
+			e.writeChunks(p, 3*chunkSize)
 		}
 		b := e.Bytes(src)
 		read := func(first, n int64, asks bool) {
 			t.Helper()
-			p := make([]byte, n*ChunkSize)
-			if _, err := b.ReadAtContext(t.Context(), p, first*ChunkSize); err != nil {
+			p := make([]byte, n*chunkSize)
+			if _, err := b.ReadAtContext(t.Context(), p, first*chunkSize); err != nil {
 				t.Fatal(err)
 			}
 			again := false
@@ -101,12 +103,12 @@ func TestBytesForget(t *testing.T) {
 			if asks && !again {
 				t.Errorf("chunks %d+%d may come from what the source keeps", first, n)
 			}
-			if asks && !bytes.Equal(p, src.Data[first*ChunkSize:(first+n)*ChunkSize]) {
+			if asks && !bytes.Equal(p, src.Data[first*chunkSize:(first+n)*chunkSize]) {
 				t.Errorf("chunks %d+%d are others", first, n)
 			}
 		}
-		b.Forget(blockio.Extent{Off: 2*ChunkSize + 1, Len: 8 * ChunkSize}) // 2 to 10
-		if n := holds(t, e.Disk, src.Data[:2*ChunkSize]); n != 2*ChunkSize {
+		b.Forget(blockio.Extent{Off: 2*chunkSize + 1, Len: 8 * chunkSize}) // 2 to 10
+		if n := holds(t, e.Disk, src.Data[:2*chunkSize]); n != 2*chunkSize {
 			t.Errorf("%d bytes before it are there", n)
 		}
 		read(0, 2, false)
@@ -124,7 +126,7 @@ func TestBytesForget(t *testing.T) {
 
 // What could not be had is an error, and nothing is kept of it.
 func TestBytesFail(t *testing.T) {
-	const size = 4 * ChunkSize
+	const size = 4 * chunkSize
 	bad := errors.New("no luck")
 	src := &blockiotest.Source{Data: random(size)}
 	e := openEntry(t, newDir(t, roomy), image("a", size))
@@ -171,4 +173,98 @@ func TestBytesWhileEvicted(t *testing.T) {
 	}
 	close(end)
 	wg.Wait()
+}
+
+// What came from disk and makes no sense together is read from the source once more,
+// what came from the source is not, and it is said whether that is of any use.
+func TestForgetServed(t *testing.T) {
+	const size = 200 * chunkSize
+	src := &blockiotest.Source{Data: random(size)}
+	e := openEntry(t, newDir(t, roomy), image("a", size))
+	b := e.Bytes(src)
+	read := func(chunk int64) []blockio.Range {
+		t.Helper()
+		p := make([]byte, 10)
+		if _, err := b.ReadAtContext(t.Context(), p, chunk*chunkSize+7); err != nil || !bytes.Equal(p, src.Data[chunk*chunkSize+7:][:10]) {
+			t.Fatalf("chunk %d: wrong bytes, %v", chunk, err)
+		}
+		return src.Asked()
+	}
+	read(3)
+	if b.ForgetServed() {
+		t.Error("something is forgotten, and nothing came from disk")
+	}
+	read(3)
+	if !b.ForgetServed() || b.ForgetServed() {
+		t.Error("want that what came from disk is forgotten, once")
+	}
+	if asked := read(3); len(asked) != 1 || !asked[0].Refetch {
+		t.Errorf("asked for %v, want one refetch", asked)
+	}
+	if asked := read(3); len(asked) != 0 {
+		t.Errorf("asked for %v, want nothing", asked)
+	}
+	// No more is remembered than what came last.
+	fill(e, src.Data)
+	for chunk := range int64(2 * maxServed) {
+		read(chunk)
+	}
+	b.ForgetServed()
+	for chunk := range int64(2 * maxServed) {
+		if asked, want := read(chunk), chunk >= maxServed; (len(asked) > 0) != want {
+			t.Errorf("chunk %d is asked for: %v, want %v", chunk, asked, want)
+		}
+	}
+	for range 3 * maxDoubted {
+		b.Forget(blockio.Extent{Len: 1})
+	}
+	if len(b.doubted) != maxDoubted {
+		t.Errorf("%d extents are doubted, want %d", len(b.doubted), maxDoubted)
+	}
+}
+
+// A refetch that fails is an error, and what is kept stays in doubt.
+func TestRefetchFails(t *testing.T) {
+	bad := errors.New("no luck")
+	src := &blockiotest.Source{Data: random(chunkSize)}
+	e := openEntry(t, newDir(t, roomy), image("a", chunkSize))
+	fill(e, src.Data)
+	b := e.Bytes(src)
+	b.Forget(blockio.Extent{Len: 10})
+	for _, open := range []func(context.Context, blockio.Range, io.Reader) (io.Reader, error){
+		func(context.Context, blockio.Range, io.Reader) (io.Reader, error) { return nil, bad },
+		func(_ context.Context, _ blockio.Range, body io.Reader) (io.Reader, error) {
+			return io.MultiReader(io.LimitReader(body, 100), iotest.ErrReader(bad)), nil
+		},
+	} {
+		src.Open = open
+		if _, err := b.ReadAtContext(t.Context(), make([]byte, 5), 0); !errors.Is(err, bad) {
+			t.Errorf("%v, want the error below", err)
+		}
+	}
+	src.Open = nil
+	src.Asked()
+	if _, err := b.ReadAtContext(t.Context(), make([]byte, 5), 0); err != nil || len(src.Asked()) != 1 {
+		t.Errorf("%v; want that it is read from the source", err)
+	}
+}
+
+// blamed is a source that keeps what it is blamed for.
+type blamed struct {
+	*blockiotest.Source
+	extents []blockio.Extent
+}
+
+func (s *blamed) Blame(e blockio.Extent) { s.extents = append(s.extents, e) }
+
+// Whom to blame for wrong bytes is told to the source, if that can tell.
+func TestBytesBlame(t *testing.T) {
+	src := &blamed{Source: &blockiotest.Source{Data: random(1000)}}
+	e := openEntry(t, newDir(t, roomy), image("a", 1000))
+	want := blockio.Extent{Off: 5, Len: 7}
+	e.Bytes(src.Source).Blame(want) // can't
+	e.Bytes(src).Blame(want)
+	if diff := cmp.Diff([]blockio.Extent{want}, src.extents); diff != "" {
+		t.Errorf("blamed for (-want +got):\n%s", diff)
+	}
 }

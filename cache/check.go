@@ -61,7 +61,7 @@ func (e *Entry) ListedBlocks() (map[int64]int64, error) {
 // nextChunks is the first region at or behind off that may have chunks: tables are
 // full of holes.
 func (d *Disk) nextChunks(off int64) int64 {
-	entry := off / ChunkSize * sumSize
+	entry := off / chunkSize * sumSize
 	at, err := d.chunks.nextData(entry)
 	switch {
 	case err == io.EOF:
@@ -69,19 +69,19 @@ func (d *Disk) nextChunks(off int64) int64 {
 	case err != nil:
 		return off // a file system that does not tell
 	}
-	return max(off, at/sumSize*ChunkSize/regionSize*regionSize)
+	return max(off, at/sumSize*chunkSize/regionSize*regionSize)
 }
 
 // checkRegion is CheckChunks for the region e. buf has room for it.
 func (d *Disk) checkRegion(e blockio.Extent, buf []byte) (right, bad int64) {
-	first := e.Off / ChunkSize
-	sums := d.chunks.load(first, (e.Len+ChunkSize-1)/ChunkSize)
+	first := e.Off / chunkSize
+	sums := d.chunks.load(first, (e.Len+chunkSize-1)/chunkSize)
 	if !hasSum(sums) {
 		return 0, 0
 	}
 	n, _ := d.data.ReadAt(buf[:e.Len], e.Off)
 	for i, sum := range sums {
-		at := blockio.Extent{Off: int64(i) * ChunkSize, Len: min(ChunkSize, e.Len-int64(i)*ChunkSize)}
+		at := blockio.Extent{Off: int64(i) * chunkSize, Len: min(chunkSize, e.Len-int64(i)*chunkSize)}
 		switch {
 		case sum == 0:
 		case at.End() <= int64(n) && matches(buf[at.Off:at.End()], sum):
@@ -97,7 +97,7 @@ func (d *Disk) checkRegion(e blockio.Extent, buf []byte) (right, bad int64) {
 // checkAgain looks at one chunk that did not match: other processes may have thrown
 // it away or stored it since its entry was read.
 func (d *Disk) checkAgain(e blockio.Extent, buf []byte) (right, bad int64) {
-	sum := d.chunks.loadOne(e.Off / ChunkSize)
+	sum := d.chunks.loadOne(e.Off / chunkSize)
 	switch {
 	case sum == 0:
 		return 0, 0

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/cloopfs/cloopfs/blockio"
 )
 
@@ -57,8 +59,8 @@ func TestCheckChunks(t *testing.T) {
 func TestCheckChunksOfHole(t *testing.T) {
 	const size = 1 << 42
 	e := openEntry(t, newDir(t, roomy), image("a", size))
-	p := random(ChunkSize)
-	e.writeChunks(p, size-ChunkSize)
+	p := random(chunkSize)
+	e.writeChunks(p, size-chunkSize)
 	e.writeChunks(p, size/2)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -86,7 +88,7 @@ func TestQuiet(t *testing.T) {
 	}
 	read := func() bool {
 		t.Helper()
-		at := blockio.Extent{Len: ChunkSize}
+		at := blockio.Extent{Len: chunkSize}
 		if !wholeBlocks(t, e, true).Get(0, at, make([]byte, at.Len)) {
 			t.Fatal("not there")
 		}
@@ -103,5 +105,86 @@ func TestQuiet(t *testing.T) {
 	e.quiet.Store(false)
 	if !read() {
 		t.Error("a read does not count as use")
+	}
+}
+
+// What is listed of each image in a file is counted, also where tables are full of
+// holes.
+func TestListedBlocks(t *testing.T) {
+	const size = 10 * mib
+	e := openEntry(t, newDir(t, roomy), image("a", size))
+	for off, numbers := range map[int64][]int64{0: {0, 1, 700, 8191, 8192, 20_000, 1 << 20}, 4096: nil, 5 * mib: {3}} {
+		b, err := e.Blocks([]blockio.Extent{{Off: off, Len: mib}}, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range append(numbers, 5) {
+			b.Put(n, blockio.Extent{Off: 10, Len: 100}, random(100))
+		}
+		b.Forget(5, blockio.Extent{Off: 10, Len: 100})
+	}
+	// Not a table of ours.
+	if err := os.WriteFile(filepath.Join(filepath.Dir(e.Path()), blocksName+"x"), random(100), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := e.ListedBlocks()
+	if diff := cmp.Diff(map[int64]int64{0: 7, 4096: 0, 5 * mib: 1}, got); diff != "" || err != nil {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	if err := os.Symlink("0", filepath.Join(filepath.Dir(e.Path()), blocksName+"18")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := e.ListedBlocks(); err == nil {
+		t.Errorf("%v, want an error for what can't be opened", got)
+	}
+}
+
+// Bytes of an image inside the file are here if all of their chunks are, in all of its
+// parts, and were not thrown away.
+func TestHaveBytes(t *testing.T) {
+	const size = 5*mib + 100
+	p := random(size)
+	d := newDir(t, roomy)
+	e := openEntry(t, d, image("a", size))
+	parts := []blockio.Extent{{Off: 3 * mib, Len: 2*mib + 100}, {Off: 10, Len: mib}}
+	whole := blockio.Extent{Len: 3*mib + 100}
+	fill(e, p)
+	if !e.HaveBytes(parts, whole) {
+		t.Error("what was stored is not there")
+	}
+	for _, lost := range []int64{0, mib, 3 * mib, 4*mib + 5000, size - 1} {
+		inside := lost < mib+10 || lost >= 3*mib
+		chunk := e.cover(blockio.Extent{Off: lost, Len: 1})
+		e.forgetChunks(chunk)
+		if e.HaveBytes(parts, whole) == inside {
+			t.Errorf("without the entry at %d: all there is %v", lost, inside)
+		}
+		e.writeChunks(p[chunk.Off:chunk.End()], chunk.Off)
+	}
+	for _, e := range []blockio.Extent{{Len: 1}, {Off: 2 * mib, Len: 101}, whole} {
+		if !openEntry(t, d, image("a", size)).HaveBytes(parts, e) {
+			t.Errorf("%v is not there", e)
+		}
+	}
+	e.forgetChunks(e.cover(blockio.Extent{Off: 4 * mib, Len: 1}))
+	if !e.HaveBytes(parts, blockio.Extent{Len: mib}) {
+		t.Error("what is there is not, for what lies behind it")
+	}
+	e.writeChunks(p[4*mib:4*mib+chunkSize], 4*mib)
+	// Thrown away, and the entries stay.
+	if err := e.data.punch(4*mib, chunkSize); err != nil {
+		t.Fatal(err)
+	}
+	if e.HaveBytes(parts, whole) || !e.HaveBytes(parts, blockio.Extent{Len: mib}) {
+		t.Error("want what was not thrown away")
+	}
+	// Zeros are here as a hole.
+	chunk := make([]byte, chunkSize)
+	e.writeChunks(chunk, 4*mib)
+	if err := e.data.punch(4*mib, chunkSize); err != nil {
+		t.Fatal(err)
+	}
+	if !e.HaveBytes(parts, whole) {
+		t.Error("zeros are not there")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -32,12 +33,9 @@ func TestCrashLeavesNoWrongByte(t *testing.T) {
 	for _, im := range crashImages(t) {
 		t.Run(im.name, func(t *testing.T) {
 			t.Parallel()
-			im.look(t)
 			c := crash{crashImage: im}
-			used, undecoded := c.use(t)
-			for s := range im.crashes(used, undecoded) {
-				c.tried++
-				c.check(t, s, used.crash(s.choose))
+			if err := c.run(t); err != nil {
+				t.Fatal(err)
 			}
 			t.Logf("%d states: %d reads from the cache, %d mismatches, a damaged block fetched again %d times",
 				c.tried, c.hits, c.mismatches, c.refetched)
@@ -153,7 +151,10 @@ func insert(image []byte, n int) (file []byte, parts []blockio.Extent) {
 
 // look finds out what is right.
 func (im *crashImage) look(t *testing.T) {
-	l := im.open(t, &blockiotest.Source{Data: im.file}, nil)
+	l, err := im.open(&blockiotest.Source{Data: im.file}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer l.close()
 	im.truth = make([]byte, l.image.Size())
 	if _, err := l.image.ReadAtContext(t.Context(), im.truth, 0); err != nil {
@@ -282,40 +283,34 @@ type crashLine struct {
 
 // open joins the layers as the program does. Nothing stays in memory that could
 // hide what the files hold.
-func (im *crashImage) open(t *testing.T, origin *blockiotest.Source, dir directory) *crashLine {
-	t.Helper()
+func (im *crashImage) open(origin *blockiotest.Source, dir directory) (_ *crashLine, err error) {
 	l := &crashLine{crashImage: im, origin: origin, source: origin, buf: make([]byte, len(im.truth)+1)}
-	try := func(err error) {
-		if err != nil {
-			t.Helper()
-			t.Fatal(err)
-		}
-	}
-	var err error
+	ctx, options := context.Background(), fetch.Options{Keep: 1}
 	if dir != nil {
-		l.disk, err = newDisk(dir, origin.Size(), true)
-		try(err)
-		l.source = l.disk.Bytes(origin)
+		if l.disk, err = newDisk(dir, origin.Size(), true); err != nil {
+			return nil, err
+		}
+		if l.blocks, err = im.store(l.disk); err != nil {
+			return nil, err
+		}
+		l.source, options.Store = l.disk.Bytes(origin), l.blocks
 	}
 	if im.parts != nil {
-		l.source, err = blockio.OpenSection(t.Context(), l.source, im.parts)
-		try(err)
+		if l.source, err = blockio.OpenSection(ctx, l.source, im.parts); err != nil {
+			return nil, err
+		}
 	}
 	if im.raw {
 		l.index, err = cloop.Raw(l.source.Size())
 	} else {
-		l.index, err = cloop.Open(t.Context(), l.source)
+		l.index, err = cloop.Open(ctx, l.source)
 	}
-	try(err)
-	options := fetch.Options{Keep: 1}
-	if dir != nil {
-		l.blocks, err = im.store(l.disk)
-		try(err)
-		options.Store = l.blocks
+	if err != nil {
+		return nil, err
 	}
 	l.runs = fetch.New(l.source, l.index, options)
 	l.image = cloop.NewImage(l.index, l.runs, NewMemory(0, l.index.BlockSize()))
-	return l
+	return l, nil
 }
 
 // store is the image's blocks in an entry.
@@ -334,35 +329,42 @@ func (l *crashLine) close() {
 }
 
 // read reads n bytes of the disk at off, or what there is of them.
-func (l *crashLine) read(t *testing.T, state string, off, n int64) {
+func (l *crashLine) read(off, n int64) error {
 	p := l.buf[:min(n, int64(len(l.truth))-off+1)] // one byte too many at the end
-	got, err := l.image.ReadAtContext(t.Context(), p, off)
+	got, err := l.image.ReadAtContext(context.Background(), p, off)
 	if err != nil && err != io.EOF {
-		t.Fatalf("%s: read of %d bytes at %d: %v", state, n, off, err)
+		return fmt.Errorf("read of %d bytes at %d: %w", n, off, err)
 	}
 	want := l.truth[off:min(off+n, int64(len(l.truth)))]
 	if p = p[:got]; !bytes.Equal(p, want) {
-		t.Fatalf("%s: %d bytes at %d of the disk: %s", state, n, off, wrongByte(p, want))
+		return fmt.Errorf("%d bytes at %d of the disk: %w", n, off, wrongByte(p, want))
 	}
+	return nil
 }
 
 // readAll reads the disk in reads of several sizes.
-func (l *crashLine) readAll(t *testing.T, state string, rnd *rand.Rand) {
+func (l *crashLine) readAll(rnd *rand.Rand) error {
 	for off := int64(0); off < int64(len(l.truth)); {
 		n := []int64{1, 4 << 10, 10_000, 20 << 10, 100_000, 128 << 10}[rnd.IntN(6)]
-		l.read(t, state, off, n)
+		if err := l.read(off, n); err != nil {
+			return err
+		}
 		off += n
 	}
+	return nil
 }
 
-// wrongByte says where got is not want. TestMutants looks for that.
-func wrongByte(got, want []byte) string {
+// errWrongByte is what must never be. TestMutants looks for it.
+var errWrongByte = errors.New("wrong byte")
+
+// wrongByte says where got is not want.
+func wrongByte(got, want []byte) error {
 	for i := range min(len(got), len(want)) {
 		if got[i] != want[i] {
-			return fmt.Sprintf("wrong byte at %d: %#02x in place of %#02x", i, got[i], want[i])
+			return fmt.Errorf("%w at %d: %#02x in place of %#02x", errWrongByte, i, got[i], want[i])
 		}
 	}
-	return fmt.Sprintf("%d bytes in place of %d", len(got), len(want))
+	return fmt.Errorf("%d bytes in place of %d", len(got), len(want))
 }
 
 // neighbour is another process that uses the same entry.
@@ -436,6 +438,29 @@ type crash struct {
 	*crashImage
 	tried, refetched int
 	hits, mismatches int64
+	// mutate, if it is set, changes what the files show to who reads after a crash.
+	mutate func(*crashImage, memDir) directory
+}
+
+// run tries all states, until one is read wrongly.
+func (c *crash) run(t *testing.T) error {
+	c.look(t)
+	used, undecoded := c.use(t)
+	for s := range c.crashes(used, undecoded) {
+		c.tried++
+		if err := c.check(t, s, used.crash(s.choose)); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	return nil
+}
+
+// dir is the files as they are read.
+func (c *crash) dir(files memDir) directory {
+	if c.mutate != nil {
+		return c.mutate(c.crashImage, files)
+	}
+	return files
 }
 
 // use uses an entry for a while and returns its files. After so many writes as
@@ -444,25 +469,31 @@ func (c *crash) use(t *testing.T) (files *memFiles, undecoded int64) {
 	rnd := rand.New(rand.NewPCG(3, 0))
 	files = newMemFiles(int64(len(c.file)))
 	origin := &blockiotest.Source{Data: c.file}
-	l := c.open(t, origin, memDir{memFiles: files})
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := c.open(origin, memDir{memFiles: files})
+	must(err)
 	origin.Open = c.damage()
-	someReads := func(state string) {
+	someReads := func() {
+		t.Helper()
 		for range 20 {
-			l.read(t, state, rnd.Int64N(int64(len(c.truth))), 1+rnd.Int64N(30_000))
+			must(l.read(rnd.Int64N(int64(len(c.truth))), 1+rnd.Int64N(30_000)))
 		}
 	}
 	// Brought nearer, that is not decoded: a damaged block stays for a while.
-	if err := l.runs.ReadRun(t.Context(), blockio.Fill, 0, l.index.Blocks(), nil); err != nil {
-		t.Fatal(err)
-	}
+	must(l.runs.ReadRun(t.Context(), blockio.Fill, 0, l.index.Blocks(), nil))
 	undecoded = files.writes.Load()
-	someReads("filling")
-	l.readAll(t, "filling", rnd)
+	someReads()
+	must(l.readAll(rnd))
 	other := c.neighbour(t, files, rnd)
 	for off := int64(0); off < l.disk.size; off += regionSize {
 		other.evict(off)
 	}
-	someReads("filling again")
+	someReads()
 	// The same block once more, with the same bytes.
 	for range 20 {
 		n := rnd.IntN(len(c.blocks))
@@ -475,13 +506,14 @@ func (c *crash) use(t *testing.T) (files *memFiles, undecoded int64) {
 		other.punch(rnd.IntN(2) == 0)
 	}
 	l.close()
-	l = c.open(t, origin, memDir{memFiles: files})
+	l, err = c.open(origin, memDir{memFiles: files})
+	must(err)
 	defer l.close()
-	l.readAll(t, "the next process", rnd)
+	must(l.readAll(rnd))
 	for range 3 {
 		other.punch(false)
 	}
-	someReads("the next process")
+	someReads()
 	return files, undecoded
 }
 
@@ -512,21 +544,30 @@ func (c *crash) damage() func(context.Context, blockio.Range, io.Reader) (io.Rea
 // check reads what a crash has left: first each stored block by itself, then the
 // disk, then the disk once more while another process throws away and stores what
 // it likes.
-func (c *crash) check(t *testing.T, s state, files *memFiles) {
-	c.checkBlocks(t, s, files.clone())
+func (c *crash) check(t *testing.T, s state, files *memFiles) error {
+	if err := c.checkBlocks(files.clone()); err != nil {
+		return err
+	}
 	seed := uint64(c.tried)
 	rnd := rand.New(rand.NewPCG(4, seed))
 	other := c.neighbour(t, files, rand.New(rand.NewPCG(5, seed)))
 	origin := &blockiotest.Source{Data: c.file}
-	l := c.open(t, origin, memDir{files, other.turn})
+	l, err := c.open(origin, c.dir(memDir{files, other.turn}))
+	if err != nil {
+		return err
+	}
 	defer l.close()
-	l.readAll(t, s.name, rnd)
+	if err := l.readAll(rnd); err != nil {
+		return err
+	}
 	if s.busy {
 		for range 4 {
 			other.punch(false)
 		}
 		other.awake.Store(true)
-		l.readAll(t, s.name+", in company", rnd)
+		if err := l.readAll(rnd); err != nil {
+			return fmt.Errorf("in company: %w", err)
+		}
 	}
 	c.count(l.disk)
 
@@ -541,21 +582,22 @@ func (c *crash) check(t *testing.T, s state, files *memFiles) {
 		most = 1
 	}
 	if again > most {
-		t.Fatalf("%s: %d blocks came from the cache with a wrong byte that their decoder found, want at most %d", s.name, again, most)
+		return fmt.Errorf("%d blocks came from the cache with a bad byte that their decoder found, want at most %d", again, most)
 	}
 	c.refetched += again
+	return nil
 }
 
 // checkBlocks asks an entry for each stored block.
-func (c *crash) checkBlocks(t *testing.T, s state, files *memFiles) {
-	disk, err := newDisk(memDir{memFiles: files}, int64(len(c.file)), true)
+func (c *crash) checkBlocks(files *memFiles) error {
+	disk, err := newDisk(c.dir(memDir{memFiles: files}), int64(len(c.file)), true)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	defer disk.closeFiles()
 	blocks, err := c.store(disk)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	for n, e := range c.blocks {
 		p := make([]byte, e.Len)
@@ -563,10 +605,11 @@ func (c *crash) checkBlocks(t *testing.T, s state, files *memFiles) {
 			continue
 		}
 		if int64(n) != c.damaged || !bytes.Equal(p, c.bad()) {
-			t.Fatalf("%s: stored block %d: %s", s.name, n, wrongByte(p, c.stored[n]))
+			return fmt.Errorf("stored block %d: %w", n, wrongByte(p, c.stored[n]))
 		}
 	}
 	c.count(disk)
+	return nil
 }
 
 // count adds the use that was made of an entry.

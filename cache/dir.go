@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrUnsafe says that a directory is not fit to be believed.
-var ErrUnsafe = errors.New("other users could change what is in it")
+// errUnsafe says that a directory is not fit to be believed.
+var errUnsafe = errors.New("other users could change what is in it")
 
 // Options bounds a cache directory.
 type Options struct {
@@ -51,8 +51,8 @@ const lockName = "lock"
 // boundsName is the file whose locks say which bounds the running processes keep.
 const boundsName = "bounds"
 
-// OpenDir opens the cache directory at path, and makes it if need be. The error
-// wraps ErrUnsafe if others could write there; with opt.Existing fs.ErrNotExist if
+// OpenDir opens the cache directory at path, and makes it if need be. It is an error
+// if others could write there. With opt.Existing the error wraps fs.ErrNotExist if
 // there is nothing, and ErrNoCache if it is something else.
 func OpenDir(path string, opt Options) (*Dir, error) {
 	if opt.Logger == nil {
@@ -114,9 +114,9 @@ func checkOwn(dir *os.File) error {
 	}
 	switch {
 	case int(st.Uid) != os.Geteuid():
-		return fmt.Errorf("%w: it belongs to user %d", ErrUnsafe, st.Uid)
+		return fmt.Errorf("%w: it belongs to user %d", errUnsafe, st.Uid)
 	case st.Mode&0o022 != 0:
-		return fmt.Errorf("%w: its mode is %04o", ErrUnsafe, st.Mode&0o7777)
+		return fmt.Errorf("%w: its mode is %04o", errUnsafe, st.Mode&0o7777)
 	}
 	return nil
 }

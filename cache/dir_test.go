@@ -69,17 +69,17 @@ func random(n int64) []byte {
 
 // fill stores p as the image's bytes, a piece at a time.
 func fill(e *Entry, p []byte) {
-	for off := int64(0); off < int64(len(p)); off += 16 * ChunkSize {
-		e.writeChunks(p[off:min(off+16*ChunkSize, int64(len(p)))], off)
+	for off := int64(0); off < int64(len(p)); off += 16 * chunkSize {
+		e.writeChunks(p[off:min(off+16*chunkSize, int64(len(p)))], off)
 	}
 }
 
 // holds says how many bytes of chunks of want are there. Others are an error.
 func holds(t *testing.T, d *Disk, want []byte) (n int64) {
 	t.Helper()
-	p := make([]byte, ChunkSize)
-	for off := int64(0); off < int64(len(want)); off += ChunkSize {
-		p := p[:min(ChunkSize, int64(len(want))-off)]
+	p := make([]byte, chunkSize)
+	for off := int64(0); off < int64(len(want)); off += chunkSize {
+		p := p[:min(chunkSize, int64(len(want))-off)]
 		if !d.readCovered(p, off) {
 			continue
 		}
@@ -202,16 +202,16 @@ func TestUnsafeDirectory(t *testing.T) {
 	}{
 		{"private", 0o700, os.Geteuid(), nil},
 		{"readable by all", 0o755, os.Geteuid(), nil},
-		{"writable by the group", 0o770, os.Geteuid(), ErrUnsafe},
-		{"writable by others", 0o702, os.Geteuid(), ErrUnsafe},
-		{"like /tmp", 0o777 | fs.ModeSticky, os.Geteuid(), ErrUnsafe},
+		{"writable by the group", 0o770, os.Geteuid(), errUnsafe},
+		{"writable by others", 0o702, os.Geteuid(), errUnsafe},
+		{"like /tmp", 0o777 | fs.ModeSticky, os.Geteuid(), errUnsafe},
 	}
 	if os.Geteuid() == 0 {
 		cases = append(cases, cases[0])
 		c := &cases[len(cases)-1]
-		c.name, c.uid, c.want = "another user's", 12345, ErrUnsafe
-	} else if _, err := OpenDir("/", roomy); !errors.Is(err, ErrUnsafe) { // who can't give one away has this one
-		t.Errorf("root's directory: %v, want %v", err, ErrUnsafe)
+		c.name, c.uid, c.want = "another user's", 12345, errUnsafe
+	} else if _, err := OpenDir("/", roomy); !errors.Is(err, errUnsafe) { // who can't give one away has this one
+		t.Errorf("root's directory: %v, want %v", err, errUnsafe)
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -341,7 +341,7 @@ func TestReadOnlyEntry(t *testing.T) {
 	id := image("a", 100_000)
 	p := random(id.Size)
 	e := openEntry(t, d, id)
-	fill(e, p[:50_000/ChunkSize*ChunkSize])
+	fill(e, p[:50_000/chunkSize*chunkSize])
 	entry := filepath.Dir(e.Path())
 	e.Close()
 	for _, name := range []string{dataName, chunksName, usedName, inUseName, metaName} {
@@ -357,11 +357,12 @@ func TestReadOnlyEntry(t *testing.T) {
 		os.Chmod(parent, 0o755), os.Chmod(filepath.Dir(parent), 0o755)); err != nil {
 		t.Fatal(err)
 	}
+	var warnings log
 	without(t, func() {
-		d := openDir(t, d.Path(), roomy)
+		d := openDir(t, d.Path(), Options{Size: 1 << 40, Logger: warnings.logger()})
 		e := openEntry(t, d, id)
 		defer e.Close()
-		if n := holds(t, e.Disk, p); n != 50_000/ChunkSize*ChunkSize {
+		if n := holds(t, e.Disk, p); n != 50_000/chunkSize*chunkSize {
 			t.Errorf("%d bytes are there, want those stored", n)
 		}
 		fill(e, p)
@@ -382,11 +383,11 @@ func TestReadOnlyEntry(t *testing.T) {
 		} else {
 			release()
 		}
-		if n := holds(t, e.Disk, p); n != 50_000/ChunkSize*ChunkSize {
+		if n := holds(t, e.Disk, p); n != 50_000/chunkSize*chunkSize {
 			t.Errorf("%d bytes are there after writes to what can't be written", n)
 		}
-		if s := e.Stats(); s.Stored != 0 {
-			t.Errorf("%d bytes stored", s.Stored)
+		if s := e.Stats(); s.Stored != 0 || warnings.count() != 0 {
+			t.Errorf("%d bytes stored, warnings %q", s.Stored, warnings.lines)
 		}
 	})
 }
@@ -414,11 +415,11 @@ func TestOtherVersion(t *testing.T) {
 			entry := filepath.Dir(e.Path())
 			e.Close()
 			edit(t, entry, []byte(text))
-			if e, err := d.Open(id, "", someTime); !errors.Is(err, ErrVersion) {
+			if e, err := d.Open(id, "", someTime); !errors.Is(err, errVersion) {
 				if err == nil {
 					e.Close()
 				}
-				t.Errorf("Open: %v, want ErrVersion", err)
+				t.Errorf("Open: %v, want errVersion", err)
 			}
 			if _, err := d.Find(id.Key, ""); !errors.Is(err, ErrNotCached) {
 				t.Errorf("Find: %v, want ErrNotCached", err)
@@ -429,8 +430,8 @@ func TestOtherVersion(t *testing.T) {
 			if list, others, err := d.List(); len(list) != 0 || others != 1 || err != nil {
 				t.Errorf("List: %v, %d others, %v; want 1 other", list, others, err)
 			}
-			if err := d.Remove(filepath.Base(entry)); !errors.Is(err, ErrVersion) {
-				t.Errorf("Remove: %v, want ErrVersion", err)
+			if err := d.Remove(filepath.Base(entry)); !errors.Is(err, errVersion) {
+				t.Errorf("Remove: %v, want errVersion", err)
 			}
 			if got, err := os.ReadFile(filepath.Join(entry, metaName)); err != nil || string(got) != text {
 				t.Errorf("meta is %q, %v", got, err)
@@ -495,6 +496,35 @@ func TestSaw(t *testing.T) {
 	changed.Validator = `"2"`
 	if e := openEntry(t, d, changed); e.Path() == first.Path() {
 		t.Error("what is at the mirror has changed, and is the same entry")
+	}
+}
+
+// What an entry says of its image is what was said when it was made or completed.
+func TestEntry(t *testing.T) {
+	d := newDir(t, roomy)
+	id := image("a", 1000)
+	e := openEntry(t, d, id)
+	if e.Complete() || e.Removed() || e.Validator() != id.Validator {
+		t.Errorf("complete %v, removed %v, validator %s", e.Complete(), e.Removed(), e.Validator())
+	}
+	if err := e.Completed(true, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Unkeep(e.name); err != nil {
+		t.Fatal(err)
+	}
+	again := openEntry(t, d, id)
+	if !again.Complete() || again.meta.Kept {
+		t.Errorf("complete %v, kept %v; want that it is complete alone", again.Complete(), again.meta.Kept)
+	}
+	if err := d.Unkeep("missing"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Unkeep of nothing: %v", err)
+	}
+	if err := d.Remove(e.name); err != nil {
+		t.Fatal(err)
+	}
+	if !e.Removed() || !again.Removed() {
+		t.Error("it is not said that the entry was removed")
 	}
 }
 
@@ -729,8 +759,8 @@ func TestOtherVersionInTheWay(t *testing.T) {
 	id := image("a", 1000)
 	entry := filepath.Dir(openEntry(t, d, id).Path())
 	edit(t, entry, []byte(`{"version": 2}`))
-	if err := d.create(id, someTime); !errors.Is(err, ErrVersion) {
-		t.Errorf("%v, want ErrVersion", err)
+	if err := d.create(id, someTime); !errors.Is(err, errVersion) {
+		t.Errorf("%v, want errVersion", err)
 	}
 	if !exists(filepath.Join(entry, metaName)) {
 		t.Error("the other version's entry is gone")
@@ -744,7 +774,7 @@ func TestMetaIsBounded(t *testing.T) {
 	id := image("a", 1000)
 	id.Validator = `"` + long + `"`
 	e := openEntry(t, d, id)
-	for i := range 10 {
+	for i := range 4 { // more than a MiB, but for the bound
 		other := image(fmt.Sprint(i, long), 1000)
 		other.Validator = id.Validator
 		if err := e.Saw(other); err != nil {
@@ -776,7 +806,8 @@ func TestListsAreBounded(t *testing.T) {
 	d := newDir(t, roomy)
 	id := image("a", 1000)
 	e := openEntry(t, d, id)
-	for i := range 3 * maxSeen {
+	const many = maxSeen + 10
+	for i := range many {
 		if err := e.Saw(image(fmt.Sprint(i), 1000)); err != nil {
 			t.Fatal(err)
 		}
@@ -791,7 +822,7 @@ func TestListsAreBounded(t *testing.T) {
 	if len(m.Seen) != maxSeen || len(m.Sources) != maxSources || len(m.Addresses) != maxAddresses {
 		t.Errorf("%d places, %d sources and %d addresses, want %d, %d and %d", len(m.Seen), len(m.Sources), len(m.Addresses), maxSeen, maxSources, maxAddresses)
 	}
-	for _, id := range []Identity{id, image(fmt.Sprint(3*maxSeen-1), 1000)} {
+	for _, id := range []Identity{id, image(fmt.Sprint(many-1), 1000)} {
 		if again := openEntry(t, d, id); again.Path() != e.Path() {
 			t.Errorf("%s is another entry", id.Key)
 		}
@@ -868,13 +899,13 @@ func TestOpenedWhileRemoved(t *testing.T) {
 	for range 3 {
 		d := openDir(t, path, roomy)
 		openers.Go(func() {
-			for range 100 {
+			for range 40 {
 				e, err := d.Open(id, "", someTime)
 				if err != nil {
 					t.Errorf("Open: %v", err)
 					return
 				}
-				fill(e, p[:5*ChunkSize])
+				fill(e, p[:5*chunkSize])
 				holds(t, e.Disk, p)
 				e.Close()
 			}
@@ -947,7 +978,7 @@ func TestList(t *testing.T) {
 	p := random(100_000)
 	for i, name := range []string{"a", "b"} {
 		e := openEntry(t, d, image(name, int64(len(p))))
-		fill(e, p[:(i+1)*40_000/ChunkSize*ChunkSize])
+		fill(e, p[:(i+1)*40_000/chunkSize*chunkSize])
 		if err := e.Completed(name == "a", name == "b"); err != nil {
 			t.Fatal(err)
 		}
@@ -972,8 +1003,8 @@ func TestList(t *testing.T) {
 	}
 	a, b := "http://example.org/a", "http://example.org/b"
 	want := map[string]Stat{
-		a: {Keys: []string{a}, Sources: []string{a}, Validators: []string{`"1"`}, ModTime: someTime, Size: 100_000, Allocated: 40_000 / ChunkSize * ChunkSize, Complete: true},
-		b: {Keys: []string{b}, Sources: []string{b}, Validators: []string{`"1"`}, ModTime: someTime, Size: 100_000, Allocated: 80_000 / ChunkSize * ChunkSize, Kept: true, InUse: true},
+		a: {Keys: []string{a}, Sources: []string{a}, Validators: []string{`"1"`}, ModTime: someTime, Size: 100_000, Allocated: 40_000 / chunkSize * chunkSize, Complete: true},
+		b: {Keys: []string{b}, Sources: []string{b}, Validators: []string{`"1"`}, ModTime: someTime, Size: 100_000, Allocated: 80_000 / chunkSize * chunkSize, Kept: true, InUse: true},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("List (-want +got):\n%s", diff)
@@ -1002,7 +1033,7 @@ func TestCompletedInside(t *testing.T) {
 // An image of which something was found damaged is no longer complete, whoever
 // finds it; it stays kept.
 func TestDamagedIsNotComplete(t *testing.T) {
-	const size = 64 * ChunkSize
+	const size = 64 * chunkSize
 	p, block := random(size), blockio.Extent{Off: 1000, Len: 50_000}
 	buf := make([]byte, block.Len)
 	for _, c := range []struct {
@@ -1016,7 +1047,7 @@ func TestDamagedIsNotComplete(t *testing.T) {
 		{"a block makes no sense", func(_ *Entry, b *Blocks) { b.Forget(0, block) }},
 		{"chunks are read", func(e *Entry, _ *Blocks) {
 			e.writeAt([]byte{p[200_000] ^ 1}, 200_000)
-			e.readChunks(buf[:ChunkSize], 200_000/ChunkSize*ChunkSize)
+			e.readChunks(buf[:chunkSize], 200_000/chunkSize*chunkSize)
 		}},
 		{"chunks are checked", func(e *Entry, _ *Blocks) {
 			e.writeAt([]byte{p[200_000] ^ 1}, 200_000)
@@ -1033,7 +1064,7 @@ func TestDamagedIsNotComplete(t *testing.T) {
 		if err := e.Completed(true, true); err != nil {
 			t.Fatal(err)
 		}
-		if !b.Get(0, block, buf) || e.readChunks(buf[:ChunkSize], 0).Len > 0 {
+		if !b.Get(0, block, buf) || e.readChunks(buf[:chunkSize], 0).Len > 0 {
 			t.Fatal("what was stored is not there")
 		}
 		if m, err := readMeta(e.f); err != nil || !m.Complete {
@@ -1068,6 +1099,7 @@ func TestBlocksConform(t *testing.T) {
 		{"inside", []blockio.Extent{{Off: 6000, Len: 300_001}}, false},
 		{"inside, in parts", []blockio.Extent{{Off: 300_000, Len: 100_001}, {Off: 2048, Len: 3000}, {Off: 6000, Len: 123_456}, {Off: 450_000, Len: 50_001}}, false},
 		{"whole chunks", []blockio.Extent{{Len: size}}, true},
+		{"whole chunks, in parts", []blockio.Extent{{Off: 60 * chunkSize, Len: 22 * chunkSize}, {Len: 43 * chunkSize}}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e := openEntry(t, newDir(t, roomy), image("a", size))
@@ -1082,10 +1114,10 @@ func TestBlocksConform(t *testing.T) {
 			ext := stretches(int64(len(image)))
 			if c.whole {
 				ext.Ends = nil
-				for end := int64(5 * ChunkSize); end < size; end += 5 * ChunkSize {
+				for end, all := int64(5*chunkSize), int64(len(image)); end < all; end += 5 * chunkSize {
 					ext.Ends = append(ext.Ends, end)
 				}
-				ext.Ends = append(ext.Ends, size)
+				ext.Ends = append(ext.Ends, int64(len(image)))
 			}
 			blockiotest.TestBlockStore(t, b, ext, image)
 			if s := e.Stats(); s.Mismatches != 0 && c.whole {
@@ -1147,8 +1179,8 @@ func TestClaims(t *testing.T) {
 	claim(two, 5000, 10_000, false)
 	claim(two, 8000, 1000, true)()
 	last := claim(two, 11_000, 5000, true)
-	claim(one, 9500, 3000, false) // and it lets go of the piece that it could have
 	release()
+	claim(one, 9500, 3000, false) // and it lets go of the piece that it could have
 	claim(two, 9000, 2000, true)()
 	claim(one, 11_000, 1, false)
 	last()

@@ -13,9 +13,9 @@ import (
 
 // The granularity of an entry's files; see docs/format.md.
 const (
-	// ChunkSize is how many bytes of the image an entry of the table "chunks"
+	// chunkSize is how many bytes of the image an entry of the table "chunks"
 	// stands for: a page, so that what is thrown away never takes half of one.
-	ChunkSize = 4 << 10
+	chunkSize = 4 << 10
 	// regionSize is how much is thrown away at a time, and how many bytes of the
 	// image share a time of last use.
 	regionSize = 1 << 20
@@ -143,7 +143,7 @@ func (d *Disk) wrote(err error) bool {
 // may says whether n bytes may be stored now. It reckons with whole pages, and with
 // one of a table: of a small block they are most of what it takes.
 func (d *Disk) may(n int) bool {
-	return d.write && d.admit((int64(n)+ChunkSize-1)/ChunkSize*ChunkSize+ChunkSize)
+	return d.write && d.admit((int64(n)+chunkSize-1)/chunkSize*chunkSize+chunkSize)
 }
 
 // Quiet says that reading from now on is no use of what is here: it gets no younger.
@@ -167,8 +167,8 @@ func (d *Disk) touch(e blockio.Extent) {
 // cover is the chunks that e touches: the first, and how many bytes they have
 // from there on. The last chunk of an image may be shorter than the others.
 func (d *Disk) cover(e blockio.Extent) blockio.Extent {
-	from := e.Off / ChunkSize * ChunkSize
-	to := min((e.End()+ChunkSize-1)/ChunkSize*ChunkSize, d.size)
+	from := e.Off / chunkSize * chunkSize
+	to := min((e.End()+chunkSize-1)/chunkSize*chunkSize, d.size)
 	return blockio.Extent{Off: from, Len: to - from}
 }
 
@@ -176,11 +176,11 @@ func (d *Disk) cover(e blockio.Extent) blockio.Extent {
 // stretch of p that is not here: empty if all of it is.
 func (d *Disk) readChunks(p []byte, off int64) (missing blockio.Extent) {
 	n, _ := d.data.ReadAt(p, off)
-	sums := d.chunks.load(off/ChunkSize, int64(len(p)+ChunkSize-1)/ChunkSize)
+	sums := d.chunks.load(off/chunkSize, int64(len(p)+chunkSize-1)/chunkSize)
 	first, end := len(p), 0
 	for i, sum := range sums {
-		from := i * ChunkSize
-		to := min(from+ChunkSize, len(p))
+		from := i * chunkSize
+		to := min(from+chunkSize, len(p))
 		if to <= n && matches(p[from:to], sum) {
 			continue
 		}
@@ -207,10 +207,10 @@ func (d *Disk) writeChunks(p []byte, off int64) {
 		return
 	}
 	var sums []uint64
-	for from := 0; from < len(p); from += ChunkSize {
-		sums = append(sums, sumOf(p[from:min(from+ChunkSize, len(p))]))
+	for from := 0; from < len(p); from += chunkSize {
+		sums = append(sums, sumOf(p[from:min(from+chunkSize, len(p))]))
 	}
-	if d.wrote(d.chunks.store(off/ChunkSize, sums...)) {
+	if d.wrote(d.chunks.store(off/chunkSize, sums...)) {
 		d.count.stored.Add(int64(len(p)))
 		d.touch(blockio.Extent{Off: off, Len: int64(len(p))})
 	}
@@ -223,12 +223,12 @@ func (d *Disk) forgetChunks(e blockio.Extent) {
 	}
 	d.spoilt()
 	c := d.cover(e)
-	d.wrote(d.chunks.clear(c.Off/ChunkSize, (c.Len+ChunkSize-1)/ChunkSize))
+	d.wrote(d.chunks.clear(c.Off/chunkSize, (c.Len+chunkSize-1)/chunkSize))
 }
 
 // own is the chunks that e shares with nothing else; empty if there are none.
 func (d *Disk) own(e blockio.Extent) blockio.Extent {
-	from, to := (e.Off+ChunkSize-1)/ChunkSize*ChunkSize, e.End()/ChunkSize*ChunkSize
+	from, to := (e.Off+chunkSize-1)/chunkSize*chunkSize, e.End()/chunkSize*chunkSize
 	if e.End() == d.size {
 		to = d.size
 	}
@@ -239,7 +239,7 @@ func (d *Disk) own(e blockio.Extent) blockio.Extent {
 // shares with others. Without that it would count as being here.
 func (d *Disk) free(e blockio.Extent) {
 	if own := d.own(e); own.Len > 0 {
-		_ = d.data.punch(own.Off, (own.Len+ChunkSize-1)/ChunkSize*ChunkSize) // not all file systems can
+		_ = d.data.punch(own.Off, (own.Len+chunkSize-1)/chunkSize*chunkSize) // not all file systems can
 	}
 }
 
@@ -261,7 +261,7 @@ func (d *Disk) readCovered(p []byte, off int64) bool {
 // haveCovered says whether the chunks of e seem to be here.
 func (d *Disk) haveCovered(e blockio.Extent) bool {
 	c := d.cover(e)
-	for _, sum := range d.chunks.load(c.Off/ChunkSize, (c.Len+ChunkSize-1)/ChunkSize) {
+	for _, sum := range d.chunks.load(c.Off/chunkSize, (c.Len+chunkSize-1)/chunkSize) {
 		if sum == 0 {
 			return false
 		}
@@ -273,11 +273,11 @@ func (d *Disk) haveCovered(e blockio.Extent) bool {
 // p.
 func (d *Disk) Contradicts(p []byte) bool {
 	have := make([]byte, d.cover(blockio.Extent{Len: int64(len(p))}).Len)
-	sums := d.chunks.load(0, (int64(len(have))+ChunkSize-1)/ChunkSize)
+	sums := d.chunks.load(0, (int64(len(have))+chunkSize-1)/chunkSize)
 	d.readAt(have, 0)
 	for i, sum := range sums {
-		from := i * ChunkSize
-		to := min(from+ChunkSize, len(have))
+		from := i * chunkSize
+		to := min(from+chunkSize, len(have))
 		if matches(have[from:to], sum) && !bytes.Equal(have[from:min(to, len(p))], p[from:min(to, len(p))]) {
 			return true
 		}
@@ -292,8 +292,8 @@ func (d *Disk) Contradicts(p []byte) bool {
 func (d *Disk) allocatedAt(e blockio.Extent) bool {
 	for off := e.Off; off < e.End(); {
 		end := min(e.End(), (off/regionSize+1)*regionSize)
-		own := (off + ChunkSize - 1) / ChunkSize * ChunkSize
-		if own >= end || own+ChunkSize > end && end < d.size {
+		own := (off + chunkSize - 1) / chunkSize * chunkSize
+		if own >= end || own+chunkSize > end && end < d.size {
 			return false
 		}
 		off = end

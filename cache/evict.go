@@ -260,11 +260,11 @@ func (c *candidate) compressed() bool {
 }
 
 // regionChunks is how many chunks a region has.
-const regionChunks = regionSize / ChunkSize
+const regionChunks = regionSize / chunkSize
 
 // hasChunks says whether some of the region at off is kept as chunks.
 func (c *candidate) hasChunks(off int64) bool {
-	return hasSum(c.disk.chunks.load(off/ChunkSize, regionChunks))
+	return hasSum(c.disk.chunks.load(off/chunkSize, regionChunks))
 }
 
 // punch throws away the region at off, and returns what has become free. The
@@ -298,8 +298,8 @@ func (c *candidate) punch(off int64) (freed int64, err error) {
 // has nothing in it then becomes a hole: the tables of a large image take room,
 // too.
 func (c *candidate) clearChunks(off int64) error {
-	const pageSums = ChunkSize / sumSize
-	first := off / ChunkSize
+	const pageSums = chunkSize / sumSize
+	first := off / chunkSize
 	if err := c.disk.chunks.store(first, make([]uint64, regionChunks)...); err != nil {
 		return err
 	}
@@ -307,7 +307,7 @@ func (c *candidate) clearChunks(off int64) error {
 	if hasSum(c.disk.chunks.load(page, pageSums)) {
 		return nil
 	}
-	return c.disk.chunks.punch(page*sumSize, ChunkSize)
+	return c.disk.chunks.punch(page*sumSize, chunkSize)
 }
 
 // Trim throws away what was used longest ago until the directory is within its

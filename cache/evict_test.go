@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -84,7 +85,7 @@ func TestBoundIsKept(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "cache")
-			id := image("a", 10*c.bound)
+			id := image("a", 4*c.bound)
 			content := random(c.block)
 			var most, stored atomic.Int64
 			var warnings log
@@ -101,7 +102,7 @@ func TestBoundIsKept(t *testing.T) {
 				wg.Go(func() {
 					// Each process stores all of it, or as many blocks anywhere.
 					n := int64(0)
-					for off, next := int64(0), int64(0); off < 10*c.bound/int64(c.processes) && n < puts; off = next {
+					for off, next := int64(0), int64(0); off < id.Size/int64(c.processes) && n < puts; off = next {
 						at := blockio.Extent{Off: off, Len: c.block}
 						if !c.whole {
 							at.Len -= rnd.Int64N(c.block / 2)
@@ -114,7 +115,7 @@ func TestBoundIsKept(t *testing.T) {
 						}
 						at.Len = min(at.Len, id.Size-at.Off)
 						b.Put(number, at, content[:at.Len])
-						if n++; c.block < ChunkSize && n%16 != 0 {
+						if n++; c.block < chunkSize && n%16 != 0 {
 							continue // that takes long
 						}
 						used, err := d.usage()
@@ -336,7 +337,7 @@ func TestIndexStaysWhileInUse(t *testing.T) {
 	p := random(8 * mib)
 	e := openEntry(t, d, image("a", int64(len(p))))
 	b := wholeBlocks(t, e, false)
-	index := p[:5*ChunkSize]
+	index := p[:5*chunkSize]
 	e.writeChunks(index, 0)
 	var blocks []blockio.Extent
 	for off := int64(mib); off < int64(len(p)); off += 100_000 {
@@ -398,7 +399,7 @@ func TestOldestGoesFirst(t *testing.T) {
 	use := func(region, minute int) {
 		e := []*Entry{a, b}[region/8]
 		e.now = func() time.Time { return someTime.Add(time.Duration(minute) * time.Minute) }
-		at := blockio.Extent{Off: int64(region%8)*mib + 5*ChunkSize, Len: ChunkSize}
+		at := blockio.Extent{Off: int64(region%8)*mib + 5*chunkSize, Len: chunkSize}
 		if !wholeBlocks(t, e, true).Get(0, at, make([]byte, at.Len)) {
 			t.Fatalf("region %d is not there", region)
 		}
@@ -532,7 +533,7 @@ func TestTablesBecomeHoles(t *testing.T) {
 	p := random(8 * mib)
 	e := openEntry(t, d, image("a", int64(len(p))))
 	fill(e, p)
-	if n, err := e.chunks.allocated(); err != nil || n < 8*mib/ChunkSize*sumSize {
+	if n, err := e.chunks.allocated(); err != nil || n < 8*mib/chunkSize*sumSize {
 		t.Errorf("the table takes %d bytes, %v", n, err)
 	}
 	evict(t, d, 8*mib, false)
@@ -660,7 +661,7 @@ func TestWriteFails(t *testing.T) {
 				d := newDir(t, Options{Size: 1 << 40, Logger: warnings.logger()})
 				p := random(mib)
 				e := openEntry(t, d, image("a", int64(len(p))))
-				e.writeChunks(p[:ChunkSize], 0)
+				e.writeChunks(p[:chunkSize], 0)
 				fails, writes := true, 0
 				broken(e, &spy{write: func() error {
 					writes++
@@ -675,12 +676,12 @@ func TestWriteFails(t *testing.T) {
 				}
 				d.room.closed.Store(0) // half a minute later
 				fill(e, p)
-				if n := holds(t, e.Disk, p); n != ChunkSize || writes != 2 || warnings.count() != 1 {
-					t.Errorf("%d bytes are there after %d writes, %d warnings; want %d, 2, 1", n, writes, warnings.count(), ChunkSize)
+				if n := holds(t, e.Disk, p); n != chunkSize || writes != 2 || warnings.count() != 1 {
+					t.Errorf("%d bytes are there after %d writes, %d warnings; want %d, 2, 1", n, writes, warnings.count(), chunkSize)
 				}
 				fails = false
 				fill(e, p)
-				if n := holds(t, e.Disk, p); n != ChunkSize {
+				if n := holds(t, e.Disk, p); n != chunkSize {
 					t.Errorf("%d bytes are there, want no more yet", n)
 				}
 				d.room.closed.Store(0)
@@ -716,7 +717,7 @@ func TestRemovedUnderUse(t *testing.T) {
 			if n := holds(t, e.Disk, p); n != mib/2 {
 				t.Errorf("%d bytes are there, want the half stored before", n)
 			}
-			at := blockio.Extent{Off: 0, Len: 3 * ChunkSize}
+			at := blockio.Extent{Off: 0, Len: 3 * chunkSize}
 			if !b.Get(0, at, make([]byte, at.Len)) {
 				t.Error("a block stored before is not there")
 			}
@@ -780,7 +781,7 @@ func TestFilesCutOff(t *testing.T) {
 						t.Errorf("%d bytes and %d blocks are there", chunks, blocks)
 					}
 				case chunksName:
-					if chunks > size/sumSize*ChunkSize || blocks != 5 {
+					if chunks > size/sumSize*chunkSize || blocks != 5 {
 						t.Errorf("%d bytes and %d blocks are there", chunks, blocks)
 					}
 				case blocksName + "0":
@@ -807,7 +808,7 @@ func TestTablesOfGarbage(t *testing.T) {
 	p := random(mib)
 	e := openEntry(t, d, image("a", int64(len(p))))
 	b := wholeBlocks(t, e, false)
-	garbage := random(mib / ChunkSize * sumSize)
+	garbage := random(mib / chunkSize * sumSize)
 	for _, name := range []string{chunksName, usedName, blocksName + "0"} {
 		if err := os.WriteFile(filepath.Join(filepath.Dir(e.Path()), name), garbage, 0o600); err != nil {
 			t.Fatal(err)
@@ -836,7 +837,9 @@ func TestTablesOfGarbage(t *testing.T) {
 
 // Who wants to store does not wait for long for a process that throws away and may
 // have been stopped, nor again and again: the readers would wait, too.
-func TestLockedByAnother(t *testing.T) {
+func TestLockedByAnother(t *testing.T) { synctest.Test(t, lockedByAnother) }
+
+func lockedByAnother(t *testing.T) {
 	var warnings log
 	d := newDir(t, Options{Size: 4 * mib, Logger: warnings.logger()})
 	p := random(8 * mib)
@@ -860,5 +863,24 @@ func TestLockedByAnother(t *testing.T) {
 	fill(e, p)
 	if used, err := d.usage(); used > 4*mib || err != nil || e.Stats().Stored < 8*mib {
 		t.Errorf("%d bytes taken, %d stored, %v", used, e.Stats().Stored, err)
+	}
+}
+
+// What can be stored without throwing anything away is what is left of the bound, but
+// for what is thrown away ahead of time.
+func TestSpare(t *testing.T) {
+	d := newDir(t, Options{Size: 100 * mib})
+	e := openEntry(t, d, image("a", 80*mib))
+	for _, stored := range []int64{0, 10 * mib} {
+		fill(e, random(stored))
+		if got, want := d.Spare(), 100*mib-2*maxStep-stored; got > want || got < want-mib {
+			t.Errorf("with %d bytes there: room for %d, want about %d", stored, got, want)
+		}
+	}
+	if err := d.f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := d.Spare(); got != 0 {
+		t.Errorf("of what can't be looked at %d bytes are free", got)
 	}
 }

@@ -147,14 +147,12 @@ func openImage(t *testing.T, e *Entry, origin blockio.Source, raw bool) *cloop.I
 // A process that throws away at full speed what others are reading and storing:
 // never one wrong byte.
 func TestEvictorUnderReaders(t *testing.T) {
-	long := 5 * time.Second
+	long := 2 * time.Second
 	if text := os.Getenv(soakEnv); text != "" {
 		var err error
 		if long, err = time.ParseDuration(text); err != nil {
 			t.Fatal(err)
 		}
-	} else if testing.Short() {
-		long = time.Second
 	}
 	disk := patchy(6*mib + 512)
 	path := filepath.Join(t.TempDir(), "cache")

@@ -109,7 +109,7 @@ func (d *Dir) search(wanted func(*meta) bool, likely string) (string, error) {
 			return likely, nil
 		}
 	}
-	if errors.Is(err, ErrVersion) || errors.Is(err, ErrUnsafe) {
+	if errors.Is(err, errVersion) || errors.Is(err, errUnsafe) {
 		return "", err
 	}
 	found := ""

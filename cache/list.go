@@ -41,7 +41,7 @@ func (d *Dir) List() (list []Stat, others int, err error) {
 		switch {
 		case err == nil:
 			list = append(list, s)
-		case errors.Is(err, ErrVersion):
+		case errors.Is(err, errVersion):
 			others++
 		}
 	}

@@ -50,3 +50,22 @@ func TestMemoryDoesNotAllocateForWhatItHolds(t *testing.T) {
 		t.Errorf("%v allocations for a block in memory, want 0", allocs)
 	}
 }
+
+// What is held, found and loaded is counted.
+func TestMemoryStats(t *testing.T) {
+	m := cache.NewMemory(2*512, 512)
+	for _, n := range []int64{1, 2, 2, 3} {
+		b, load := m.Acquire(n)
+		if load {
+			b.Publish(nil)
+		}
+		b.Release()
+	}
+	if b, ok := m.Peek(3); ok {
+		b.Release()
+	}
+	m.Peek(9)
+	if got, want := m.Stats(), (cache.MemoryStats{Blocks: 2, Bytes: 1024, Hits: 2, Loads: 3}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}

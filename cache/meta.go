@@ -33,8 +33,8 @@ const (
 // crash.
 var errDamaged = errors.New("damaged cache entry")
 
-// ErrVersion says that an entry is of a version that is not known here.
-var ErrVersion = errors.New("the cache entry is of another version")
+// errVersion says that an entry is of a version that is not known here.
+var errVersion = errors.New("the cache entry is of another version")
 
 // Identity is what tells one image from all others.
 type Identity struct {
@@ -132,7 +132,7 @@ func add[T comparable](list []T, v T, most int) []T {
 	return append(list, v)
 }
 
-// readMeta reads the meta file in an entry's directory. The error wraps ErrVersion
+// readMeta reads the meta file in an entry's directory. The error wraps errVersion
 // if only a program of another version can tell what is there, and errDamaged if
 // nobody can.
 func readMeta(dir *os.File) (m meta, err error) {
@@ -151,7 +151,7 @@ func readMeta(dir *os.File) (m meta, err error) {
 		return m, fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	if v.Version != formatVersion {
-		return m, fmt.Errorf("%w (%d)", ErrVersion, v.Version)
+		return m, fmt.Errorf("%w (%d)", errVersion, v.Version)
 	}
 	if err := json.Unmarshal(text, &m); err != nil {
 		return m, fmt.Errorf("%w: %w", errDamaged, err)

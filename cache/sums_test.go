@@ -5,7 +5,7 @@ import "testing"
 // The format's checksum is that of the reference implementation (xxhsum -H3), so
 // that a cache stays right with another library.
 func TestSumOf(t *testing.T) {
-	page := make([]byte, ChunkSize)
+	page := make([]byte, chunkSize)
 	for i := range page {
 		page[i] = byte(i * 7)
 	}
