@@ -219,6 +219,14 @@ func TestKeptStays(t *testing.T) {
 	if n := warnings.count(); n != 1 || e.Stats().Stored != before {
 		t.Errorf("%d warnings that nothing more can be stored, want 1: %s", n, warnings.lines)
 	}
+	// Nor does it go where another allows less.
+	if err := openDir(t, d.Path(), Options{Size: mib}).Enforce(); err != nil {
+		t.Fatal(err)
+	}
+	kept = openEntry(t, d, image("kept", int64(len(p))))
+	if n := holds(t, kept.Disk, p); n != int64(len(p)) {
+		t.Errorf("%d bytes of what was kept are there within a smaller bound, want all", n)
+	}
 }
 
 // What a process has pinned stays, even if it is all that there is to throw away,
@@ -247,15 +255,18 @@ func TestPinned(t *testing.T) {
 func TestFitsBesideOthers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "cache")
 	d := openDir(t, path, Options{Size: 16 * mib})
-	fits := func(most int64) {
+	fits := func(most int64, entries ...*Entry) {
 		t.Helper()
-		if room, err := d.Fits(); err != nil || room > most || room < most-mib/2 {
+		if room, err := d.Fits(entries...); err != nil || room > most || room < most-mib/2 {
 			t.Errorf("room for %d bytes, %v; want about %d", room, err, most)
 		}
 	}
 	e := openEntry(t, d, image("a", 2*mib))
 	fill(e, random(2*mib))
+	other := openEntry(t, d, image("b", 1000))
 	fits(16 * mib)
+	fits(16*mib, other)
+	fits(14*mib, other, e)
 	if err := e.Pin(); err != nil {
 		t.Fatal(err)
 	}
@@ -674,6 +685,11 @@ func TestWriteFails(t *testing.T) {
 				if writes != 1 {
 					t.Errorf("%d writes, want one until it is tried again", writes)
 				}
+				// Room may be there in a moment; what is broken stays so for longer.
+				closed := time.Duration(d.room.closed.Load()) - time.Since(d.room.start)
+				if full := failure == unix.ENOSPC || failure == unix.EDQUOT; (closed <= fullTime) != full || d.room.allowance.Load() != 0 {
+					t.Errorf("tried again in %v, without a look for %d bytes", closed, d.room.allowance.Load())
+				}
 				d.room.closed.Store(0) // half a minute later
 				fill(e, p)
 				if n := holds(t, e.Disk, p); n != chunkSize || writes != 2 || warnings.count() != 1 {
@@ -725,8 +741,8 @@ func TestRemovedUnderUse(t *testing.T) {
 			if b.Get(0, at, make([]byte, at.Len)) {
 				t.Error("a block that was forgotten is there")
 			}
-			if n := warnings.count(); n != 1 {
-				t.Errorf("%d warnings, want 1: %s", n, warnings.lines)
+			if n := warnings.count(); n != 1 || name != "directory" && !strings.Contains(warnings.lines[0], errGone.Error()) {
+				t.Errorf("%d warnings, want 1 that says why: %s", n, warnings.lines)
 			}
 			_ = e.Saw(image("b", int64(len(p)))) // it need not be written down
 			_, _ = d.Trim()
@@ -882,5 +898,32 @@ func TestSpare(t *testing.T) {
 	}
 	if got := d.Spare(); got != 0 {
 		t.Errorf("of what can't be looked at %d bytes are free", got)
+	}
+}
+
+// Between two looks at the directory a 128th of what it may take is stored, within
+// bounds; a look makes room for what is to be stored, and no more is allowed than there
+// is room for.
+func TestSteps(t *testing.T) {
+	for _, c := range []struct{ bound, stored, step int64 }{
+		{8 << 30, 0, maxStep},
+		{1 << 30, 0, 8 * mib},
+		{1 << 30, 8 * mib, 8 * mib},
+		{mib, 0, minStep},
+	} {
+		d := newDir(t, Options{Size: c.bound})
+		e := openEntry(t, d, image("a", 16*mib))
+		fill(e, random(c.stored))
+		left, step, err := d.room.look(e, 1)
+		if most := c.bound - c.stored; err != nil || left > most || left < most-mib || step > c.step || step < c.step*99/100 {
+			t.Errorf("of %d bytes %d are taken: %d are left, %d may be stored, %v; want %d", c.bound, c.stored, left, step, err, c.step)
+		}
+		d.room.allowance.Store(0)
+		if !d.room.admit(e, 1000) {
+			t.Fatal("there is no room")
+		}
+		if got := d.room.allowance.Load(); got > step-1000 || got < (step-1000)*99/100 {
+			t.Errorf("%d bytes may be stored before the next look, want %d", got, step-1000)
+		}
 	}
 }

@@ -219,12 +219,18 @@ func TestInUse(t *testing.T) {
 	disk := opened(t, path)
 	lockPatience = 20 * time.Millisecond
 	begin := time.Now()
-	if _, err := OpenOrMake(path, testBase); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), path) {
-		t.Errorf("opened twice: %v", err)
+	refused := func() {
+		t.Helper()
+		fdtest.NoLeak(t, func() {
+			if _, err := OpenOrMake(path, testBase); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), path) {
+				t.Errorf("opened twice: %v", err)
+			}
+			if _, err := Open(path); !errors.Is(err, ErrInUse) {
+				t.Errorf("opened twice: %v", err)
+			}
+		})
 	}
-	if _, err := Open(path); !errors.Is(err, ErrInUse) {
-		t.Errorf("opened twice: %v", err)
-	}
+	refused()
 	if waited := time.Since(begin); waited < 2*lockPatience {
 		t.Errorf("waited for %v, want twice %v at least", waited, lockPatience)
 	}
@@ -251,6 +257,29 @@ func TestInUse(t *testing.T) {
 	}
 	if err := <-failed; !errors.Is(err, errNotOverlay) {
 		t.Errorf("opened while it was thrown away: %v", err)
+	}
+	// Or makes another, which is in use then.
+	written(t, path)
+	if d, err = Open(path); err != nil {
+		t.Fatal(err)
+	}
+	made := make(chan *Dir)
+	go func() {
+		d, err := OpenOrMake(path, testBase)
+		if err != nil {
+			t.Error(err)
+		}
+		made <- d
+	}()
+	time.Sleep(50 * time.Millisecond)
+	if err := d.Discard(); err != nil {
+		t.Fatal(err)
+	}
+	d = <-made
+	lockPatience = 20 * time.Millisecond
+	refused()
+	if err := d.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -531,9 +560,11 @@ func TestTooLarge(t *testing.T) {
 	if _, err := os.Stat(path); err == nil {
 		t.Error("the directory is left")
 	}
-	if _, err := Ephemeral(t.TempDir(), baseDisk{base.Size}); !errors.Is(err, errTooLarge) {
-		t.Errorf("ephemeral, a disk of %d bytes: %v", base.Size, err)
-	}
+	fdtest.NoLeak(t, func() {
+		if _, err := Ephemeral(t.TempDir(), baseDisk{base.Size}); !errors.Is(err, errTooLarge) {
+			t.Errorf("ephemeral, a disk of %d bytes: %v", base.Size, err)
+		}
+	})
 	disk, err := Ephemeral(t.TempDir(), baseDisk{maxDisk})
 	if errors.Is(err, errTooLarge) { // another error is the file system's
 		t.Error(err)

@@ -165,6 +165,7 @@ func TestFaultInOverlay(t *testing.T) {
 		data.fail = errFault
 		for what, err := range map[string]error{
 			"read":  second(disk.ReadAtContext(ctx, p, 0)),
+			"alone": second(disk.ReadAtContext(ctx, p[:clusterSize], clusterSize)),
 			"write": second(disk.WriteAtContext(ctx, p, 5*clusterSize)),
 			"part":  second(disk.WriteAtContext(ctx, p[:10], 6*clusterSize)),
 			"zeros": disk.ZeroContext(ctx, blockio.Extent{Off: 7 * clusterSize, Len: clusterSize}),
@@ -342,11 +343,16 @@ func (d holedDisk) MapAt(_ context.Context, off int64) (int64, bool, error) {
 	return d.size - off, true, nil
 }
 
+// faultyMapper is a disk below of which nothing can be told.
+type faultyMapper struct{ baseDisk }
+
+func (faultyMapper) MapAt(context.Context, int64) (int64, bool, error) { return 0, false, errFault }
+
 // Zeros are known as far as they go: those below, and the holes of the overlay.
 func TestMapAt(t *testing.T) {
 	disk, _, _ := faultyDisk(holedDisk{baseDisk{crashSize}})
 	ctx := t.Context()
-	for k, zero := range map[int64]bool{1: false, 2: true, 3: true, 5: false, 8: true, 9: false} {
+	for k, zero := range map[int64]bool{1: false, 2: true, 3: true, 5: false, 8: true, 9: false, 10: false} {
 		e, err := blockio.Extent{Off: k * clusterSize, Len: clusterSize}, error(nil)
 		if zero {
 			err = disk.ZeroContext(ctx, e)
@@ -370,7 +376,8 @@ func TestMapAt(t *testing.T) {
 		{6, 8, true},
 		{7, 8, true},
 		{8, 9, true},
-		{9, 10, false},
+		{9, 11, false},
+		{10, 11, false},
 	} {
 		for _, inside := range []int64{0, 1, clusterSize - 1} {
 			off := c.off*clusterSize + inside
@@ -380,8 +387,15 @@ func TestMapAt(t *testing.T) {
 			}
 		}
 	}
-	if n, zeros, err := disk.MapAt(ctx, 10*clusterSize); n != crashSize-10*clusterSize || !zeros || err != nil {
+	if n, zeros, err := disk.MapAt(ctx, 11*clusterSize); n != crashSize-11*clusterSize || !zeros || err != nil {
 		t.Errorf("MapAt of the rest = %d, %v, %v", n, zeros, err)
+	}
+	disk.below = faultyMapper{}
+	if _, _, err := disk.MapAt(ctx, 0); !errors.Is(err, errFault) {
+		t.Errorf("MapAt, and below it fails: %v", err)
+	}
+	if _, _, err := disk.MapAt(ctx, 9*clusterSize); err != nil {
+		t.Errorf("MapAt of what is here: %v", err)
 	}
 }
 
