@@ -362,8 +362,8 @@ func TestReadOnlyEntry(t *testing.T) {
 		d := openDir(t, d.Path(), Options{Size: 1 << 40, Logger: warnings.logger()})
 		e := openEntry(t, d, id)
 		defer e.Close()
-		if n := holds(t, e.Disk, p); n != 50_000/chunkSize*chunkSize {
-			t.Errorf("%d bytes are there, want those stored", n)
+		if n := holds(t, e.Disk, p); n != 50_000/chunkSize*chunkSize || !locked(e.f, inUseName) {
+			t.Errorf("%d bytes are there, in use %v; want those stored, and that it is", n, locked(e.f, inUseName))
 		}
 		fill(e, p)
 		b, err := e.Blocks([]blockio.Extent{{Len: id.Size}}, false)
@@ -758,12 +758,21 @@ func TestOtherVersionInTheWay(t *testing.T) {
 	d := newDir(t, roomy)
 	id := image("a", 1000)
 	entry := filepath.Dir(openEntry(t, d, id).Path())
-	edit(t, entry, []byte(`{"version": 2}`))
+	e := openEntry(t, d, id)
+	const other = `{"version": 2}`
+	edit(t, entry, []byte(other))
 	if err := d.create(id, someTime); !errors.Is(err, errVersion) {
 		t.Errorf("%v, want errVersion", err)
 	}
-	if !exists(filepath.Join(entry, metaName)) {
-		t.Error("the other version's entry is gone")
+	for what, err := range map[string]error{
+		"Saw": e.Saw(image("b", 1000)), "Completed": e.Completed(true, true), "Incomplete": e.Incomplete(), "Unkeep": d.Unkeep(e.name),
+	} {
+		if !errors.Is(err, errVersion) {
+			t.Errorf("%s, by who has opened it before: %v, want errVersion", what, err)
+		}
+	}
+	if got, err := os.ReadFile(filepath.Join(entry, metaName)); string(got) != other {
+		t.Errorf("the other version's entry has %q, %v", got, err)
 	}
 }
 
@@ -788,8 +797,10 @@ func TestMetaIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := len(m.Seen[0].Validator); n > maxValidator {
-		t.Errorf("a validator of %d bytes is kept", n)
+	for _, s := range m.Seen {
+		if n := len(s.Validator); n > maxValidator {
+			t.Errorf("a validator of %d bytes is kept", n)
+		}
 	}
 	if again := openEntry(t, d, id); again.Path() != e.Path() {
 		t.Error("a long validator is not found again")
@@ -1030,6 +1041,37 @@ func TestCompletedInside(t *testing.T) {
 	}
 }
 
+// What is known already is not written again: there may be no room for that.
+func TestCompletedAgain(t *testing.T) {
+	e := openEntry(t, newDir(t, roomy), image("a", 1000))
+	file := func() (n uint64) {
+		var st unix.Stat_t
+		if err := unix.Fstatat(int(e.f.Fd()), metaName, &st, 0); err != nil {
+			t.Fatal(err)
+		}
+		return st.Ino
+	}
+	for _, c := range []struct{ whole, keep, writes bool }{
+		{false, false, false},
+		{true, false, true},
+		{true, false, false},
+		{false, false, false},
+		{false, true, true},
+		{true, true, false},
+		{false, true, false},
+	} {
+		before, err := os.Open(filepath.Join(filepath.Dir(e.Path()), metaName)) // so that its number is not used again
+		if err != nil {
+			t.Fatal(err)
+		}
+		was := file()
+		if err := e.Completed(c.whole, c.keep); err != nil || (file() != was) != c.writes {
+			t.Errorf("whole %v, keep %v: written %v, %v; want %v", c.whole, c.keep, file() != was, err, c.writes)
+		}
+		before.Close()
+	}
+}
+
 // An image of which something was found damaged is no longer complete, whoever
 // finds it; it stays kept.
 func TestDamagedIsNotComplete(t *testing.T) {
@@ -1218,7 +1260,7 @@ func TestContradicts(t *testing.T) {
 func FuzzMeta(f *testing.F) {
 	for _, s := range []string{
 		`{"version": 1, "size": 5, "seen": [{"key": "k", "validator": "v"}], "sources": ["s"], "kept": true}`,
-		`{"version": 2}`, `{}`, `[]`, ``, `{"version": 1, "size": 1e3, "seen": [{}]}`, "{\"version\": 1\x00",
+		`{"version": 1}`, `{"version": 1, "size": 5}`, `{"version": 1, "seen": [{}]}`, `{"version": 2}`, `{}`, `[]`, ``, `{"version": 1, "size": 1e3, "seen": [{}]}`, "{\"version\": 1\x00",
 	} {
 		f.Add([]byte(s))
 	}

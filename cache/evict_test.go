@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/internal/fdtest"
 )
 
 const mib = 1 << 20
@@ -488,9 +489,11 @@ func TestEvictWithoutRoomForMeta(t *testing.T) {
 	if err := os.Mkdir(inWay, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if n := evict(t, d, 1, true); n != mib {
-		t.Errorf("%d bytes freed, want a region", n)
-	}
+	fdtest.NoLeak(t, func() {
+		if n := evict(t, d, 1, true); n != mib {
+			t.Errorf("%d bytes freed, want a region", n)
+		}
+	})
 	m, err := readMeta(e.f)
 	if err != nil || m.Complete || m.Kept || m.Seen[0].Key != id.Key {
 		t.Errorf("%+v, %v; want neither complete nor kept", m, err)

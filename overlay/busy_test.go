@@ -76,6 +76,13 @@ func TestPartsWrittenAtOnce(t *testing.T) {
 				}
 			}()
 		}
+		// Who gives up waiting for them has written nothing, and is told so.
+		ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+		defer cancel()
+		synctest.Wait()
+		if n, err := disk.WriteAtContext(ctx, []byte("x"), 5*clusterSize+500); n != 0 || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a write that could not wait: %d, %v", n, err)
+		}
 		time.Sleep(time.Minute)
 		want := bytes.Clone(baseClusters[5])
 		for i := range int64(2) {

@@ -16,7 +16,7 @@ func TestClusters(t *testing.T) {
 		place := func() int64 {
 			switch rnd.IntN(3) {
 			case 0:
-				return min(end, pageClusters*rnd.Int64N(4)+rnd.Int64N(20))
+				return min(end, pageClusters*rnd.Int64N(4)+max(0, rnd.Int64N(20)-10))
 			case 1:
 				return min(end, 8*rnd.Int64N(end/8))
 			}

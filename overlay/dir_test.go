@@ -435,6 +435,9 @@ func TestNotOverlay(t *testing.T) {
 			t.Errorf("Look: %v, want %v", err, want)
 		}
 	}
+	if _, err := OpenOrMake(filepath.Join(missing, "overlay"), testBase); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("made in a directory that is not there: %v", err)
+	}
 	if names, err := os.ReadDir(empty); err != nil || len(names) > 0 {
 		t.Errorf("looking has left %v, %v", names, err)
 	}

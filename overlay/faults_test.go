@@ -276,6 +276,15 @@ func TestFlushes(t *testing.T) {
 		step("a fresh cluster", true, 1, 1)
 		step("nothing since", false, 0, 0)
 		step("no fresh cluster", true, 1, 0)
+		if _, err := disk.WriteAtContext(ctx, []byte("x"), 7*clusterSize); err != nil {
+			t.Fatal(err)
+		}
+		bits.fail = errFault
+		if err := disk.Flush(ctx); !errors.Is(err, errFault) || !strings.Contains(err.Error(), "map") {
+			t.Errorf("the map can't be written: %v", err)
+		}
+		bits.fail = nil
+		step("once more", false, 1, 1)
 
 		syncing := 0
 		data.onSync = func() error {
@@ -325,6 +334,18 @@ func TestMapBehindTheEnd(t *testing.T) {
 				t.Errorf("%d clusters, bit %d is set: %d clusters are here", n, c, m.len())
 			}
 		}
+	}
+	bits := &faultyFile{memFile: newMemFile(pageSize), fail: errFault}
+	m := newClusters()
+	if err := m.read(bits, 9); !errors.Is(err, errFault) {
+		t.Errorf("a map that can't be read: %v", err)
+	}
+	short := newMemFile(5)
+	if _, err := short.WriteAt([]byte{1}, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.read(short, 9); err == nil {
+		t.Error("a map of five bytes is no error")
 	}
 	for size, want := range map[int64]int64{1: 1, clusterSize: 1, pageClusters * clusterSize: 1, pageClusters*clusterSize + 1: 2, crashSize: 3} {
 		if got := mapSize(size); got != want*pageSize {
