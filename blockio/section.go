@@ -14,9 +14,10 @@ type Source interface {
 	ReaderAt
 }
 
-// sectionHead is how many of a section's first bytes are read at once, and
-// kept: a cloop header and the start of its index.
-const sectionHead = 8 << 10
+// HeadSize is how many of its first bytes a Source brings when it is opened: a cloop header
+// and the first thousand entries of its index, within the ten segments that a server sends at
+// once. The identities of overlays and cached files hold digests of them: it can't be changed.
+const HeadSize = 8 << 10
 
 // Section is a part of a Source as a Source of its own: a file inside a disc's
 // image, say. It is safe for concurrent use.
@@ -44,7 +45,7 @@ func OpenSection(ctx context.Context, src Source, extents []Extent) (*Section, e
 		}
 		s.size += e.Len
 	}
-	head := make([]byte, min(s.size, sectionHead))
+	head := make([]byte, min(s.size, HeadSize))
 	if _, err := s.ReadAtContext(ctx, head, 0); err != nil {
 		return nil, err
 	}

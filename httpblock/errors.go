@@ -17,7 +17,7 @@ var (
 	// ErrNoRanges says that the server does not do Range requests.
 	ErrNoRanges = errors.New("server ignores Range requests")
 	// ErrChanged says that the file is no longer the one that was opened.
-	ErrChanged = errors.New("image changed on the server")
+	ErrChanged = fmt.Errorf("%w on the server", blockio.ErrChanged)
 	// ErrEncoded says that the server sends the file compressed.
 	ErrEncoded = errors.New("the server sends the file encoded")
 	// ErrRedirect says that a redirect can't be followed.

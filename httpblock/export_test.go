@@ -15,9 +15,6 @@ func SetStall(s *Source, d time.Duration) { s.stall = d }
 // MaxRedirects is how many redirects are followed in a row.
 const MaxRedirects = maxRedirects
 
-// HeadSize is how much the first request asks for.
-const HeadSize = headSize
-
 // SetTimeout changes how long s goes on while no data arrives. Call it before
 // s is used by others.
 func SetTimeout(s *Source, d time.Duration) { s.opt.Timeout = d }

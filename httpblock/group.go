@@ -37,8 +37,8 @@ type group struct {
 
 	// mu guards the fields below, and health and what follows it of each server.
 	mu     sync.Mutex
-	pieces []Piece // of the file, which every server has to have
-	best   *server // who was asked last for what a reader waits for
+	pieces []blockio.Piece // of the file, which every server has to have
+	best   *server         // who was asked last for what a reader waits for
 	asked  time.Time
 	looked time.Time // when a server was measured last
 	hedges hedges
@@ -229,18 +229,18 @@ func (g *group) usable(v *server) bool {
 }
 
 // state says what v is used for, and what was wrong with it last, and when.
-func (g *group) state(v *server, s Stats) (state State, why string, at time.Time) {
+func (g *group) state(v *server, s blockio.Server) (state blockio.ServerState, why string, at time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
 	case v.health == joining:
-		return Joining, s.LastError, s.LastErrorAt
+		return blockio.ServerJoining, s.LastError, s.LastErrorAt
 	case v.health == left:
-		return Left, s.LastError, s.LastErrorAt
+		return blockio.ServerLeft, s.LastError, s.LastErrorAt
 	case v.health == banned:
-		return Banned, v.why.Error(), v.since
+		return blockio.ServerBanned, v.why.Error(), v.since
 	case !s.OK:
-		return Failing, s.LastError, s.LastErrorAt
+		return blockio.ServerFailing, s.LastError, s.LastErrorAt
 	}
-	return Used, s.LastError, s.LastErrorAt
+	return blockio.ServerOK, s.LastError, s.LastErrorAt
 }

@@ -186,12 +186,12 @@ func TestHealth(t *testing.T) {
 	wants := []struct {
 		health         health
 		joined, usable bool
-		ok, failing    State // what is said of it if the last answer brought data, and if not
+		ok, failing    blockio.ServerState // what is said of it if the last answer brought data, and if not
 	}{
-		{joining, false, false, Joining, Joining},
-		{healthy, true, true, Used, Failing},
-		{left, true, true, Left, Left},
-		{banned, false, false, Banned, Banned},
+		{joining, false, false, blockio.ServerJoining, blockio.ServerJoining},
+		{healthy, true, true, blockio.ServerOK, blockio.ServerFailing},
+		{left, true, true, blockio.ServerLeft, blockio.ServerLeft},
+		{banned, false, false, blockio.ServerBanned, blockio.ServerBanned},
 	}
 	for i, want := range wants {
 		v := g.servers[i]
@@ -199,8 +199,8 @@ func TestHealth(t *testing.T) {
 		if got := g.usable(v); got != want.usable {
 			t.Errorf("%v: usable is %v", want.ok, got)
 		}
-		for ok, want := range map[bool]State{true: want.ok, false: want.failing} {
-			if got, _, _ := g.state(v, Stats{OK: ok}); got != want {
+		for ok, want := range map[bool]blockio.ServerState{true: want.ok, false: want.failing} {
+			if got, _, _ := g.state(v, blockio.Server{OK: ok}); got != want {
 				t.Errorf("state %v, want %v", got, want)
 			}
 		}

@@ -102,17 +102,17 @@ func TestHedge(t *testing.T) {
 		took   time.Duration
 		asked  [2]int64
 		lost   [2]int64
-		states [2]httpblock.State
+		states [2]blockio.ServerState
 	}{
-		{"in time", server{delay: late - 1}, server{delay: 0}, blockio.Demand, late - 1, [2]int64{1, 0}, [2]int64{}, [2]httpblock.State{"ok", "ok"}},
-		{"late", server{delay: time.Minute}, server{delay: 5 * ms}, blockio.Demand, late + 5*ms, [2]int64{1, 1}, [2]int64{1, 0}, [2]httpblock.State{"ok", "ok"}},
-		{"the other is later", server{delay: 100 * ms}, server{delay: time.Minute}, blockio.Demand, 100 * ms, [2]int64{1, 1}, [2]int64{0, 1}, [2]httpblock.State{"ok", "ok"}},
-		{"nobody waits", server{delay: 100 * ms}, server{delay: 0}, blockio.ReadAhead, 100 * ms, [2]int64{1, 0}, [2]int64{}, [2]httpblock.State{"ok", "ok"}},
-		{"it fails", server{50 * ms, 500, 1}, server{delay: 100 * ms}, blockio.Demand, late + 100*ms, [2]int64{1, 1}, [2]int64{}, [2]httpblock.State{"left", "ok"}},
-		{"it fails in time", server{20 * ms, 500, 1}, server{delay: 100 * ms}, blockio.Demand, 120 * ms, [2]int64{1, 1}, [2]int64{}, [2]httpblock.State{"left", "ok"}},
-		{"the other fails", server{delay: 100 * ms}, server{20 * ms, 500, 1}, blockio.Demand, 100 * ms, [2]int64{1, 1}, [2]int64{}, [2]httpblock.State{"ok", "left"}},
+		{"in time", server{delay: late - 1}, server{delay: 0}, blockio.Demand, late - 1, [2]int64{1, 0}, [2]int64{}, [2]blockio.ServerState{"ok", "ok"}},
+		{"late", server{delay: time.Minute}, server{delay: 5 * ms}, blockio.Demand, late + 5*ms, [2]int64{1, 1}, [2]int64{1, 0}, [2]blockio.ServerState{"ok", "ok"}},
+		{"the other is later", server{delay: 100 * ms}, server{delay: time.Minute}, blockio.Demand, 100 * ms, [2]int64{1, 1}, [2]int64{0, 1}, [2]blockio.ServerState{"ok", "ok"}},
+		{"nobody waits", server{delay: 100 * ms}, server{delay: 0}, blockio.ReadAhead, 100 * ms, [2]int64{1, 0}, [2]int64{}, [2]blockio.ServerState{"ok", "ok"}},
+		{"it fails", server{50 * ms, 500, 1}, server{delay: 100 * ms}, blockio.Demand, late + 100*ms, [2]int64{1, 1}, [2]int64{}, [2]blockio.ServerState{"left", "ok"}},
+		{"it fails in time", server{20 * ms, 500, 1}, server{delay: 100 * ms}, blockio.Demand, 120 * ms, [2]int64{1, 1}, [2]int64{}, [2]blockio.ServerState{"left", "ok"}},
+		{"the other fails", server{delay: 100 * ms}, server{20 * ms, 500, 1}, blockio.Demand, 100 * ms, [2]int64{1, 1}, [2]int64{}, [2]blockio.ServerState{"ok", "left"}},
 		// The other is asked once more then, by itself.
-		{"both fail", server{50 * ms, 503, 1}, server{50 * ms, 404, 1}, blockio.Demand, late + 100*ms, [2]int64{1, 2}, [2]int64{}, [2]httpblock.State{"left", "ok"}},
+		{"both fail", server{50 * ms, 503, 1}, server{50 * ms, 404, 1}, blockio.Demand, late + 100*ms, [2]int64{1, 2}, [2]int64{}, [2]blockio.ServerState{"left", "ok"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -140,7 +140,7 @@ func TestHedge(t *testing.T) {
 				if got := [2]int64{a.lost.Load(), b.lost.Load()}; got != test.lost {
 					t.Errorf("told %v times that nobody waits, want %v", got, test.lost)
 				}
-				if got := [2]httpblock.State{s.Stats()[0].State, s.Stats()[1].State}; got != test.states {
+				if got := [2]blockio.ServerState{s.Servers()[0].State, s.Servers()[1].State}; got != test.states {
 					t.Errorf("states %v, want %v", got, test.states)
 				}
 				if n := ctx.watchers.Load(); n != 0 {

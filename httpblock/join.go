@@ -11,38 +11,29 @@ import (
 	"github.com/cloopfs/cloopfs/blockio"
 )
 
-// Piece is a piece of the file, as it is known to be.
-type Piece struct {
-	Off   int64
-	Bytes []byte // a few kilobytes
-}
-
-// extent is where the piece lies.
-func (p Piece) extent() blockio.Extent { return blockio.Extent{Off: p.Off, Len: int64(len(p.Bytes))} }
+// errOtherFile says that a mirror has another file.
+var errOtherFile = errors.New("not the same file")
 
 // compare returns errOtherFile if got is not what the piece is.
-func (p Piece) compare(got []byte) error {
-	if !bytes.Equal(got, p.Bytes) {
-		return fmt.Errorf("%w (bytes %d+%d differ)", errOtherFile, p.Off, len(p.Bytes))
+func compare(piece blockio.Piece, got []byte) error {
+	if !bytes.Equal(got, piece.Bytes) {
+		return fmt.Errorf("%w (bytes %d+%d differ)", errOtherFile, piece.Off, len(piece.Bytes))
 	}
 	return nil
 }
-
-// errOtherFile says that a mirror has another file.
-var errOtherFile = errors.New("not the same file")
 
 // Join lets those servers in that have not answered when the file was opened: each as
 // soon as it was found, in the background, to have a file of the same size with the same
 // first bytes and these pieces. Who can't be reached is asked again, from time to time.
 // Join is called once at most.
-func (s *Source) Join(pieces []Piece) {
+func (s *Source) Join(pieces []blockio.Piece) {
 	g := s.group
 	if g.alone() {
 		return
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.pieces = append([]Piece{{Bytes: s.first.head}}, pieces...)
+	g.pieces = append([]blockio.Piece{{Bytes: s.first.head}}, pieces...)
 	for _, v := range g.servers {
 		g.tenders.Go(func() { g.tend(v) })
 	}
@@ -157,8 +148,8 @@ func (g *group) compare(ctx context.Context, v *server, p patience) error {
 	}
 	for _, piece := range g.pieces {
 		var err error
-		if e := piece.extent(); e.End() <= int64(len(v.head)) {
-			err = piece.compare(v.head[e.Off:e.End()])
+		if e := piece.Extent(); e.End() <= int64(len(v.head)) {
+			err = compare(piece, v.head[e.Off:e.End()])
 		} else {
 			err = v.has(ctx, piece, p)
 		}
@@ -170,12 +161,12 @@ func (g *group) compare(ctx context.Context, v *server, p patience) error {
 }
 
 // has asks v for a piece, and compares it.
-func (v *server) has(ctx context.Context, piece Piece, p patience) error {
-	got, err := v.read(ctx, piece.extent(), p)
+func (v *server) has(ctx context.Context, piece blockio.Piece, p patience) error {
+	got, err := v.read(ctx, piece.Extent(), p)
 	if err != nil {
 		return err
 	}
-	return piece.compare(got)
+	return compare(piece, got)
 }
 
 // untilMeasured is when to look whether v, which is healthy, has to be measured.

@@ -36,7 +36,7 @@ func TestMirrorWithWrongBytes(t *testing.T) {
 			t.Errorf("it was not asked for elsewhere: %v", n)
 		}
 		s.Blame(e)
-		awaitState(t, s, 0, httpblock.Banned)
+		awaitState(t, s, 0, blockio.ServerBanned)
 		before := a.Stats().Requests
 		for i := range int64(50) {
 			readRange(t, s, data, i*10_000, 1000)
@@ -44,7 +44,7 @@ func TestMirrorWithWrongBytes(t *testing.T) {
 		if n := a.Stats().Requests - before; n != 0 {
 			t.Errorf("asked %d times after that", n)
 		}
-		if st := s.Stats()[0]; st.LastError != "it has sent wrong bytes" {
+		if st := s.Servers()[0]; st.LastError != "it has sent wrong bytes" {
 			t.Errorf("named as %+v", st)
 		}
 		// The last one stays, whatever it sends.
@@ -66,7 +66,7 @@ func TestLeftServerHasAnotherFile(t *testing.T) {
 			}
 			a.Set(func(c *testserver.Config) { c.ETag = `"a"` })
 			s := net.open(t, a.URL("f"), httpblock.Options{Mirrors: []string{b.URL("f")}})
-			s.Join([]httpblock.Piece{{Off: 50_000, Bytes: data[50_000:54_096]}})
+			s.Join([]blockio.Piece{{Off: 50_000, Bytes: data[50_000:54_096]}})
 			time.Sleep(time.Second)
 			a.Set(func(c *testserver.Config) { c.StatusTimes = 1 })
 			readRange(t, s, data, 60_000, 1000)
@@ -82,7 +82,7 @@ func TestLeftServerHasAnotherFile(t *testing.T) {
 				}
 				time.Sleep(time.Second)
 			}
-			if got := s.Stats()[0].State; got == httpblock.Banned == alone {
+			if got := s.Servers()[0].State; got == blockio.ServerBanned == alone {
 				t.Errorf("alone is %v: it is %s", alone, got)
 			}
 		})
@@ -160,8 +160,8 @@ func TestSlowReaderLeavesNobody(t *testing.T) {
 		if got, err := io.ReadAll(body); err != nil || !bytes.Equal(got, data[200_000:3_900_000]) {
 			t.Errorf("got %d bytes, error %v", len(got), err)
 		}
-		for i, st := range s.Stats() {
-			if st.State != httpblock.Used || st.Failed > 0 {
+		for i, st := range s.Servers() {
+			if st.State != blockio.ServerOK || st.Failed > 0 {
 				t.Errorf("server %d: %+v", i, st)
 			}
 		}
@@ -180,9 +180,9 @@ func TestPatienceIsShared(t *testing.T) {
 			servers, urls = append(servers, srv), append(urls, srv.URL("f"))
 		}
 		s := net.open(t, urls[0], httpblock.Options{Mirrors: urls[1:], Timeout: 2 * time.Second})
-		s.Join([]httpblock.Piece{{Off: 50_000, Bytes: data[50_000:54_096]}})
-		awaitState(t, s, 1, httpblock.Used)
-		awaitState(t, s, 2, httpblock.Used)
+		s.Join([]blockio.Piece{{Off: 50_000, Bytes: data[50_000:54_096]}})
+		awaitState(t, s, 1, blockio.ServerOK)
+		awaitState(t, s, 2, blockio.ServerOK)
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		for _, srv := range servers {
@@ -192,11 +192,11 @@ func TestPatienceIsShared(t *testing.T) {
 			t.Errorf("got error %v, want %v", err, context.DeadlineExceeded)
 		}
 		for i := range servers {
-			awaitState(t, s, i, httpblock.Used)
+			awaitState(t, s, i, blockio.ServerOK)
 		}
 		servers[2].Set(func(c *testserver.Config) { c.Hang = testserver.HangNone })
 		readRange(t, s, data, 70_000, 1000)
-		awaitState(t, s, 2, httpblock.Used)
+		awaitState(t, s, 2, blockio.ServerOK)
 
 		opened := make(chan struct{})
 		go func() {

@@ -41,7 +41,7 @@ func TestSilentMirror(t *testing.T) {
 				}
 				before := a.Stats().Requests
 				a.Set(func(c *testserver.Config) { c.Hang = testserver.HangNone })
-				awaitState(t, s, 0, httpblock.Used)
+				awaitState(t, s, 0, blockio.ServerOK)
 				b.Set(func(c *testserver.Config) { c.RTT = 300 * time.Millisecond }) // so that it is the worse one
 				for end := time.Now().Add(soon); a.Stats().Requests < before+50; time.Sleep(10 * time.Millisecond) {
 					if time.Now().After(end) {
@@ -182,7 +182,7 @@ func TestFlappingServer(t *testing.T) {
 		_, stop := keepReading(t, s, data, 16)
 		time.Sleep(3 * time.Second)
 		stop()
-		if st := s.Stats()[1]; st.Failed > 60 { // 16 at a time, for three times
+		if st := s.Servers()[1]; st.Failed > 60 { // 16 at a time, for three times
 			t.Errorf("failed %d times", st.Failed)
 		}
 	})
@@ -298,7 +298,7 @@ func TestMeasuredServerFails(t *testing.T) {
 		_, stop := keepReading(t, s, data, 1)
 		b.Set(func(c *testserver.Config) { c.StatusTimes = -1 })
 		before := b.Stats().Requests
-		awaitState(t, s, 1, httpblock.Left)
+		awaitState(t, s, 1, blockio.ServerLeft)
 		time.Sleep(900 * time.Millisecond)
 		if n := b.Stats().Requests - before; n != 1 {
 			t.Errorf("asked %d times within a second", n)

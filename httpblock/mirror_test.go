@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/httpblock"
 	"github.com/cloopfs/cloopfs/internal/testserver"
 )
@@ -18,19 +19,19 @@ import (
 func (n *network) mirrors(t *testing.T, data []byte, first string, others ...string) *httpblock.Source {
 	t.Helper()
 	s := n.open(t, first, httpblock.Options{Mirrors: others})
-	s.Join([]httpblock.Piece{{Off: 50_000, Bytes: data[50_000:54_096]}})
+	s.Join([]blockio.Piece{{Off: 50_000, Bytes: data[50_000:54_096]}})
 	for i := range others {
-		awaitState(t, s, i+1, httpblock.Used, httpblock.Failing)
+		awaitState(t, s, i+1, blockio.ServerOK, blockio.ServerFailing)
 	}
 	return s
 }
 
 // awaitState waits until the server of a number is in one of these states.
-func awaitState(t *testing.T, s *httpblock.Source, server int, want ...httpblock.State) {
+func awaitState(t *testing.T, s *httpblock.Source, server int, want ...blockio.ServerState) {
 	t.Helper()
-	var now httpblock.State
+	var now blockio.ServerState
 	for end := time.Now().Add(soon); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		now = s.Stats()[server].State
+		now = s.Servers()[server].State
 		for _, w := range want {
 			if now == w {
 				return
@@ -52,12 +53,12 @@ func TestMirrorIsCompared(t *testing.T) {
 	tests := []struct {
 		name string
 		has  []byte
-		want httpblock.State
+		want blockio.ServerState
 	}{
-		{"the same", data, httpblock.Used},
-		{"another size", data[:99_999], httpblock.Banned},
-		{"another head", other(10), httpblock.Banned},
-		{"another piece", other(50_010), httpblock.Banned},
+		{"the same", data, blockio.ServerOK},
+		{"another size", data[:99_999], blockio.ServerBanned},
+		{"another head", other(10), blockio.ServerBanned},
+		{"another piece", other(50_010), blockio.ServerBanned},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -67,11 +68,11 @@ func TestMirrorIsCompared(t *testing.T) {
 				if n := b.Stats().Requests; n != 0 {
 					t.Errorf("the mirror was asked %d times before Join", n)
 				}
-				s.Join([]httpblock.Piece{{Off: 50_000, Bytes: data[50_000:54_096]}})
+				s.Join([]blockio.Piece{{Off: 50_000, Bytes: data[50_000:54_096]}})
 				awaitState(t, s, 1, test.want)
 				a.Set(func(c *testserver.Config) { c.StatusTimes = -1 })
 				body := openRange(t, s, 60_000, 1000)
-				if test.want == httpblock.Used {
+				if test.want == blockio.ServerOK {
 					readRange(t, s, data, 60_000, 1000)
 					return
 				}
@@ -106,7 +107,7 @@ func TestMirrorGetsNoCredentials(t *testing.T) {
 			Header:  http.Header{"X-Secret": {"s"}}, Token: func() (string, error) { return "token", nil },
 		})
 		s.Join(nil)
-		awaitState(t, s, 1, httpblock.Used)
+		awaitState(t, s, 1, blockio.ServerOK)
 		mu.Lock()
 		defer mu.Unlock()
 		if len(seen) == 0 {
@@ -164,12 +165,12 @@ func TestMirrorTakesOver(t *testing.T) {
 					readRange(t, s, data, 10_000*i, 10_000)
 				}
 				time.Sleep(time.Minute) // as long as it fails
-				awaitState(t, s, 0, httpblock.Left)
+				awaitState(t, s, 0, blockio.ServerLeft)
 				if n := b.Stats().Requests; n < 18 {
 					t.Errorf("%d requests to the mirror, want most of 20", n)
 				}
 				a.Set(func(c *testserver.Config) { *c = testserver.Config{} })
-				awaitState(t, s, 0, httpblock.Used, httpblock.Failing)
+				awaitState(t, s, 0, blockio.ServerOK, blockio.ServerFailing)
 			})
 		})
 	}

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/httpblock"
 )
 
@@ -48,7 +49,7 @@ func changed(data []byte, off int) []byte {
 // Where a redirect leads to some day is compared with what was read before:
 // other validators are adopted, another file is not.
 func TestMovedFileIsCompared(t *testing.T) {
-	const head = httpblock.HeadSize
+	const head = blockio.HeadSize
 	data := random(200_000)
 	tests := []struct {
 		name   string

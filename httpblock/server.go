@@ -93,7 +93,7 @@ func (v *server) readHeadIn(ctx context.Context, p patience, others bool) error 
 
 // readHead makes the first request and pins what it finds.
 func (v *server) readHead(ctx context.Context, p patience) error {
-	a, at, err := v.seek(ctx, headSize, p, func(*url.URL) *pinned { return nil })
+	a, at, err := v.seek(ctx, blockio.HeadSize, p, func(*url.URL) *pinned { return nil })
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -65,11 +64,6 @@ const (
 	minBurst = 4 << 10
 	maxBurst = 64 << 10
 )
-
-// headSize is how much of the file's start the first request brings: a cloop
-// header and the first thousand entries of its index, within the ten segments
-// that a server sends at once.
-const headSize = 8 << 10
 
 // Source is a file on a web server, or on several. It implements [blockio.Ranges],
 // [blockio.ReaderAt] and [blockio.Blamer].
@@ -179,30 +173,21 @@ func (s *Source) Size() int64 { return s.first.pin.size }
 // gave none.
 func (s *Source) ModTime() time.Time { return s.modTime }
 
-// Validated says whether the server gives something by which a changed file of
-// the same size can be told: an ETag or a Last-Modified.
-func (s *Source) Validated() bool { return s.Copy().Validator != "" }
-
-// Copy is where the file was found, and what was given there to tell its versions
-// apart: its ETag, else its Last-Modified, else nothing.
-type Copy struct {
-	URL       *url.URL // as given, without its user
-	Validator string
-}
-
 // Copy is the copy that was opened.
-func (s *Source) Copy() Copy { return Copy{s.first.url, s.first.validator()} }
+func (s *Source) Copy() blockio.Copy {
+	return blockio.Copy{URL: s.first.url, Validator: s.first.validator()}
+}
 
 // Adopted are the other copies that were seen since to be the same file: mirrors, and
 // places that a URL has come to redirect to.
-func (s *Source) Adopted() []Copy {
-	var all []Copy
+func (s *Source) Adopted() []blockio.Copy {
+	var all []blockio.Copy
 	for _, v := range s.group.joined() {
 		if v != s.first && v.validator() != "" {
-			all = append(all, Copy{v.url, v.validator()})
+			all = append(all, blockio.Copy{URL: v.url, Validator: v.validator()})
 		}
 		for _, also := range v.adopted() {
-			all = append(all, Copy{v.url, also})
+			all = append(all, blockio.Copy{URL: v.url, Validator: also})
 		}
 	}
 	return all

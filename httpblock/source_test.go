@@ -26,7 +26,7 @@ func TestConforms(t *testing.T) {
 	s := open(t, newServer(t, data).URL("f"), httpblock.Options{})
 	blockiotest.TestRanges(t, s, data)
 	blockiotest.TestReaderAt(t, s, data)
-	for _, size := range []int{1, 100, httpblock.HeadSize, httpblock.HeadSize + 1} {
+	for _, size := range []int{1, 100, blockio.HeadSize, blockio.HeadSize + 1} {
 		small := random(size)
 		blockiotest.TestReaderAt(t, open(t, newServer(t, small).URL("f"), httpblock.Options{}), small)
 	}
@@ -41,7 +41,7 @@ func TestOpen(t *testing.T) {
 		date time.Time
 	}{
 		{name: "large", size: 100_000, date: date},
-		{name: "as large as the head", size: httpblock.HeadSize, date: date},
+		{name: "as large as the head", size: blockio.HeadSize, date: date},
 		{name: "small", size: 1, date: date},
 		{name: "no Last-Modified", size: 100_000, cfg: testserver.Config{NoLastModified: true}},
 		{name: "no validators", size: 100_000, cfg: testserver.Config{NoLastModified: true, NoETag: true}},
@@ -57,7 +57,7 @@ func TestOpen(t *testing.T) {
 			if got := s.ModTime(); !got.Equal(tt.date) {
 				t.Errorf("got time %v, want %v", got, tt.date)
 			}
-			asked(t, srv, [2]int64{0, httpblock.HeadSize})
+			asked(t, srv, [2]int64{0, blockio.HeadSize})
 		})
 	}
 }
@@ -65,7 +65,7 @@ func TestOpen(t *testing.T) {
 func TestOpenIgnoresFragment(t *testing.T) {
 	srv := newServer(t, random(100))
 	open(t, srv.URL("f")+"#a/b", httpblock.Options{})
-	asked(t, srv, [2]int64{0, httpblock.HeadSize})
+	asked(t, srv, [2]int64{0, blockio.HeadSize})
 }
 
 func TestHeadCostsNoRequest(t *testing.T) {
@@ -73,7 +73,7 @@ func TestHeadCostsNoRequest(t *testing.T) {
 	srv := newServer(t, data)
 	s := open(t, srv.URL("f"), httpblock.Options{})
 	srv.Reset()
-	const head = httpblock.HeadSize
+	const head = blockio.HeadSize
 	for _, c := range []struct{ off, n int64 }{{0, 0}, {0, 1}, {0, 136}, {136, 1000}, {head - 1, 1}, {0, head}, {head, 0}} {
 		got, err := readAt(t.Context(), s, int(c.n), c.off)
 		if err != nil || !bytes.Equal(got, data[c.off:c.off+c.n]) {
@@ -110,7 +110,7 @@ func TestConnectionIsKept(t *testing.T) {
 	srv := newServer(t, data)
 	s := open(t, srv.URL("f"), httpblock.Options{})
 	for i := range int64(50) {
-		off := httpblock.HeadSize + i*20_000
+		off := blockio.HeadSize + i*20_000
 		got, err := readAt(t.Context(), s, 10_000, off)
 		if err != nil || !bytes.Equal(got, data[off:off+10_000]) {
 			t.Errorf("got %d bytes at %d, error %v", len(got), off, err)
@@ -181,7 +181,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	for i := range int64(16) {
 		go func() {
 			defer func() { done <- struct{}{} }()
-			off := httpblock.HeadSize + i*50_000
+			off := blockio.HeadSize + i*50_000
 			if got, err := readAt(t.Context(), s, 50_000, off); err != nil || !bytes.Equal(got, data[off:off+50_000]) {
 				t.Errorf("got %d bytes at %d, error %v", len(got), off, err)
 			}

@@ -7,49 +7,14 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/cloopfs/cloopfs/blockio"
 )
 
-// State is what a server is used for, in a word.
-type State string
-
-// The states of a server.
-const (
-	// Used: it is asked.
-	Used State = "ok"
-	// Failing: it is asked, and has brought nothing since it failed.
-	Failing State = "failing"
-	// Joining: it was not seen yet to have the same file, and is not asked.
-	Joining State = "joining"
-	// Left: it has failed, and is asked where no other can be, or when it is well again.
-	Left State = "left"
-	// Banned: it has another file, or has sent wrong bytes, and is not asked again.
-	Banned State = "banned"
-)
-
-// Stats is how a server has served a file.
-type Stats struct {
-	// URL is where the file was found last, as it may be shown.
-	URL string
-	// State says what the server is used for.
-	State State
-	// OK says that the last answer brought data.
-	OK       bool
-	Requests int64 // sent, those that were redirected included
-	Failed   int64 // that brought no data, or less than they announced
-	Bytes    int64 // of the file, received
-	// Answer is how long it takes to answer lately, and Rate how many bytes it then brings
-	// in a second; 0 if that is not known.
-	Answer time.Duration
-	Rate   float64
-	// LastError is empty if there was none.
-	LastError   string
-	LastErrorAt time.Time
-}
-
-// Stats says how the servers have served the file so far: that of the URL that was opened
+// Servers says how the servers have served the file so far: that of the URL that was opened
 // first. It never waits for them.
-func (s *Source) Stats() []Stats {
-	var all []Stats
+func (s *Source) Servers() []blockio.Server {
+	var all []blockio.Server
 	for _, v := range s.servers {
 		st := v.count.stats(v.shown())
 		st.Answer, st.Rate = v.speed.answer(), v.speed.rate()
@@ -57,14 +22,6 @@ func (s *Source) Stats() []Stats {
 		all = append(all, st)
 	}
 	return all
-}
-
-// Sum is what all servers have done together.
-func Sum(all []Stats) (requests, failed, bytes int64) {
-	for _, s := range all {
-		requests, failed, bytes = requests+s.Requests, failed+s.Failed, bytes+s.Bytes
-	}
-	return requests, failed, bytes
 }
 
 // Overloaded says that the servers have answered 429 or 503, and nothing else since, each
@@ -142,10 +99,10 @@ func (c *counter) received(n int) {
 	}
 }
 
-func (c *counter) stats(url string) Stats {
+func (c *counter) stats(url string) blockio.Server {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := Stats{
+	s := blockio.Server{
 		URL: url, OK: !c.failing.Load() && c.bytes.Load() > 0, Requests: c.requests.Load(), Failed: c.failed,
 		Bytes: c.bytes.Load(), LastErrorAt: c.lastAt,
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/httpblock"
 	"github.com/cloopfs/cloopfs/internal/testserver"
 )
@@ -135,7 +136,7 @@ func TestClientCertificate(t *testing.T) {
 	target.Store(nil)
 	s = open(t, url, opt)
 	s.Join(nil)
-	awaitState(t, s, 1, httpblock.Used)
+	awaitState(t, s, 1, blockio.ServerOK)
 	expect("client", "") // once for its first bytes, which are all that is compared
 	select {
 	case <-names:

@@ -18,7 +18,7 @@ import (
 )
 
 // ErrChanged says that the file is no longer as it was opened.
-var ErrChanged = errors.New("image file was changed")
+var ErrChanged = fmt.Errorf("%w: the file was written to", blockio.ErrChanged)
 
 // File is an open file. It implements [blockio.Ranges], [blockio.ReaderAt],
 // [blockio.Prompt] and [blockio.Mapper], and is safe for concurrent use. Reads of a local

@@ -167,7 +167,7 @@ func TestCreateOfChangingDisk(t *testing.T) {
 		p := start(t, cloopfs, "create", disk, image)
 		waitUntil(t, func() bool { return p.hasOpen(t, filepath.Dir(image), 1<<20) })
 		must(t, "sh", "-c", script, "sh", disk)
-		if r := p.result(t); r.code != 1 || !strings.Contains(r.stderr, "cloopfs: read "+disk+": image file was changed") {
+		if r := p.result(t); r.code != 1 || !strings.Contains(r.stderr, "cloopfs: read "+disk+": image changed: the file was written to") {
 			t.Errorf("a disk that %s: %v", change, r)
 		}
 		if left, err := os.ReadDir(filepath.Dir(image)); err != nil || len(left) > 0 {

@@ -287,7 +287,7 @@ func (e *lineError) Unwrap() error { return e.err }
 // fit says whether images fit into the cache that they share. The error is a
 // *roomError if they do not, and a *lineError if it is about one of them.
 func fit(ctx context.Context, lines []*line) error {
-	lines = slices.DeleteFunc(slices.Clone(lines), func(l *line) bool { return l.file.http == nil }) // nothing can come
+	lines = slices.DeleteFunc(slices.Clone(lines), func(l *line) bool { return l.file.remote == nil }) // nothing can come
 	if len(lines) == 0 {
 		return nil
 	}

@@ -245,9 +245,6 @@ func (o *cacheOptions) keep(ctx context.Context, at location, src *counting, log
 	return &cached{Bytes: entry.Bytes(src), entry: entry, dir: dir, file: src, keyOf: o.keyOf, proven: o.root != ""}, nil
 }
 
-// headSize is what a server has sent of the file when it is opened.
-const headSize = 8 << 10
-
 // find opens the file's entry. Two files with one validator exist: they are told
 // apart by their first bytes, which are here already.
 func (o *cacheOptions) find(ctx context.Context, dir *cache.Dir, id cache.Identity, at location, src *counting) (*cache.Entry, error) {
@@ -258,7 +255,7 @@ func (o *cacheOptions) find(ctx context.Context, dir *cache.Dir, id cache.Identi
 	if o.root != "" {
 		return entry, nil // there is but one, and what is in it is proven
 	}
-	head := make([]byte, min(headSize, src.Size()))
+	head := make([]byte, min(blockio.HeadSize, src.Size()))
 	if _, err := src.ReadAtContext(ctx, head, 0); err != nil && err != io.EOF || !entry.Contradicts(head) {
 		return entry, nil
 	}

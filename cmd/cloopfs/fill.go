@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
-	"github.com/cloopfs/cloopfs/httpblock"
 )
 
 // fillPause is the time before what did not come is asked for again.
@@ -26,7 +25,7 @@ func fill(ctx context.Context, l *line, log *slog.Logger) {
 		switch {
 		case err == nil, ctx.Err() != nil:
 			return
-		case errors.Is(err, httpblock.ErrChanged), errors.Is(err, errNotStored):
+		case errors.Is(err, blockio.ErrChanged), errors.Is(err, errNotStored):
 			log.Warn("no longer filling in the background", "error", err)
 			return
 		}

@@ -8,10 +8,10 @@ import (
 	"net/http"
 	"syscall"
 
+	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cache"
 	"github.com/cloopfs/cloopfs/httpblock"
 	"github.com/cloopfs/cloopfs/internal/iso9660"
-	"github.com/cloopfs/cloopfs/localfile"
 )
 
 // credentials are the ways to say who we are.
@@ -30,7 +30,7 @@ func sourceHint(err error) string {
 		return "give each image a name of its own, with the network and without: --cache-key NAME"
 	case errors.Is(err, httpblock.ErrNoRanges):
 		return "download the file and mount it locally, or use a mirror that supports ranges"
-	case errors.Is(err, httpblock.ErrChanged), errors.Is(err, localfile.ErrChanged):
+	case errors.Is(err, blockio.ErrChanged):
 		return "try again; publish new images under new names"
 	case errors.Is(err, httpblock.ErrEncoded):
 		return "the file has to come as it is: turn compression off for it on the server"
@@ -51,7 +51,7 @@ func unreachable(err error) bool {
 	if errors.As(err, &status) {
 		return status.Code >= http.StatusInternalServerError
 	}
-	for _, said := range []error{httpblock.ErrNoRanges, httpblock.ErrChanged, httpblock.ErrEncoded, httpblock.ErrRedirect, iso9660.ErrNotFound} {
+	for _, said := range []error{httpblock.ErrNoRanges, blockio.ErrChanged, httpblock.ErrEncoded, httpblock.ErrRedirect, iso9660.ErrNotFound} {
 		if errors.Is(err, said) {
 			return false
 		}

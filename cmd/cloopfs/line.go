@@ -6,14 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"sync/atomic"
 	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cache"
 	"github.com/cloopfs/cloopfs/cloop"
 	"github.com/cloopfs/cloopfs/fetch"
-	"github.com/cloopfs/cloopfs/httpblock"
 	"github.com/cloopfs/cloopfs/internal/iso9660"
 	"github.com/cloopfs/cloopfs/internal/signature"
 	"github.com/cloopfs/cloopfs/localfile"
@@ -84,7 +82,7 @@ func (l *line) open(ctx context.Context, opt sourceOptions, memory int64, log *s
 	if err := opt.Proof.remember(l.proof, opt.Cache, log); err != nil {
 		return err
 	}
-	if l.file.http != nil && len(opt.Mirrors) > 0 {
+	if l.file.remote != nil && len(opt.Mirrors) > 0 {
 		l.stop = inBackgroundOf(ctx, func(ctx context.Context) { l.joinMirrors(ctx, log) })
 	}
 	return nil
@@ -97,16 +95,16 @@ const maxDecodeAhead = 8
 // join joins the layers over the line's file.
 func (l *line) join(ctx context.Context, opt sourceOptions, memory int64) error {
 	err := l.find(ctx, opt.Format)
-	if c := l.file.cached; err != nil && c != nil && l.file.http != nil && imageFault(err) && c.ForgetServed() {
+	if c := l.file.cached; err != nil && c != nil && l.file.remote != nil && imageFault(err) && c.ForgetServed() {
 		err = l.find(ctx, opt.Format) // what was kept may have been damaged on its way here
 	}
 	if err != nil {
 		return err
 	}
 	options := fetch.Options{Window: opt.window}
-	if l.file.http != nil {
-		options.Requests = l.file.http.Connections
-		options.Ahead, options.Spare, options.Trip = opt.ahead, l.spare, l.file.http.Trip
+	if l.file.remote != nil {
+		options.Requests = l.file.remote.Connections
+		options.Ahead, options.Spare, options.Trip = opt.ahead, l.spare, l.file.remote.Trip
 	}
 	if c := l.file.cached; c != nil {
 		// The blocks of a raw file end where chunks do.
@@ -114,10 +112,10 @@ func (l *line) join(ctx context.Context, opt sourceOptions, memory int64) error 
 			return err
 		}
 		options.Store = l.store
-		if l.file.http == nil {
+		if l.file.remote == nil {
 			options.Store = unclaimed{l.store}
 		}
-	} else if src, ok := l.source.(blockio.Prompt); ok && l.file.http == nil {
+	} else if src, ok := l.source.(blockio.Prompt); ok && l.file.remote == nil {
 		options.Store = blockio.Nearby(src)
 	}
 	l.fetch = fetch.New(l.source, l.index, options)
@@ -158,7 +156,7 @@ func (l *line) find(ctx context.Context, format string) (err error) {
 // spare says how many bytes may be fetched that perhaps nobody will ask for.
 func (l *line) spare() int64 {
 	switch c := l.file.cached; {
-	case l.file.http.Overloaded():
+	case l.file.remote.Overloaded():
 		return 0
 	case c == nil:
 		return math.MaxInt64
@@ -218,7 +216,7 @@ func (l *line) warning() string {
 	if err := l.file.uncached; err != nil && !errors.Is(err, errNoValidator) {
 		return fmt.Sprintf("nothing is kept in the cache: %v", err)
 	}
-	if c := l.file.cached; c != nil && l.file.http != nil {
+	if c := l.file.cached; c != nil && l.file.remote != nil {
 		if room, err := c.dir.Fits(); err == nil && room <= 0 {
 			return fmt.Sprintf("the cache in %s has no room (--cache-size, --min-free): what is fetched is not kept", c.dir.Path())
 		}
@@ -240,7 +238,7 @@ func (e *notInsideError) Unwrap() error { return e.err }
 // inside.
 type file struct {
 	source
-	http   *counting // nil for a local file, and for one that is not asked
+	remote *counting // nil for a local file, and for one that is not asked
 	cached *cached   // nil if nothing of it is kept on disk
 	// uncached is why, if something should be.
 	uncached error
@@ -265,11 +263,11 @@ func openFile(ctx context.Context, at location, opt sourceOptions, log *slog.Log
 		}
 		return &file{source: c, cached: c}, nil
 	}
-	src, err := openURL(ctx, at, opt, log)
+	src, err := openRemote(ctx, at, opt, log)
 	if err != nil {
 		return nil, err
 	}
-	f := &file{source: src, http: src}
+	f := &file{source: src, remote: src}
 	if opt.Cache.Size == 0 || src.Size() == 0 {
 		return f, nil
 	}
@@ -284,45 +282,6 @@ func openFile(ctx context.Context, at location, opt sourceOptions, log *slog.Log
 	}
 	f.source, f.cached = c, c
 	return f, nil
-}
-
-// counting is a file on a web server, and counts what is read of it but for streams:
-// header, index, directories.
-type counting struct {
-	*httpblock.Source
-	requests, bytes atomic.Int64
-}
-
-func (c *counting) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
-	n, err := c.Source.ReadAtContext(ctx, p, off)
-	if n > 0 && off+int64(len(p)) > headSize { // the rest came when it was opened
-		c.requests.Add(1)
-		c.bytes.Add(int64(n))
-	}
-	return n, err
-}
-
-// openURL opens a file on a web server.
-func openURL(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (*counting, error) {
-	options := httpblock.Options{
-		Timeout:     time.Duration(opt.Timeout),
-		Connections: opt.Connections,
-		Rate:        int64(opt.Rate),
-		Mirrors:     opt.Mirrors,
-		Logger:      log,
-	}
-	if err := opt.Access.apply(&options); err != nil {
-		return nil, err
-	}
-	src, err := httpblock.Open(ctx, at.URL, options)
-	if err != nil {
-		return nil, err
-	}
-	c := &counting{Source: src}
-	requests, failed, bytes := httpblock.Sum(src.Stats())
-	c.requests.Store(requests - failed)
-	c.bytes.Store(bytes)
-	return c, nil
 }
 
 // notDiskError says what an image is instead of a disk.

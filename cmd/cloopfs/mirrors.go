@@ -81,11 +81,11 @@ func (l *line) joinMirrors(ctx context.Context, log *slog.Logger) {
 	if err != nil {
 		log.Warn("mirrors are compared by less than they should be", "pieces", len(pieces), "error", err)
 	}
-	l.file.http.Join(pieces)
+	l.file.remote.Join(pieces)
 }
 
 // pieces reads what mirrors are compared by, as far as that comes in time.
-func (l *line) pieces(ctx context.Context) (pieces []httpblock.Piece, err error) {
+func (l *line) pieces(ctx context.Context) (pieces []blockio.Piece, err error) {
 	ctx, cancel := context.WithTimeout(ctx, pieceTime)
 	defer cancel()
 	var extents []blockio.Extent
@@ -104,10 +104,10 @@ func (l *line) pieces(ctx context.Context) (pieces []httpblock.Piece, err error)
 	for _, e := range extents {
 		for at := range blockio.Within(l.parts, e) {
 			p := make([]byte, at.Len)
-			if _, err := l.file.http.ReadAtContext(ctx, p, at.Off); err != nil && err != io.EOF {
+			if _, err := l.file.remote.ReadAtContext(ctx, p, at.Off); err != nil && err != io.EOF {
 				return pieces, err
 			}
-			pieces = append(pieces, httpblock.Piece{Off: at.Off, Bytes: p})
+			pieces = append(pieces, blockio.Piece{Off: at.Off, Bytes: p})
 		}
 	}
 	return pieces, nil

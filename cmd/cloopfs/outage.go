@@ -5,7 +5,7 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/cloopfs/cloopfs/httpblock"
+	"github.com/cloopfs/cloopfs/blockio"
 )
 
 // outageTime is how often it is looked how the servers are. One that fails at two looks in a
@@ -31,7 +31,7 @@ func watchServers(ctx context.Context, servers func() []serverReport, log *slog.
 		case <-look.C:
 		}
 		for n, s := range servers() {
-			if s.State != string(httpblock.Joining) && s.State != string(httpblock.Banned) { // these are not asked
+			if s.State != string(blockio.ServerJoining) && s.State != string(blockio.ServerBanned) { // these are not asked
 				known[n] = known[n].next(s, log)
 			}
 		}

@@ -52,7 +52,7 @@ func (w *wanted) only(ctx context.Context, p *profile.Profile) {
 		w.err = sourceFailure(fail(err))
 		return
 	}
-	if w.part.missing == 0 || w.line.file.http == nil {
+	if w.part.missing == 0 || w.line.file.remote == nil {
 		return // then no bound matters
 	}
 	var full *roomError

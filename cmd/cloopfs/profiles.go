@@ -148,7 +148,7 @@ func (l *line) profiled(ctx context.Context) (profile.Image, error) {
 // ask. The error wraps profile.ErrOther if it is of another image.
 func (l *line) replay(ctx context.Context, p *profile.Profile) error {
 	err := l.check(ctx, p)
-	if err == nil && l.file.http != nil {
+	if err == nil && l.file.remote != nil {
 		l.fetch.Replay(spansOf(p))
 	}
 	return err

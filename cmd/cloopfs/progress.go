@@ -12,7 +12,7 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 
-	"github.com/cloopfs/cloopfs/httpblock"
+	"github.com/cloopfs/cloopfs/blockio"
 )
 
 const (
@@ -219,8 +219,8 @@ func (p *progress) state() prefetchReport {
 	if c := l.file.cached; c != nil {
 		r.Path = c.entry.Path()
 	}
-	if h := l.file.http; h != nil {
-		_, _, r.Fetched = httpblock.Sum(h.Stats())
+	if h := l.file.remote; h != nil {
+		_, _, r.Fetched = blockio.Fetched(h.Servers())
 	}
 	return r
 }

@@ -271,7 +271,7 @@ func (p *proof) each(do func(f *file) error) error {
 			if err := do(f); err != nil {
 				return err
 			}
-		case f.http != nil && f.uncached != nil:
+		case f.remote != nil && f.uncached != nil:
 			return fmt.Errorf("the manifest's files: %w", f.uncached)
 		}
 	}
@@ -292,13 +292,13 @@ func (p *proof) files() []*file {
 
 // fetched is what the servers of the proof have done.
 func (p *proof) fetched() (requests, failed, bytes int64) {
-	var all []httpblock.Stats
+	var all []blockio.Server
 	for _, f := range p.files() {
-		if f.http != nil {
-			all = append(all, f.http.Stats()...)
+		if f.remote != nil {
+			all = append(all, f.remote.Servers()...)
 		}
 	}
-	return httpblock.Sum(all)
+	return blockio.Fetched(all)
 }
 
 // check returns the blocks of the line's image, checked.

@@ -23,7 +23,7 @@ func (o *profileOptions) replayRemote(ctx context.Context, l *line, opt sourceOp
 	if o.Profile == profileAuto {
 		at.URL, find = besideURL(l.at, ".profile"), l.profileBeside
 	}
-	if l.file.http == nil || at.URL == "" || !o.Profile.isURL() && o.Profile != profileAuto {
+	if l.file.remote == nil || at.URL == "" || !o.Profile.isURL() && o.Profile != profileAuto {
 		return
 	}
 	if !sameServer(l.at.URL, at.URL) {
@@ -132,7 +132,7 @@ func getProfile(ctx context.Context, at location, opt sourceOptions, log *slog.L
 // download gets a file that may be a profile.
 func download(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) ([]byte, error) {
 	opt.Mirrors = nil // they are of the image
-	src, err := openURL(ctx, at, opt, log)
+	src, err := openRemote(ctx, at, opt, log)
 	if err != nil {
 		return nil, err
 	}

@@ -118,7 +118,7 @@ func reporter(o mountOptions, l *line, disk blockio.ReaderAt, written *writes, s
 			Since: since, DiskSize: disk.Size(),
 			Servers:  l.servers(),
 			Causes:   causes,
-			Offline:  l.file.cached != nil && l.file.http == nil,
+			Offline:  l.file.cached != nil && l.file.remote == nil,
 			Cache:    l.kept(),
 			Manifest: l.proof.report(),
 			Memory:   memoryReport(l.memory.Stats()),
@@ -161,10 +161,10 @@ func known(t time.Time) *time.Time {
 // servers says how the image's servers are.
 func (l *line) servers() []serverReport {
 	list := []serverReport{} // an empty list in JSON too
-	if l.file.http == nil {
+	if l.file.remote == nil {
 		return list
 	}
-	for _, s := range l.file.http.Stats() {
+	for _, s := range l.file.remote.Servers() {
 		list = append(list, serverReport{
 			URL: s.URL, State: string(s.State), OK: s.OK, Requests: s.Requests, Failed: s.Failed, Bytes: s.Bytes,
 			AnswerTime: s.Answer.Seconds(), Rate: int64(s.Rate),
@@ -206,10 +206,10 @@ func (l *line) causes() []causeReport {
 		retry.Requests += failed
 		list = append(list, causeReport{"manifest", requests - failed, bytes, bytes})
 	}
-	if l.file.http == nil {
+	if l.file.remote == nil {
 		return list
 	}
-	index := causeReport{Cause: "index", Requests: l.file.http.requests.Load(), Bytes: l.file.http.bytes.Load()}
+	index := causeReport{Cause: "index", Requests: l.file.remote.requests.Load(), Bytes: l.file.remote.bytes.Load()}
 	index.Used = index.Bytes
 	if retry.Requests > 0 {
 		list = append(list, retry)

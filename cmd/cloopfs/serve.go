@@ -114,7 +114,7 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	if _, err := daemon.SdNotify(true, daemon.SdNotifyReady); err != nil {
 		log.Warn("systemd was not told", "error", err)
 	}
-	if l.file.http != nil && !l.file.http.Validated() {
+	if l.file.remote != nil && !l.file.remote.Validated() {
 		log.Warn("the server gives neither ETag nor Last-Modified: only a change of the file's size will be noticed", "source", o.Source.String())
 	}
 	if l.file.uncached != nil {

@@ -54,11 +54,11 @@ func parseSource(arg string) (location, error) {
 		l.Path, l.File = u.Path, base
 		return l, nil
 	}
-	if (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() == "" {
-		return location{}, usage(fmt.Errorf("%s://%s: names no host", u.Scheme, u.EscapedPath()))
+	if openers[u.Scheme] == nil {
+		return fail(errors.New("not an http or https URL"))
 	}
-	if err := httpblock.CheckURL(arg); err != nil {
-		return fail(err)
+	if u.Hostname() == "" {
+		return location{}, usage(fmt.Errorf("%s://%s: names no host", u.Scheme, u.EscapedPath()))
 	}
 	l.URL = base
 	return l, nil

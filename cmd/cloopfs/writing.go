@@ -176,7 +176,7 @@ func (l *line) base(ctx context.Context) (overlay.Base, error) {
 // identity is a digest, for the purpose named, of what tells the image from others,
 // wherever it is.
 func (l *line) identity(ctx context.Context, purpose, version string) (string, error) {
-	head := make([]byte, min(headSize, l.source.Size()))
+	head := make([]byte, min(blockio.HeadSize, l.source.Size()))
 	if _, err := l.source.ReadAtContext(ctx, head, 0); err != nil {
 		return "", err
 	}
@@ -199,8 +199,8 @@ func (l *line) version() string {
 		return strconv.FormatInt(t.Unix(), 10)
 	case c != nil && !strings.HasPrefix(c.entry.Validator(), cache.Trusted):
 		return c.entry.Validator()
-	case c == nil && l.file.http != nil:
-		return l.file.http.Copy().Validator
+	case c == nil && l.file.remote != nil:
+		return l.file.remote.Copy().Validator
 	}
 	return ""
 }

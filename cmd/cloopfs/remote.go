@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net/url"
+	"sync/atomic"
+	"time"
+
+	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/httpblock"
+)
+
+// remoteFile is a file on servers, whatever they speak.
+type remoteFile interface {
+	source
+	blockio.Remote
+}
+
+// openers open the files that a URL of such a scheme is of. Whether it can be one is for
+// them to say.
+var openers = map[string]func(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (remoteFile, error){
+	"http":  openWeb,
+	"https": openWeb,
+}
+
+// openRemote opens the file at a location that has a URL.
+func openRemote(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (*counting, error) {
+	u, err := url.Parse(at.URL)
+	if err != nil {
+		return nil, err
+	}
+	src, err := openers[u.Scheme](ctx, at, opt, log)
+	if err != nil {
+		return nil, err
+	}
+	c := &counting{remoteFile: src}
+	requests, failed, bytes := blockio.Fetched(src.Servers())
+	c.requests.Store(requests - failed)
+	c.bytes.Store(bytes)
+	return c, nil
+}
+
+// openWeb opens a file on a web server.
+func openWeb(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (remoteFile, error) {
+	options := httpblock.Options{
+		Timeout:     time.Duration(opt.Timeout),
+		Connections: opt.Connections,
+		Rate:        int64(opt.Rate),
+		Mirrors:     opt.Mirrors,
+		Logger:      log,
+	}
+	if err := opt.Access.apply(&options); err != nil {
+		return nil, err
+	}
+	return httpblock.Open(ctx, at.URL, options)
+}
+
+// counting is a file on servers, and counts what is read of it but for streams: header,
+// index, directories.
+type counting struct {
+	remoteFile
+	requests, bytes atomic.Int64
+}
+
+func (c *counting) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
+	n, err := c.remoteFile.ReadAtContext(ctx, p, off)
+	if n > 0 && off+int64(len(p)) > blockio.HeadSize { // the rest came when it was opened
+		c.requests.Add(1)
+		c.bytes.Add(int64(n))
+	}
+	return n, err
+}
+
+// Validated says whether there is something by which a changed file of the same size can
+// be told.
+func (c *counting) Validated() bool { return c.Copy().Validator != "" }
