@@ -310,14 +310,17 @@ func (s *Scheduler) forgetLocked(b *block) {
 func (s *Scheduler) leave(b *block, read bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if read {
+	switch {
+	case read && b.fetched:
 		s.read += b.ext.Len
 		s.uncountLocked(b)
-	}
-	if read && b.fetched && !b.used {
-		b.used = true
-		s.stats.of(b.req.rng).Used += b.ext.Len
-		s.unread[b.req.rng.Class].remove(b.n)
+		if !b.used {
+			b.used = true
+			s.stats.of(b.req.rng).Used += b.ext.Len
+			s.unread[b.req.rng.Class].remove(b.n)
+		}
+	case read: // its flight has taken it from the store
+		s.readLocalLocked(b)
 	}
 	s.releaseLocked(b)
 }

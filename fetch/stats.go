@@ -32,6 +32,10 @@ func (s *Stats) of(r blockio.Range) *ClassStats {
 func (s *Scheduler) readLocal(b *block) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.readLocalLocked(b)
+}
+
+func (s *Scheduler) readLocalLocked(b *block) {
 	s.read += b.ext.Len
 	for class := range s.unread {
 		if s.unread[class].remove(b.n) {

@@ -70,6 +70,28 @@ func TestStatsOfStored(t *testing.T) {
 	used(20_000)
 }
 
+// So it does when a flight has to look for it in the store, for one beside it that is gone.
+func TestStatsOfTaken(t *testing.T) {
+	src, ext := newImage(equal(10, 100)...)
+	shared := newStore()
+	s := fetch.New(src, ext, fetch.Options{Keep: 1, Store: process{shared, 0}})
+	defer s.Close()
+	if err := s.ReadRun(t.Context(), blockio.Fill, 0, 10, ignore); err != nil {
+		t.Fatal(err)
+	}
+	shared.mu.Lock()
+	delete(shared.blocks, 0)
+	shared.gone = []int64{0}
+	shared.mu.Unlock()
+	if err := s.ReadRun(t.Context(), blockio.Demand, 0, 10, ignore); err != nil {
+		t.Fatal(err)
+	}
+	want := [2]fetch.ClassStats{{Requests: 1, Bytes: 1000, Used: 900}, {Requests: 1, Bytes: 100, Used: 100}}
+	if got := s.Stats().Class; got[blockio.Fill] != want[0] || got[blockio.Demand] != want[1] {
+		t.Errorf("stats %+v and %+v, want %+v", got[blockio.Fill], got[blockio.Demand], want)
+	}
+}
+
 // What has arrived counts as it arrives: else it would look as if it had been fetched
 // for something else.
 func TestStatsOfArriving(t *testing.T) {
