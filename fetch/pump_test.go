@@ -99,16 +99,24 @@ func TestReplayBesideFill(t *testing.T) {
 
 // Without a store nothing is brought that is too long to be kept.
 func TestReplayOfLongBlocks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		src, ext := newImage(1000, 10_000, 1000, 10_000)
-		s := fetch.New(src, ext, fetch.Options{Keep: 8000})
-		defer s.Close()
-		s.Replay([]blockio.Span{{First: 0, Count: 4}})
-		time.Sleep(time.Minute)
-		if diff := cmp.Diff([]blockio.Extent{{Off: 0, Len: 1000}, {Off: 11_000, Len: 1000}}, asked(src)); diff != "" {
-			t.Errorf("requests (-want +got):\n%s", diff)
-		}
-	})
+	for _, c := range []struct {
+		store blockio.BlockStore
+		want  []blockio.Extent
+	}{
+		{nil, []blockio.Extent{{Off: 0, Len: 1000}, {Off: 11_000, Len: 1000}}},
+		{process{newStore(), 1}, []blockio.Extent{{Off: 0, Len: 22_000}}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			src, ext := newImage(1000, 10_000, 1000, 10_000)
+			s := fetch.New(src, ext, fetch.Options{Keep: 8000, Store: c.store})
+			defer s.Close()
+			s.Replay([]blockio.Span{{First: 0, Count: 4}})
+			time.Sleep(time.Minute)
+			if diff := cmp.Diff(c.want, asked(src)); diff != "" {
+				t.Errorf("requests (-want +got):\n%s", diff)
+			}
+		})
+	}
 }
 
 func TestSpeculationIsBounded(t *testing.T) {
