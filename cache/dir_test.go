@@ -668,7 +668,7 @@ func TestDamagedMeta(t *testing.T) {
 		"size 0":       bytes.Replace(good, []byte("100000"), []byte("0"), 1),
 		"another size": bytes.Replace(good, []byte("100000"), []byte("5000"), 1),
 		"negative":     bytes.Replace(good, []byte("100000"), []byte("-100000"), 1),
-		"another key":  bytes.Replace(good, []byte("example"), []byte("exemple"), 1),
+		"another key":  bytes.Replace(good, []byte("example"), []byte("elpmaxe"), 1),
 		"a list":       []byte(`[1, 2]`),
 		"10 MB":        append(bytes.Repeat([]byte(" "), 10<<20), good...),
 		"10 MB of [":   bytes.Repeat([]byte("["), 10<<20),

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -261,12 +262,7 @@ func (d *Disk) readCovered(p []byte, off int64) bool {
 // haveCovered says whether the chunks of e seem to be here.
 func (d *Disk) haveCovered(e blockio.Extent) bool {
 	c := d.cover(e)
-	for _, sum := range d.chunks.load(c.Off/chunkSize, (c.Len+chunkSize-1)/chunkSize) {
-		if sum == 0 {
-			return false
-		}
-	}
-	return true
+	return !slices.Contains(d.chunks.load(c.Off/chunkSize, (c.Len+chunkSize-1)/chunkSize), 0)
 }
 
 // Contradicts says whether what is here of the image's first bytes is another than

@@ -103,7 +103,8 @@ func TestBoundIsKept(t *testing.T) {
 				wg.Go(func() {
 					// Each process stores all of it, or as many blocks anywhere.
 					n := int64(0)
-					for off, next := int64(0), int64(0); off < id.Size/int64(c.processes) && n < puts; off = next {
+					var next int64
+					for off := int64(0); off < id.Size/int64(c.processes) && n < puts; off = next {
 						at := blockio.Extent{Off: off, Len: c.block}
 						if !c.whole {
 							at.Len -= rnd.Int64N(c.block / 2)

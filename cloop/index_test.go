@@ -113,13 +113,11 @@ func TestBadEntry(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			data := c.mess(goodImage())
-			for _, n := range c.bad { // Open looks at the ends
-				if n == 0 {
-					if _, err := cloop.Open(t.Context(), &blockiotest.Source{Data: data}); !errors.Is(err, cloop.ErrCorrupt) {
-						t.Errorf("Open: %v, want ErrCorrupt", err)
-					}
-					return
+			if slices.Contains(c.bad, 0) {
+				if _, err := cloop.Open(t.Context(), &blockiotest.Source{Data: data}); !errors.Is(err, cloop.ErrCorrupt) {
+					t.Errorf("Open: %v, want ErrCorrupt", err)
 				}
+				return
 			}
 			ix, err := cloop.Open(t.Context(), &blockiotest.Source{Data: data})
 			if err != nil {

@@ -275,8 +275,7 @@ func (r *run) served(b *block, deliver func(n int64, stored []byte) error) {
 
 // blockError says that err happened to block n, unless it says so itself.
 func blockError(n int64, err error) error {
-	var be *blockio.BlockError
-	if errors.As(err, &be) {
+	if _, ok := errors.AsType[*blockio.BlockError](err); ok {
 		return err
 	}
 	return &blockio.BlockError{Block: n, Err: err}

@@ -53,8 +53,9 @@ func loadSession(t *testing.T, name string) session {
 	})
 	lines(t, "testdata/"+name+".profile.gz", func(line string) {
 		var r sessionRun
-		if _, err := fmt.Sscanln(line, &r.First, &r.Count, &r.gap); err == nil {
-			r.gap *= time.Microsecond
+		var gap int64
+		if _, err := fmt.Sscanln(line, &r.First, &r.Count, &gap); err == nil {
+			r.gap = time.Duration(gap) * time.Microsecond
 			s.runs = append(s.runs, r)
 		} // else the head or the end
 	})

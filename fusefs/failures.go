@@ -52,8 +52,7 @@ func newFailures(log *slog.Logger, blockOf func(off int64) int64) *failures {
 // add notes that the read of n bytes at off has failed.
 func (f *failures) add(off int64, n int, err error) {
 	block := f.blockOf(off)
-	var be *blockio.BlockError
-	if errors.As(err, &be) {
+	if be, ok := errors.AsType[*blockio.BlockError](err); ok {
 		block = be.Block
 	}
 	f.mu.Lock()

@@ -2,6 +2,7 @@ package httpblock
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/cloopfs/cloopfs/blockio"
 )
@@ -50,8 +51,8 @@ func (s *sent) culprit(e blockio.Extent) *server {
 // senderOf returns who sent all of e; nil if the latest answer with any of it has not
 // brought all.
 func senderOf(list []delivery, e blockio.Extent) *server {
-	for i := len(list) - 1; i >= 0; i-- {
-		if d := list[i]; d.extent.Off < e.End() && e.Off < d.extent.End() {
+	for _, l := range slices.Backward(list) {
+		if d := l; d.extent.Off < e.End() && e.Off < d.extent.End() {
 			if d.extent.Off <= e.Off && e.End() <= d.extent.End() {
 				return d.srv
 			}

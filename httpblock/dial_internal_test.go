@@ -68,7 +68,7 @@ func (n *network) lookup(ctx context.Context, host string) ([]net.IPAddr, error)
 		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 	}
 	var addrs []net.IPAddr
-	for _, s := range strings.Fields(answer) {
+	for s := range strings.FieldsSeq(answer) {
 		addrs = append(addrs, net.IPAddr{IP: net.ParseIP(s)})
 	}
 	return addrs, nil

@@ -96,7 +96,7 @@ func (id *identity) renew(ctx context.Context, refused string) bool {
 		return false
 	}
 	if began, _ := id.look(ctx, refused); !began && ctx.Err() == nil {
-		id.look(ctx, refused) // who was there before may have looked too early
+		_, _ = id.look(ctx, refused) // who was there before may have looked too early
 	}
 	return id.current() != refused
 }

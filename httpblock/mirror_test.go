@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -32,10 +33,8 @@ func awaitState(t *testing.T, s *httpblock.Source, server int, want ...blockio.S
 	var now blockio.ServerState
 	for end := time.Now().Add(soon); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		now = s.Servers()[server].State
-		for _, w := range want {
-			if now == w {
-				return
-			}
+		if slices.Contains(want, now) {
+			return
 		}
 	}
 	t.Fatalf("server %d is %s, want %s", server, now, want)

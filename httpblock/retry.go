@@ -124,8 +124,7 @@ func (s *Source) worse(before, err error) error {
 
 // pleaOf is how long who failed asks to wait; 0 if he does not.
 func pleaOf(err error) time.Duration {
-	var status *StatusError
-	if errors.As(err, &status) {
+	if status, ok := errors.AsType[*StatusError](err); ok {
 		return status.RetryAfter
 	}
 	return 0

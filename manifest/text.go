@@ -125,8 +125,8 @@ func Parse(text []byte) (*Manifest, error) {
 	m := new(Manifest)
 	for i, line := range m.lines() {
 		key := line[0]
-		at, ok := 0, false
-		if at = bytes.IndexByte(rest, '\n'); at >= 0 {
+		at, ok := bytes.IndexByte(rest, '\n'), false
+		if at >= 0 {
 			var value string
 			if value, ok = strings.CutPrefix(string(rest[:at]), key+": "); ok {
 				if err := m.set(key, value); err != nil {

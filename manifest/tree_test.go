@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -97,8 +98,8 @@ func reference(m *manifest.Manifest) (root [32]byte, file []byte) {
 			above = append(above, sum[:]...)
 		}
 		if len(above) == 32 {
-			for i := len(levels) - 1; i >= 0; i-- {
-				file = append(file, levels[i]...)
+			for _, level := range slices.Backward(levels) {
+				file = append(file, level...)
 			}
 			facts := fmt.Sprintf("size: %d\ncontainer: %s\nblock-size: %d\nblocks: %d\nstart: %d\nhash: sha256\n", m.Size, m.Container, m.BlockSize, m.Blocks, m.Start)
 			return sha256.Sum256(append(append([]byte{2}, facts...), above...)), file

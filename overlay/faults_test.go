@@ -374,7 +374,8 @@ func TestMapAt(t *testing.T) {
 	disk, _, _ := faultyDisk(holedDisk{baseDisk{crashSize}})
 	ctx := t.Context()
 	for k, zero := range map[int64]bool{1: false, 2: true, 3: true, 5: false, 8: true, 9: false, 10: false} {
-		e, err := blockio.Extent{Off: k * clusterSize, Len: clusterSize}, error(nil)
+		e := blockio.Extent{Off: k * clusterSize, Len: clusterSize}
+		var err error
 		if zero {
 			err = disk.ZeroContext(ctx, e)
 		} else {

@@ -171,8 +171,7 @@ func Ephemeral(dir string, below blockio.ReaderAt) (*Disk, error) {
 
 // withoutPath is the reason in an error of package os.
 func withoutPath(err error) error {
-	var p *os.PathError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*os.PathError](err); ok {
 		return p.Err
 	}
 	return err

@@ -5,6 +5,7 @@ package test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,7 +20,7 @@ func TestTrustedSize(t *testing.T) {
 	srv.Set(func(c *testserver.Config) { c.NoETag, c.NoLastModified = true, true })
 	as := func(user string) string { return strings.Replace(url, "http://", "http://"+user+"@", 1) }
 	cache, flags := newCache(t)
-	trusting := append(flags, "--trust-size")
+	trusting := slices.Concat(flags, []string{"--trust-size"})
 	steps := []struct {
 		name, url string
 		flags     []string
@@ -63,7 +64,7 @@ func TestCacheKey(t *testing.T) {
 	srv, url := serve(t, s.image)
 	srv.AddBytes("other.cloop", s.image)
 	cache, flags := newCache(t)
-	keyed := append(flags, "--cache-key", "the image")
+	keyed := slices.Concat(flags, []string{"--cache-key", "the image"})
 	steps := []struct {
 		name, url string
 		flags     []string

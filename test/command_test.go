@@ -66,8 +66,7 @@ func launch(cmd *exec.Cmd) (*process, error) {
 	go func() {
 		err := cmd.Wait()
 		p.ended = time.Now()
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) {
+		if _, ok := errors.AsType[*exec.ExitError](err); !ok {
 			p.err = err
 		}
 		close(p.done)

@@ -122,8 +122,8 @@ type contestant struct {
 func benchDecoders(b *testing.B, set blockSet, ours func(set blockSet) decodeFunc) {
 	list := []contestant{
 		inGo("cloopfs", set, ours(set)),
-		inGo("klauspost", set, withReader(set, func(r io.Reader) (io.ReadCloser, error) { return zlib.NewReader(r) })),
-		inGo("go", set, withReader(set, func(r io.Reader) (io.ReadCloser, error) { return stdzlib.NewReader(r) })),
+		inGo("klauspost", set, withReader(set, zlib.NewReader)),
+		inGo("go", set, withReader(set, stdzlib.NewReader)),
 	}
 	file := filepath.Join(b.TempDir(), "blocks")
 	if err := os.WriteFile(file, set.file(), 0o600); err != nil {

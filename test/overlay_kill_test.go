@@ -31,7 +31,8 @@ func TestOverlayKilled(t *testing.T) {
 	_, url := serve(t, s.image)
 	overlay, flags := makeOverlay(t)
 	dir := makeDir(t)
-	flushed, open, writes, fresh := 0, 0, 0, false
+	var flushed, open, writes int
+	var fresh bool
 	disk := slices.Clone(s.disk)
 	for round := range rounds {
 		seed := rand.Uint64()

@@ -152,7 +152,7 @@ func TestFirstPage(t *testing.T) {
 			checkBytes(t, "page", must(t, args[0], args[1:]...), s.block(n)[:pageSize])
 
 			off, size := s.stored(n)
-			want := append(test.want, testserver.Range{Off: int64(off), Len: int64(size)})
+			want := slices.Concat(test.want, []testserver.Range{{Off: int64(off), Len: int64(size)}})
 			for i := range want {
 				want[i].Name, want[i].Status, want[i].Sent = "disk.cloop", 206, want[i].Len
 			}

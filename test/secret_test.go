@@ -64,7 +64,7 @@ func TestSecretsOfAMount(t *testing.T) {
 			} else if r := run(t, cloopfs, args...); r.code != 0 || r.stderr != "" {
 				t.Fatalf("mount: %v, want success without a word", r)
 			}
-			if got := (*seen.Load()).Get("Authorization"); got != test.want {
+			if got := seen.Load().Get("Authorization"); got != test.want {
 				t.Errorf("got Authorization %q, want %q", got, test.want)
 			}
 			pids := daemons("")

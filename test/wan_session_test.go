@@ -85,7 +85,7 @@ func (s *session) run(name string, args ...string) (stdout string, err error) {
 		return "", fmt.Errorf("%s: not done after %v", p.name, patience)
 	}
 	if p.err != nil || !p.cmd.ProcessState.Success() {
-		return "", fmt.Errorf("%s: %v %v: %s", p.name, p.err, p.cmd.ProcessState, brief(p.stderr.String()))
+		return "", fmt.Errorf("%s: %w %v: %s", p.name, p.err, p.cmd.ProcessState, brief(p.stderr.String()))
 	}
 	return p.stdout.String(), nil
 }

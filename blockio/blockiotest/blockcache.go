@@ -84,7 +84,9 @@ func TestBlockCache(t *testing.T, open func() blockio.BlockCache) {
 			}
 			go func() { waited <- waiter.Wait(t.Context()) }() // and who comes later
 		}
-		<-waited
+		if err := <-waited; err == nil {
+			t.Error("Wait = nil after a failed load")
+		}
 		waiter.Release()
 		again, mine := c.Acquire(1)
 		if !mine {

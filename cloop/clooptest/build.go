@@ -25,8 +25,8 @@ func Deflate(p []byte, level int) []byte {
 	if err != nil {
 		panic(err) // a level that does not exist
 	}
-	w.Write(p) // to memory: can't fail
-	w.Close()
+	_, _ = w.Write(p) // to memory: can't fail
+	_ = w.Close()
 	return buf.Bytes()
 }
 

@@ -65,7 +65,7 @@ func mountBackground(ctx context.Context, args []string, o mountOptions, stderr 
 	if err != nil {
 		return fmt.Errorf("start the background process: %w", err)
 	}
-	stop := context.AfterFunc(ctx, func() { cmd.Process.Signal(syscall.SIGTERM) })
+	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })
 	defer stop()
 
 	var a answer
@@ -113,7 +113,7 @@ func runBackground(ctx context.Context) int {
 	}
 	o.Line.Access.setProxies()
 	say := func(a answer) {
-		gob.NewEncoder(reply).Encode(a) // the other end may have been interrupted
+		_ = gob.NewEncoder(reply).Encode(a) // the other end may have been interrupted
 		reply.Close()
 	}
 	log, queue, err := o.Log.open(nil)
@@ -130,8 +130,7 @@ func runBackground(ctx context.Context) int {
 		return exitOK
 	}
 	a := answer{Error: err.Error(), Code: exitCode(err)}
-	var f *failure
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*failure](err); ok {
 		a.Hint = f.hint
 	}
 	say(a)

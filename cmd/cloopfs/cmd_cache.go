@@ -46,7 +46,7 @@ func (c *cacheCommand) command(cmd *cobra.Command, run func(cmd *cobra.Command) 
 		return run(cmd)
 	}
 	c.addFlags(cmd.Flags())
-	shown := append(more, "cache-dir", "cache-key")
+	shown := slices.Concat(more, []string{"cache-dir", "cache-key"})
 	cmd.Flags().VisitAll(func(f *pflag.Flag) { f.Hidden = !slices.Contains(shown, f.Name) })
 	return cmd
 }
@@ -69,7 +69,7 @@ func (c *cacheCommand) open(sources []string, stderr io.Writer) (err error) {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("open the cache: %w", err)
 	case err == nil:
-		others := 0
+		var others int
 		if c.all, others, err = c.dir.List(); err != nil {
 			return fmt.Errorf("list the cache: %w", err)
 		}

@@ -156,8 +156,7 @@ func isBlockDevice(info os.FileInfo) bool {
 
 // failed says that the disk could not be read.
 func (in *input) failed(err error) error {
-	var path *os.PathError
-	if errors.As(err, &path) {
+	if path, ok := errors.AsType[*os.PathError](err); ok {
 		err = path.Err // the path is said
 	}
 	return fmt.Errorf("read %s: %w", in.name, err)

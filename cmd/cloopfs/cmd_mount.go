@@ -221,8 +221,7 @@ func alive(m mounts.Mount) bool {
 
 // withoutPath is the reason in an error of package os.
 func withoutPath(err error) error {
-	var p *os.PathError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*os.PathError](err); ok {
 		return p.Err
 	}
 	return err

@@ -165,8 +165,7 @@ func (list wantedList) prefetch(ctx context.Context, stdout, stderr io.Writer, a
 		return nil
 	}
 	f := &failure{code: exitCode(first), err: last} // whoever started us reports the last
-	var hinted *failure
-	if errors.As(last, &hinted) {
+	if hinted, ok := errors.AsType[*failure](last); ok {
 		f.hint = hinted.hint
 	}
 	return f

@@ -178,8 +178,7 @@ func badIn(ctx context.Context, l *line, buf []byte, off int64) ([]badRun, error
 // reasonOf is why a block is bad, in the same words for all that are bad for the
 // same reason.
 func reasonOf(err error) string {
-	var entry *cloop.EntryError
-	if errors.As(err, &entry) {
+	if entry, ok := errors.AsType[*cloop.EntryError](err); ok {
 		return fmt.Sprintf("%v: %s", cloop.ErrCorrupt, entry.Reason)
 	}
 	return oneLine(err.Error())

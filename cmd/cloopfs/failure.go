@@ -43,12 +43,10 @@ func usage(err error) error { return &failure{code: exitUsage, err: err} }
 // flagError is what is wrong with a flag. The flags' library would show the
 // value as it is, and a forgotten value makes that the next argument.
 func flagError(_ *cobra.Command, err error) error {
-	var f *failure
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*failure](err); ok {
 		return f // the flag has said it all
 	}
-	var value *pflag.InvalidValueError
-	if errors.As(err, &value) {
+	if value, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 		given := shown(value.GetValue())
 		if given == "" {
 			given = "''"
@@ -73,8 +71,7 @@ func valueError(err *pflag.InvalidValueError) error {
 
 // exitCode is the exit status that err stands for.
 func exitCode(err error) int {
-	var f *failure
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*failure](err); ok {
 		return f.code
 	}
 	return exitFailure

@@ -47,8 +47,7 @@ func sourceHint(err error) string {
 // unreachable says that err is about a server that can't be asked, and not about what
 // it has said.
 func unreachable(err error) bool {
-	var status *httpblock.StatusError
-	if errors.As(err, &status) {
+	if status, ok := errors.AsType[*httpblock.StatusError](err); ok {
 		return status.Code >= http.StatusInternalServerError
 	}
 	for _, said := range []error{httpblock.ErrNoRanges, blockio.ErrChanged, httpblock.ErrEncoded, httpblock.ErrRedirect, iso9660.ErrNotFound} {

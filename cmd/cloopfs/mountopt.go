@@ -66,8 +66,7 @@ func (v *optionsValue) setOption(o mountOption) error {
 		o.value = f.NoOptDefVal
 	}
 	err := v.flags.Set(name, o.value)
-	var invalid *pflag.InvalidValueError
-	if errors.As(err, &invalid) {
+	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 		return valueError(invalid)
 	}
 	return err

@@ -94,8 +94,7 @@ func (l *line) profileBeside(ctx context.Context, at location, opt sourceOptions
 // answered says that err, about a profile beside an image, is what a server has said,
 // and would say again.
 func answered(err error) bool {
-	var status *httpblock.StatusError
-	if errors.As(err, &status) {
+	if status, ok := errors.AsType[*httpblock.StatusError](err); ok {
 		return !status.Temporary()
 	}
 	for _, bad := range []error{profile.ErrFormat, profile.ErrVersion, profile.ErrDamaged, blockio.ErrEmpty} {

@@ -109,7 +109,7 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	if err != nil {
 		log.Warn("umount will not be able to wait for this process", "error", err)
 	} else {
-		defer socket.Remove()
+		defer func() { _ = socket.Remove() }()
 	}
 	if _, err := daemon.SdNotify(true, daemon.SdNotifyReady); err != nil {
 		log.Warn("systemd was not told", "error", err)

@@ -212,8 +212,7 @@ func overlayFailure(err error) error {
 	}
 	f := &failure{code: exitFailure, err: err}
 	var path string
-	var p *os.PathError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*os.PathError](err); ok {
 		path = quote(p.Path)
 	}
 	switch {

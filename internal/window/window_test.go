@@ -204,7 +204,7 @@ func TestErrors(t *testing.T) {
 		{"none", source(1000), fail, nil, nil},
 		{"the parser's", source(1000), func(io.ReaderAt) error { return own }, own, nil},
 		{"panic", source(1000), func(io.ReaderAt) error { panic("index out of range") }, window.ErrDamaged, nil},
-		{"panic with an error", source(1000), func(io.ReaderAt) error { var p []byte; p[len(p)] = 1; return nil }, window.ErrDamaged, nil},
+		{"panic with an error", source(1000), func(io.ReaderAt) error { var p []byte; i := 3; p[i] = 1; return nil }, window.ErrDamaged, nil},
 		{"the source's", failing(), fail, bad, window.ErrDamaged},
 		{"the source's, replaced", failing(), func(s io.ReaderAt) error { _ = fail(s); return own }, bad, own},
 		{"the source's, ignored", failing(), func(s io.ReaderAt) error { _ = fail(s); return nil }, bad, nil},

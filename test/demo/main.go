@@ -29,18 +29,22 @@ var parts = []string{"archive", "compress", "crypto", "encoding", "go", "interna
 const roundTrip = 20 * time.Millisecond
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	dir, err := os.MkdirTemp("", "cloopfs-demo")
-	if err == nil {
-		d := demo{ctx: ctx, dir: dir}
-		err = errors.Join(d.run(), d.cleanup(), os.RemoveAll(dir))
-	}
-	if err != nil {
+	if err := demonstrate(); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
 	fmt.Println("demo: done, everything is cleaned up")
+}
+
+func demonstrate() error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	dir, err := os.MkdirTemp("", "cloopfs-demo")
+	if err != nil {
+		return err
+	}
+	d := demo{ctx: ctx, dir: dir}
+	return errors.Join(d.run(), d.cleanup(), os.RemoveAll(dir))
 }
 
 // demo is one run. What it has started is undone by cleanup, last first.
