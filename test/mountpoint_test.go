@@ -225,7 +225,9 @@ var crashLogName = regexp.MustCompile(`^@?cloopfs-crashlog$`)
 // daemons lists the processes of the program under test that have dir among
 // their arguments, or all of them if dir is empty; without those that log crashes.
 func daemons(dir string) []int {
-	return slices.DeleteFunc(processes(dir), isCrashLog)
+	return slices.DeleteFunc(processes(dir), func(pid int) bool {
+		return len(arguments(pid)) == 0 || isCrashLog(pid) // the former have just ended
+	})
 }
 
 func isCrashLog(pid int) bool {
