@@ -181,6 +181,6 @@ func (r *mountReport) print(w io.Writer, why bool) {
 		row(w, "overlay", "%s changed, %s", formatSize(o.Changed), where)
 	}
 	if r.Reads.LastErrorAt != nil {
-		row(w, "", "last error %s: %s", r.Reads.LastErrorAt.Local().Format(time.DateTime), r.Reads.LastError)
+		row(w, "last error", "%s: %s", r.Reads.LastErrorAt.Local().Format(time.DateTime), r.Reads.LastError)
 	}
 }

@@ -31,8 +31,10 @@ func containerOf(index *cloop.Index) string {
 		return "cloop-v2"
 	case "V4.0":
 		return "cloop-v4"
+	case "":
+		return containerRaw
 	}
-	return containerRaw
+	panic("cloopfs: internal error: no name for the format " + index.Format())
 }
 
 // rightSize says whether the image has the size that was signed: before anything else of

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/cache"
 	"github.com/cloopfs/cloopfs/fusefs"
 )
 
@@ -121,7 +122,7 @@ func reporter(o mountOptions, l *line, disk blockio.ReaderAt, written *writes, s
 			Offline:  l.file.cached != nil && l.file.remote == nil,
 			Cache:    l.kept(),
 			Manifest: l.proof.report(),
-			Memory:   memoryReport(l.memory.Stats()),
+			Memory:   memoryOf(l.memory.Stats()),
 			Reads:    readsOf(stats),
 			Overlay:  written.report(),
 		}
@@ -141,6 +142,10 @@ func reporter(o mountOptions, l *line, disk blockio.ReaderAt, written *writes, s
 		}
 		return answer
 	}
+}
+
+func memoryOf(s cache.MemoryStats) memoryReport {
+	return memoryReport{Blocks: s.Blocks, Bytes: s.Bytes, Hits: s.Hits, Loads: s.Loads}
 }
 
 func readsOf(s fusefs.Stats) readReport {
