@@ -116,16 +116,7 @@ func runBackground(ctx context.Context) int {
 		_ = gob.NewEncoder(reply).Encode(a) // the other end may have been interrupted
 		reply.Close()
 	}
-	log, queue, err := o.Log.open(nil)
-	if err == nil {
-		defer queue.Close()
-		if crash, err := startCrashLog(o); err == nil {
-			defer crash.Close()
-		} else {
-			log.Warn("a crash of this process will not be in the log", "error", err)
-		}
-		err = serveMount(ctx, o, log, func(r readiness) { say(answer{Ready: r}) })
-	}
+	err = serveInBackground(ctx, o, func(r readiness) { say(answer{Ready: r}) })
 	if err == nil {
 		return exitOK
 	}
@@ -135,4 +126,20 @@ func runBackground(ctx context.Context) int {
 	}
 	say(a)
 	return a.Code
+}
+
+// serveInBackground serves the mount, and logs what happens. When it returns nothing is left
+// but to say why.
+func serveInBackground(ctx context.Context, o mountOptions, ready func(readiness)) error {
+	log, queue, err := o.Log.open(nil)
+	if err != nil {
+		return err
+	}
+	defer queue.Close()
+	if crash, err := startCrashLog(o); err == nil {
+		defer crash.Close()
+	} else {
+		log.Warn("a crash of this process will not be in the log", "error", err)
+	}
+	return serveMount(ctx, o, log, ready)
 }
