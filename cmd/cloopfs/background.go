@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
+	"time"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -77,10 +78,28 @@ func mountBackground(ctx context.Context, args []string, o mountOptions, stderr 
 	case sendErr != nil || readErr != nil:
 		return &failure{code: exitMount, err: errors.New("the background process ended without a word")}
 	case a.Error != "":
+		awaitExit(cmd)
 		return &failure{code: a.Code, err: errors.New(a.Error), hint: a.Hint}
 	}
 	announce(stderr, o, a.Ready)
 	return nil
+}
+
+// exitTime is how long a process that has said its last word may take to be gone.
+const exitTime = time.Second
+
+// awaitExit waits until a process is gone that has nothing to do any more: who looks for it
+// then must not find it. A thread of it may be stuck for good, on a file system that hangs.
+func awaitExit(cmd *exec.Cmd) {
+	gone := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // it has said why
+		close(gone)
+	}()
+	select {
+	case <-gone:
+	case <-time.After(exitTime):
+	}
 }
 
 // backgroundArgs is what ps(1) shows of the background process: the flags that
