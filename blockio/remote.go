@@ -9,6 +9,14 @@ import (
 // ErrChanged says that the image is no longer the one that was opened.
 var ErrChanged = errors.New("image changed")
 
+// Answer is an error that a server has answered with. It is fs.ErrNotExist if there is no such
+// file.
+type Answer interface {
+	error
+	// Passing says that the same question may have another answer soon.
+	Passing() bool
+}
+
 // Remote is what a Source is, too, if its bytes come from servers. It is safe for concurrent
 // use, and nothing of it waits for them.
 type Remote interface {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"strings"
@@ -47,8 +48,13 @@ func (e *StatusError) Error() string {
 	return fmt.Sprintf("%s answered %d %s", who, e.Code, http.StatusText(e.Code))
 }
 
-// Temporary says whether the same request may succeed later.
-func (e *StatusError) Temporary() bool {
+// Is says that there is no such file, to who asks for [fs.ErrNotExist].
+func (e *StatusError) Is(target error) bool {
+	return target == fs.ErrNotExist && !e.Proxy && (e.Code == http.StatusNotFound || e.Code == http.StatusGone)
+}
+
+// Passing says whether the same request may succeed later.
+func (e *StatusError) Passing() bool {
 	switch e.Code {
 	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
 		return true
@@ -71,7 +77,7 @@ func permanent(err error, opening bool) bool {
 	case opening && (errors.As(err, new(tls.RecordHeaderError)) || errors.As(err, &op) && op.Op == tlsAlert):
 		return true
 	case errors.As(err, &status):
-		return !status.Temporary()
+		return !status.Passing()
 	case errors.As(err, &dns):
 		return opening && dns.IsNotFound
 	}

@@ -144,8 +144,8 @@ func (o *cacheOptions) keyOf(u *url.URL) string {
 // server is the scheme, host and port of a URL, each server's in one form only.
 func server(u *url.URL) string {
 	scheme, host := strings.ToLower(u.Scheme), strings.ToLower(u.Host)
-	if port := u.Port(); scheme == "http" && port == "80" || scheme == "https" && port == "443" {
-		host = strings.TrimSuffix(host, ":"+port)
+	if kind, err := kindOf(scheme); err == nil {
+		host = strings.TrimSuffix(host, ":"+kind.port)
 	}
 	return scheme + "://" + host
 }

@@ -47,8 +47,8 @@ func sourceHint(err error) string {
 // unreachable says that err is about a server that can't be asked, and not about what
 // it has said.
 func unreachable(err error) bool {
-	if status, ok := errors.AsType[*httpblock.StatusError](err); ok {
-		return status.Code >= http.StatusInternalServerError
+	if said, ok := errors.AsType[blockio.Answer](err); ok {
+		return said.Passing()
 	}
 	for _, said := range []error{httpblock.ErrNoRanges, blockio.ErrChanged, httpblock.ErrEncoded, httpblock.ErrRedirect, iso9660.ErrNotFound} {
 		if errors.Is(err, said) {

@@ -7,11 +7,9 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"net/http"
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cloop"
-	"github.com/cloopfs/cloopfs/httpblock"
 	"github.com/cloopfs/cloopfs/manifest"
 )
 
@@ -152,8 +150,7 @@ func openBeside(ctx context.Context, at location, opt sourceOptions, log *slog.L
 			return f, nil
 		}
 	}
-	var status *httpblock.StatusError
-	if errors.As(err, &status) && (status.Code == http.StatusNotFound || status.Code == http.StatusGone) || errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
 		err = fmt.Errorf("%w (%w)", errNoManifest, err)
 	}
 	return nil, fmt.Errorf("%s: %w", at, err)

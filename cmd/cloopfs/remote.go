@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/url"
 	"sync/atomic"
@@ -17,11 +18,21 @@ type remoteFile interface {
 	blockio.Remote
 }
 
-// openers open the files that a URL of such a scheme is of. Whether it can be one is for
-// them to say.
-var openers = map[string]func(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (remoteFile, error){
-	"http":  openWeb,
-	"https": openWeb,
+// kind is what there is to know of a scheme.
+type kind struct {
+	open func(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (remoteFile, error)
+	port string // where a URL names none
+}
+
+// kindOf is the kind of a scheme.
+func kindOf(scheme string) (kind, error) {
+	switch scheme {
+	case "http":
+		return kind{openWeb, "80"}, nil
+	case "https":
+		return kind{openWeb, "443"}, nil
+	}
+	return kind{}, errors.New("not an http or https URL")
 }
 
 // openRemote opens the file at a location that has a URL.
@@ -30,7 +41,11 @@ func openRemote(ctx context.Context, at location, opt sourceOptions, log *slog.L
 	if err != nil {
 		return nil, err
 	}
-	src, err := openers[u.Scheme](ctx, at, opt, log)
+	kind, err := kindOf(u.Scheme)
+	if err != nil {
+		return nil, err
+	}
+	src, err := kind.open(ctx, at, opt, log)
 	if err != nil {
 		return nil, err
 	}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
-	"github.com/cloopfs/cloopfs/httpblock"
 	"github.com/cloopfs/cloopfs/profile"
 )
 
@@ -85,7 +84,7 @@ func (l *line) profileBeside(ctx context.Context, at location, opt sourceOptions
 			log.Debug("whether there is a profile is not kept", "error", err)
 		}
 	}
-	if errors.As(err, new(*httpblock.StatusError)) {
+	if errors.As(err, new(blockio.Answer)) {
 		return nil, nil
 	}
 	return p, err
@@ -94,8 +93,8 @@ func (l *line) profileBeside(ctx context.Context, at location, opt sourceOptions
 // answered says that err, about a profile beside an image, is what a server has said,
 // and would say again.
 func answered(err error) bool {
-	if status, ok := errors.AsType[*httpblock.StatusError](err); ok {
-		return !status.Temporary()
+	if said, ok := errors.AsType[blockio.Answer](err); ok {
+		return !said.Passing()
 	}
 	for _, bad := range []error{profile.ErrFormat, profile.ErrVersion, profile.ErrDamaged, blockio.ErrEmpty} {
 		if errors.Is(err, bad) {

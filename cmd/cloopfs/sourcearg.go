@@ -54,8 +54,8 @@ func parseSource(arg string) (location, error) {
 		l.Path, l.File = u.Path, base
 		return l, nil
 	}
-	if openers[u.Scheme] == nil {
-		return fail(errors.New("not an http or https URL"))
+	if _, err := kindOf(u.Scheme); err != nil {
+		return fail(err)
 	}
 	if u.Hostname() == "" {
 		return location{}, usage(fmt.Errorf("%s://%s: names no host", u.Scheme, u.EscapedPath()))
