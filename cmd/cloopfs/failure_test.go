@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/cloopfs/cloopfs/blockio"
@@ -115,5 +117,47 @@ func TestSourceHint(t *testing.T) {
 		if got := sourceHint(fmt.Errorf("open x: %w", tt.err)); got != tt.want {
 			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
 		}
+	}
+}
+
+// refusal is an answer of a server that does not speak HTTP.
+type refusal bool
+
+func (refusal) Error() string { return "no" }
+
+func (r refusal) Passing() bool { return bool(r) }
+
+// Who has answered can be asked, whatever he speaks; what passes is no answer yet.
+func TestUnreachable(t *testing.T) {
+	tests := []struct {
+		name string
+		err  error
+		want bool
+	}{
+		{"refused for good", refusal(false), false},
+		{"refused for now", refusal(true), true},
+		{"404", &httpblock.StatusError{Code: 404}, false},
+		{"429", &httpblock.StatusError{Code: 429}, true},
+		{"503", &httpblock.StatusError{Code: 503}, true},
+		{"changed", localfile.ErrChanged, false},
+		{"certificate", &tls.CertificateVerificationError{}, false},
+		{"connection", &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, true},
+	}
+	for _, tt := range tests {
+		if got := unreachable(fmt.Errorf("open x: %w", tt.err)); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
+// There is no such file, says the server, not a proxy.
+func TestMissingAnswer(t *testing.T) {
+	for code, want := range map[int]bool{404: true, 410: true, 403: false, 500: false} {
+		if got := errors.Is(&httpblock.StatusError{Code: code}, fs.ErrNotExist); got != want {
+			t.Errorf("%d: %v, want %v", code, got, want)
+		}
+	}
+	if errors.Is(&httpblock.StatusError{Code: 404, Proxy: true}, fs.ErrNotExist) {
+		t.Error("a proxy's 404 is taken for the server's")
 	}
 }
