@@ -5,12 +5,14 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/blockio/blockiotest"
 )
 
 // faultyLine fails each tenth request.
@@ -90,5 +92,54 @@ func TestAccountsAreClosed(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A copy of a block may be shorter than the one in whose place it comes: the index was read
+// anew meanwhile. The rest of the run is delivered, and no room stays taken.
+func TestShorterCopy(t *testing.T) {
+	const mib = 1 << 20
+	image := simImage{{Len: 6 * mib}, {Off: 6 * mib, Len: 3 * mib}, {Off: 9 * mib, Len: 100}}
+	src := &blockiotest.Source{Data: make([]byte, 10*mib)}
+	s := New(src, image, Options{})
+	defer s.Close()
+	var got []int64
+	bad := errors.New("does not decode")
+	err := s.ReadRun(t.Context(), blockio.Demand, 0, 3, func(n int64, stored []byte) error {
+		if n == 0 && len(stored) == 6*mib {
+			image[0].Len = mib
+			if err := s.ReadRun(t.Context(), blockio.Fill, 0, 1, func(int64, []byte) error { return nil }); err != nil {
+				t.Error(err)
+			}
+			return bad
+		}
+		got = append(got, n)
+		return nil
+	})
+	if want := []int64{0, 1, 2}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("delivered %v, error %v, want %v", got, err, want)
+	}
+	for _, b := range []*budget{&s.demand, &s.others} {
+		if !b.sem.TryAcquire(b.size) {
+			t.Error("some room is still taken")
+		}
+	}
+}
+
+// A reader who asks again for what somebody who fills asks for again does not wait as he does.
+func TestRetryIsPromoted(t *testing.T) {
+	s := New(&blockiotest.Source{Data: make([]byte, 100)}, simImage{{Len: 100}}, Options{})
+	defer s.Close()
+	s.mu.Lock()
+	s.active[blockio.Demand]++ // so that filling waits
+	s.mu.Unlock()
+	failed := &block{n: 0, ext: blockio.Extent{Len: 100}}
+	filling := s.retry(failed, blockio.Fill)
+	reading := s.retry(failed, blockio.Demand)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.active[blockio.Demand]--
+	if reading != filling || !reading.req.started || !reading.req.awaited {
+		t.Errorf("started: %v, awaited: %v, want one request that is both", reading.req.started, reading.req.awaited)
 	}
 }

@@ -48,7 +48,9 @@ func (s *Scheduler) failing(b *block) error {
 // reject says that b's bytes are bad. It returns the block's next copy, which
 // the caller has joined.
 func (s *Scheduler) reject(b *block) *block {
-	next, r := s.replace(b, blockio.Range{Refetch: true})
+	s.mu.Lock()
+	next, r := s.replaceLocked(b, blockio.Range{Refetch: true})
+	s.mu.Unlock()
 	if r != nil {
 		// From here on whoever misses it in the store finds the next copy.
 		s.forget(b)
@@ -60,18 +62,21 @@ func (s *Scheduler) reject(b *block) *block {
 // retry returns the next copy of a block that did not come, which the caller has
 // joined.
 func (s *Scheduler) retry(b *block, class blockio.Class) *block {
-	next, r := s.replace(b, blockio.Range{Class: class})
-	s.submitNow(r)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next, r := s.replaceLocked(b, blockio.Range{Class: class})
+	s.submitLocked(r)
 	return next
 }
 
-// replace returns the next copy of a block that is of no use, which the caller has
+// replaceLocked returns the next copy of a block that is of no use, which the caller has
 // joined, and a request for it, to be submitted, if there is none yet.
-func (s *Scheduler) replace(b *block, how blockio.Range) (*block, *request) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *Scheduler) replaceLocked(b *block, how blockio.Range) (*block, *request) {
 	if next := s.blocks[b.n]; next != nil && next != b {
 		s.useLocked(next)
+		s.promoteLocked(next.req, how.Class)
+		next.req.awaited = next.req.awaited || how.Class == blockio.Demand
+		s.startLocked()
 		return next, nil
 	}
 	how.Extent = blockio.Extent{Off: b.ext.Off}

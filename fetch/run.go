@@ -97,6 +97,9 @@ func (r *run) lookAhead() error {
 	bytes := int64(0)
 	for n := r.next; n < r.end && len(found) < maxAhead/2; n++ {
 		l, err := r.s.locate(r.ctx, n)
+		if err != nil && r.ctx.Err() != nil {
+			return err // nobody waits for those before it
+		}
 		if err != nil {
 			r.end, r.lost = n, err // for when those before it have been delivered
 			break
@@ -109,6 +112,9 @@ func (r *run) lookAhead() error {
 		bytes += size
 	}
 	r.found = found
+	if len(found) == 0 {
+		return nil
+	}
 	if ok, err := r.reserve(bytes); !ok {
 		return err
 	}
@@ -271,6 +277,11 @@ func (r *run) served(b *block, deliver func(n int64, stored []byte) error) {
 	r.bytes -= size
 	r.unreserve(size)
 	r.ahead = r.ahead[1:]
+	if len(r.ahead) == 0 {
+		// A copy that took the place of another may be shorter: the index has been read anew.
+		r.unreserve(r.reserved)
+		r.bytes = 0
+	}
 }
 
 // blockError says that err happened to block n, unless it says so itself.
