@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -169,15 +170,23 @@ func (d *Dir) lock(flags int) error {
 
 // isState says whether f is still the overlay's file "state".
 func (d *Dir) isState(f osFile) (bool, error) {
-	var is, was unix.Stat_t
-	if err := unix.Fstatat(int(d.f.Fd()), stateName, &is, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		if err == unix.ENOENT {
-			err = nil
-		}
+	was, err := f.Stat()
+	if err != nil {
 		return false, err
 	}
-	err := unix.Fstat(int(f.Fd()), &was)
-	return err == nil && is.Ino == was.Ino && is.Dev == was.Dev, err
+	for {
+		var is unix.Stat_t
+		switch err := unix.Fstatat(int(d.f.Fd()), stateName, &is, unix.AT_SYMLINK_NOFOLLOW); err {
+		case nil:
+			was := was.Sys().(*syscall.Stat_t)
+			return is.Ino == was.Ino && is.Dev == was.Dev, nil
+		case unix.ENOENT:
+			return false, nil
+		case unix.EINTR:
+		default:
+			return false, err
+		}
+	}
 }
 
 // lockPatience is how long to wait for another process that has the overlay: its
