@@ -123,6 +123,9 @@ func inBackground() bool { return os.Getenv(backgroundEnv) != "" }
 func runBackground(ctx context.Context) int {
 	os.Unsetenv(backgroundEnv)
 	hideMemory()
+	// Others that are started must not keep who waits for an answer waiting.
+	unix.CloseOnExec(optionsFD)
+	unix.CloseOnExec(answerFD)
 	options, reply := os.NewFile(optionsFD, "options"), os.NewFile(answerFD, "answer")
 	var o mountOptions
 	err := gob.NewDecoder(options).Decode(&o)
@@ -155,10 +158,12 @@ func serveInBackground(ctx context.Context, o mountOptions, ready func(readiness
 		return err
 	}
 	defer queue.Close()
-	if crash, err := startCrashLog(o); err == nil {
-		defer crash.Close()
-	} else {
+	crash, err := startCrashLog(o)
+	if err != nil {
 		log.Warn("a crash of this process will not be in the log", "error", err)
+		return serveMount(ctx, o, log, ready)
 	}
-	return serveMount(ctx, o, log, ready)
+	err = serveMount(ctx, o, log, ready)
+	crash.Close() // not deferred: a panic would run it, which says that there was none
+	return err
 }

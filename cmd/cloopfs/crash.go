@@ -66,9 +66,14 @@ func startCrashLog(o mountOptions) (*crashLog, error) {
 		c.Close()
 		return nil, err
 	}
-	// All of it has room, if the kernel has: a crash, and with it the readers of the disk, must
-	// not wait for the other process, which may be stopped.
-	_, _ = unix.FcntlInt(write.Fd(), unix.F_SETPIPE_SZ, maxCrash)
+	// A crash, and with it the readers of the disk, must not wait for the other process, which
+	// may be stopped: what has no room is lost.
+	fd := write.Fd() // makes it one that waits
+	_, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, maxCrash)
+	if err := unix.SetNonblock(int(fd), true); err != nil {
+		c.Close()
+		return nil, err
+	}
 	return c, nil
 }
 
@@ -100,6 +105,7 @@ func runCrashLog() int {
 	}
 	_ = dropRights(nil) // it has nobody whom it could tell
 	text, _ := io.ReadAll(io.LimitReader(in, maxCrash))
+	go func() { _, _ = io.Copy(io.Discard, in) }() // the rest
 	if len(text) == 0 {
 		return exitOK
 	}

@@ -181,7 +181,7 @@ func proofHint(err error) string {
 	case errors.Is(err, manifest.ErrVersion):
 		return "a newer cloopfs reads it"
 	case errors.Is(err, errSeen):
-		return "--allow-older accepts this version, and remembers it instead"
+		return "--allow-older accepts this version"
 	case errors.Is(err, manifest.ErrSignature):
 		return "is it the right key? If the image has just been replaced, try again"
 	}
