@@ -446,19 +446,11 @@ func TestCompleteIsClearedFirst(t *testing.T) {
 	if err := e.Completed(true, true); err != nil {
 		t.Fatal(err)
 	}
-	f, m, err := d.look(e.name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &candidate{name: e.name, f: f, meta: m}
-	if err := c.open(); err != nil {
-		t.Fatal(err)
-	}
-	defer c.close()
+	c := openCandidate(t, d, e.name)
 	punched := 0
 	look := func() {
 		punched++
-		m, err := readMeta(f)
+		m, err := readMeta(c.f)
 		if err != nil || m.Complete || m.Kept {
 			t.Errorf("complete: %v, kept: %v, %v; want neither", m.Complete, m.Kept, err)
 		}
@@ -930,4 +922,19 @@ func TestSteps(t *testing.T) {
 			t.Errorf("%d bytes may be stored before the next look, want %d", got, step-1000)
 		}
 	}
+}
+
+// openCandidate opens an entry as one that may lose bytes.
+func openCandidate(t *testing.T, d *Dir, name string) *candidate {
+	t.Helper()
+	f, m, err := d.look(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &candidate{name: name, f: f, meta: m}
+	if err := c.open(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.close)
+	return c
 }

@@ -414,15 +414,7 @@ func TestRegions(t *testing.T) {
 	for _, off := range []int64{mib + 5*chunkSize, 2*mib - chunkSize, 4 * mib} {
 		e.writeChunks(random(chunkSize), off)
 	}
-	f, m, err := d.look(e.name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &candidate{name: e.name, f: f, meta: m}
-	if err := c.open(); err != nil {
-		t.Fatal(err)
-	}
-	defer c.close()
+	c := openCandidate(t, d, e.name)
 	var got []int64
 	for _, r := range c.regions(nil) {
 		got = append(got, r.off/mib, r.off%mib)

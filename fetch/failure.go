@@ -54,7 +54,9 @@ func (s *Scheduler) reject(b *block) *block {
 	if r != nil {
 		// From here on whoever misses it in the store finds the next copy.
 		s.forget(b)
-		s.submitNow(r)
+		s.mu.Lock()
+		s.submitLocked(r)
+		s.mu.Unlock()
 	}
 	return next
 }
@@ -84,12 +86,6 @@ func (s *Scheduler) replaceLocked(b *block, how blockio.Range) (*block, *request
 	next := s.addLocked(r, located{n: b.n, ext: b.ext})
 	s.useLocked(next)
 	return next, r
-}
-
-func (s *Scheduler) submitNow(r *request) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.submitLocked(r)
 }
 
 // blame tells the source, if b's bytes were asked for again, that these are right. Who sent

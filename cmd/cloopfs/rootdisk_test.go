@@ -30,10 +30,7 @@ func TestMayLockInUserNamespace(t *testing.T) {
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
 	}
 	out, err := cmd.CombinedOutput()
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC) {
-		t.Skipf("no user namespaces here: %v", err)
-	}
 	if err != nil {
-		t.Errorf("%v\n%s", err, out)
+		t.Errorf("in a user namespace, which this machine has to allow: %v\n%s", err, out)
 	}
 }
