@@ -2,6 +2,7 @@ package cloop_test
 
 import (
 	"bytes"
+	"context"
 	"sync"
 	"testing"
 
@@ -101,6 +102,18 @@ func TestMapAt(t *testing.T) {
 	}
 }
 
+// unshared has a scheduler for each call: nothing that one has fetched is there for the next.
+type unshared struct {
+	src *blockiotest.Source
+	ix  *cloop.Index
+}
+
+func (u unshared) ReadRun(ctx context.Context, class blockio.Class, first, count int64, deliver func(int64, []byte) error) error {
+	runs := fetch.New(u.src, u.ix, fetch.Options{})
+	defer runs.Close()
+	return runs.ReadRun(ctx, class, first, count, deliver)
+}
+
 // openUnkept is openImage with next to nothing kept of what was fetched.
 func openUnkept(t *testing.T, src *blockiotest.Source) (*cloop.Index, *cloop.Image) {
 	t.Helper()
@@ -108,9 +121,7 @@ func openUnkept(t *testing.T, src *blockiotest.Source) (*cloop.Index, *cloop.Ima
 	if err != nil {
 		t.Fatal(err)
 	}
-	runs := fetch.New(src, ix, fetch.Options{Keep: 1})
-	t.Cleanup(runs.Close)
-	return ix, cloop.NewImage(ix, runs, cache.NewMemory(1, ix.BlockSize()))
+	return ix, cloop.NewImage(ix, unshared{src, ix}, cache.NewMemory(1, ix.BlockSize()))
 }
 
 // One read stays one run, whatever zeros lie inside; those at its ends are left out.
