@@ -8,13 +8,13 @@ import (
 	"github.com/cloopfs/cloopfs/blockio"
 )
 
-// Blocks is the stored blocks of an image that a Disk keeps, each with a checksum
+// Blocks is the stored blocks of an image that are kept in an entry, each with a checksum
 // of its own. It implements [blockio.BlockStore].
 //
-// The image is the file that the Disk is of, or a part of it, or several: a file
+// The image is the file that the entry is of, or a part of it, or several: a file
 // inside an ISO image.
 type Blocks struct {
-	disk  *Disk
+	files *files
 	parts []blockio.Extent // of the file: the image
 	sums  table            // nil where every block is made of whole chunks
 }
@@ -22,22 +22,22 @@ type Blocks struct {
 // Blocks returns the store for the blocks of an image made of parts of the file.
 // whole says that every block begins and ends with a chunk, or with the file: then
 // what is kept of the file as bytes is kept as blocks, and the other way around.
-func (d *Disk) Blocks(parts []blockio.Extent, whole bool) (*Blocks, error) {
-	b := &Blocks{disk: d, parts: parts}
+func (f *files) Blocks(parts []blockio.Extent, whole bool) (*Blocks, error) {
+	b := &Blocks{files: f, parts: parts}
 	if whole || len(parts) == 0 {
 		return b, nil
 	}
-	f, err := d.dir.open(fmt.Sprint(blocksName, parts[0].Off), d.write)
-	if errors.Is(err, fs.ErrNotExist) && !d.write {
+	sums, err := f.dir.open(fmt.Sprint(blocksName, parts[0].Off), f.write)
+	if errors.Is(err, fs.ErrNotExist) && !f.write {
 		return b, nil // there are none
 	}
 	if err != nil {
 		return nil, err
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.tables = append(d.tables, f)
-	b.sums = table{f}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.tables = append(f.tables, sums)
+	b.sums = table{sums}
 	return b, nil
 }
 
@@ -46,7 +46,7 @@ func (b *Blocks) Have(n int64, e blockio.Extent) bool {
 	if b.Listed(n) {
 		return true
 	}
-	return b.each(e, func(_ int64, at blockio.Extent) bool { return b.disk.haveCovered(at) })
+	return b.each(e, func(_ int64, at blockio.Extent) bool { return b.files.haveCovered(at) })
 }
 
 // Listed says whether block n has a checksum of its own, wherever it lies.
@@ -57,7 +57,7 @@ func (b *Blocks) Here(n int64, e blockio.Extent) bool {
 	if !b.Have(n, e) {
 		return false
 	}
-	allocated := b.each(e, func(_ int64, at blockio.Extent) bool { return b.disk.allocatedAt(at) })
+	allocated := b.each(e, func(_ int64, at blockio.Extent) bool { return b.files.allocatedAt(at) })
 	return allocated || b.Get(n, e, make([]byte, e.Len))
 }
 
@@ -65,15 +65,15 @@ func (b *Blocks) Here(n int64, e blockio.Extent) bool {
 func (b *Blocks) Get(n int64, e blockio.Extent, p []byte) bool {
 	if b.sums.file != nil {
 		if sum := b.sums.loadOne(n); sum != 0 {
-			if b.do(e, p, b.disk.readAt) && matches(p, sum) {
+			if b.do(e, p, b.files.readAt) && matches(p, sum) {
 				b.hit(e)
 				return true
 			}
-			b.disk.mismatch()
+			b.files.mismatch()
 			b.forgetSum(n)
 		}
 	}
-	if !b.do(e, p, b.disk.readCovered) {
+	if !b.do(e, p, b.files.readCovered) {
 		return false
 	}
 	b.hit(e)
@@ -84,16 +84,16 @@ func (b *Blocks) Get(n int64, e blockio.Extent, p []byte) bool {
 func (b *Blocks) Put(n int64, e blockio.Extent, p []byte) {
 	if b.sums.file == nil {
 		b.each(e, func(from int64, at blockio.Extent) bool {
-			b.disk.writeChunks(p[from:from+at.Len], at.Off)
+			b.files.writeChunks(p[from:from+at.Len], at.Off)
 			return true
 		})
 		return
 	}
-	if !b.disk.may(len(p)) || !b.do(e, p, b.disk.writeAt) {
+	if !b.files.may(len(p)) || !b.do(e, p, b.files.writeAt) {
 		return
 	}
-	if b.disk.wrote(b.sums.store(n, sumOf(p))) {
-		b.disk.count.stored.Add(e.Len)
+	if b.files.wrote(b.sums.store(n, sumOf(p))) {
+		b.files.count.stored.Add(e.Len)
 		b.touch(e)
 	}
 }
@@ -101,10 +101,10 @@ func (b *Blocks) Put(n int64, e blockio.Extent, p []byte) {
 // Forget says that what is here of block n, at e, is bad.
 func (b *Blocks) Forget(n int64, e blockio.Extent) {
 	b.each(e, func(_ int64, at blockio.Extent) bool {
-		if own := b.disk.own(at); own.Len > 0 {
+		if own := b.files.own(at); own.Len > 0 {
 			at = own // enough: what lies beside the block may be right, and be here as chunks alone
 		}
-		b.disk.forgetChunks(at)
+		b.files.forgetChunks(at)
 		return true
 	})
 	if b.sums.file != nil {
@@ -115,15 +115,15 @@ func (b *Blocks) Forget(n int64, e blockio.Extent) {
 // Drop is Forget for what will not soon be stored again: it gives back the room, too.
 func (b *Blocks) Drop(n int64, e blockio.Extent) {
 	b.Forget(n, e)
-	if b.disk.write {
-		b.each(e, func(_ int64, at blockio.Extent) bool { b.disk.free(at); return true })
+	if b.files.write {
+		b.each(e, func(_ int64, at blockio.Extent) bool { b.files.free(at); return true })
 	}
 }
 
 // forgetSum clears the entry of block n. Chunks have their own: they stay.
 func (b *Blocks) forgetSum(n int64) {
-	if b.disk.write {
-		b.disk.wrote(b.sums.store(n, 0))
+	if b.files.write {
+		b.files.wrote(b.sums.store(n, 0))
 	}
 }
 
@@ -136,14 +136,14 @@ const urgent = 1 << 62
 // waits (class Demand), only if one waits there, too. Who got the claim calls
 // release when they are here; the end of the process does that, too.
 func (b *Blocks) Claim(e blockio.Extent, class blockio.Class) (release func(), ok bool) {
-	data, base := b.disk.data, int64(0)
+	data, base := b.files.data, int64(0)
 	if class == blockio.Demand {
 		base = urgent
 	}
 	free := func() {
 		b.each(e, func(_ int64, at blockio.Extent) bool { data.unclaim(base+at.Off, at.Len); return true })
 	}
-	if b.disk.write && !b.each(e, func(_ int64, at blockio.Extent) bool {
+	if b.files.write && !b.each(e, func(_ int64, at blockio.Extent) bool {
 		return (base == urgent || !data.claimed(urgent+at.Off, at.Len)) && data.claim(base+at.Off, at.Len)
 	}) {
 		free() // those pieces that could be claimed
@@ -154,14 +154,14 @@ func (b *Blocks) Claim(e blockio.Extent, class blockio.Class) (release func(), o
 
 // hit counts a read of the block at e.
 func (b *Blocks) hit(e blockio.Extent) {
-	b.disk.count.hits.Add(1)
-	b.disk.count.hitBytes.Add(e.Len)
+	b.files.count.hits.Add(1)
+	b.files.count.hitBytes.Add(e.Len)
 	b.touch(e)
 }
 
 // touch notes that the block at e is of use.
 func (b *Blocks) touch(e blockio.Extent) {
-	b.each(e, func(_ int64, at blockio.Extent) bool { b.disk.touch(at); return true })
+	b.each(e, func(_ int64, at blockio.Extent) bool { b.files.touch(at); return true })
 }
 
 // do calls io for each piece of p, the bytes of the image at e, and says whether

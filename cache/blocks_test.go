@@ -12,7 +12,7 @@ import (
 // may be the end of the index. And it is made of chunks if they are all here.
 func TestLostBlockLeavesChunks(t *testing.T) {
 	file := crashDisk(4 * chunkSize)
-	d, err := newDisk(memDir{memFiles: newMemFiles(int64(len(file)))}, int64(len(file)), true)
+	d, err := openFiles(memDir{memFiles: newMemFiles(int64(len(file)))}, int64(len(file)), true)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,12 +10,12 @@ import (
 	"github.com/cloopfs/cloopfs/blockio"
 )
 
-// Bytes is the bytes of an image with those that a Disk keeps: header and index,
+// Bytes is the bytes of an image with those that an entry keeps: header and index,
 // directories, all that is not read as stored blocks. It implements
 // [blockio.Source].
 type Bytes struct {
 	blockio.Source // where the rest comes from, and all streams
-	disk           *Disk
+	files          *files
 
 	// mu guards the fields below.
 	mu      sync.Mutex
@@ -31,7 +31,7 @@ const (
 )
 
 // Bytes returns src with what is kept of it.
-func (d *Disk) Bytes(src blockio.Source) *Bytes { return &Bytes{Source: src, disk: d} }
+func (f *files) Bytes(src blockio.Source) *Bytes { return &Bytes{Source: src, files: f} }
 
 // ReadAtContext reads bytes of the image. What is missing is asked for at once,
 // in whole chunks, and kept.
@@ -41,9 +41,9 @@ func (b *Bytes) ReadAtContext(ctx context.Context, p []byte, off int64) (int, er
 		return 0, eof
 	}
 	e := blockio.Extent{Off: off, Len: int64(len(p))}
-	c := b.disk.cover(e)
+	c := b.files.cover(e)
 	buf := make([]byte, c.Len)
-	gap := b.disk.readChunks(buf, c.Off)
+	gap := b.files.readChunks(buf, c.Off)
 	doubted := b.doubts(c)
 	var had []byte
 	if doubted {
@@ -60,14 +60,14 @@ func (b *Bytes) ReadAtContext(ctx context.Context, p []byte, off int64) (int, er
 			return 0, err
 		}
 		if doubted && !bytes.Equal(buf, had) {
-			b.disk.spoilt()
+			b.files.spoilt()
 		}
-		b.disk.writeChunks(missing, c.Off+gap.Off)
+		b.files.writeChunks(missing, c.Off+gap.Off)
 		b.believe(c)
 	} else {
-		b.disk.count.hits.Add(1)
-		b.disk.count.hitBytes.Add(e.Len)
-		b.disk.touch(e)
+		b.files.count.hits.Add(1)
+		b.files.count.hitBytes.Add(e.Len)
+		b.files.touch(e)
 		b.remember(e)
 	}
 	return copy(p, buf[off-c.Off:]), eof

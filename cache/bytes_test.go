@@ -108,7 +108,7 @@ func TestBytesForget(t *testing.T) {
 			}
 		}
 		b.Forget(blockio.Extent{Off: 2*chunkSize + 1, Len: 8 * chunkSize}) // 2 to 10
-		if n := holds(t, e.Disk, src.Data[:2*chunkSize]); n != 2*chunkSize {
+		if n := holds(t, e.files, src.Data[:2*chunkSize]); n != 2*chunkSize {
 			t.Errorf("%d bytes before it are there", n)
 		}
 		read(0, 2, false)
@@ -134,7 +134,7 @@ func TestBytesFail(t *testing.T) {
 	if n, err := b.ReadAtContext(t.Context(), make([]byte, 10), 5000); n != 0 || !errors.Is(err, bad) {
 		t.Errorf("read %d bytes, %v; want the error below", n, err)
 	}
-	if n := holds(t, e.Disk, src.Data); n != 0 {
+	if n := holds(t, e.files, src.Data); n != 0 {
 		t.Errorf("%d bytes kept of what did not come", n)
 	}
 }

@@ -14,16 +14,16 @@ import (
 // CheckChunks compares all that is kept as chunks with its checksums, and says how
 // many chunks are right and how many were bad. The bad ones are forgotten, and so
 // are those that were thrown away, which are none of both.
-func (d *Disk) CheckChunks(ctx context.Context) (right, bad int64, err error) {
+func (f *files) CheckChunks(ctx context.Context) (right, bad int64, err error) {
 	buf := make([]byte, regionSize)
-	for off := int64(0); off < d.size; {
+	for off := int64(0); off < f.size; {
 		if err := ctx.Err(); err != nil {
 			return right, bad, err
 		}
-		if off = d.nextChunks(off); off >= d.size {
+		if off = f.nextChunks(off); off >= f.size {
 			break
 		}
-		r, b := d.checkRegion(blockio.Extent{Off: off, Len: min(regionSize, d.size-off)}, buf)
+		r, b := f.checkRegion(blockio.Extent{Off: off, Len: min(regionSize, f.size-off)}, buf)
 		right, bad, off = right+r, bad+b, off+regionSize
 	}
 	return right, bad, nil
@@ -60,12 +60,12 @@ func (e *Entry) ListedBlocks() (map[int64]int64, error) {
 
 // nextChunks is the first region at or behind off that may have chunks: tables are
 // full of holes.
-func (d *Disk) nextChunks(off int64) int64 {
+func (f *files) nextChunks(off int64) int64 {
 	entry := off / chunkSize * sumSize
-	at, err := d.chunks.nextData(entry)
+	at, err := f.chunks.nextData(entry)
 	switch {
 	case err == io.EOF:
-		return d.size
+		return f.size
 	case err != nil:
 		return off // a file system that does not tell
 	}
@@ -73,13 +73,13 @@ func (d *Disk) nextChunks(off int64) int64 {
 }
 
 // checkRegion is CheckChunks for the region e. buf has room for it.
-func (d *Disk) checkRegion(e blockio.Extent, buf []byte) (right, bad int64) {
+func (f *files) checkRegion(e blockio.Extent, buf []byte) (right, bad int64) {
 	first := e.Off / chunkSize
-	sums := d.chunks.load(first, (e.Len+chunkSize-1)/chunkSize)
+	sums := f.chunks.load(first, (e.Len+chunkSize-1)/chunkSize)
 	if !hasSum(sums) {
 		return 0, 0
 	}
-	n, _ := d.data.ReadAt(buf[:e.Len], e.Off)
+	n, _ := f.data.ReadAt(buf[:e.Len], e.Off)
 	for i, sum := range sums {
 		at := blockio.Extent{Off: int64(i) * chunkSize, Len: min(chunkSize, e.Len-int64(i)*chunkSize)}
 		switch {
@@ -87,7 +87,7 @@ func (d *Disk) checkRegion(e blockio.Extent, buf []byte) (right, bad int64) {
 		case at.End() <= int64(n) && matches(buf[at.Off:at.End()], sum):
 			right++
 		default:
-			r, b := d.checkAgain(blockio.Extent{Off: e.Off + at.Off, Len: at.Len}, buf[at.Off:at.End()])
+			r, b := f.checkAgain(blockio.Extent{Off: e.Off + at.Off, Len: at.Len}, buf[at.Off:at.End()])
 			right, bad = right+r, bad+b
 		}
 	}
@@ -96,16 +96,16 @@ func (d *Disk) checkRegion(e blockio.Extent, buf []byte) (right, bad int64) {
 
 // checkAgain looks at one chunk that did not match: other processes may have thrown
 // it away or stored it since its entry was read.
-func (d *Disk) checkAgain(e blockio.Extent, buf []byte) (right, bad int64) {
-	sum := d.chunks.loadOne(e.Off / chunkSize)
+func (f *files) checkAgain(e blockio.Extent, buf []byte) (right, bad int64) {
+	sum := f.chunks.loadOne(e.Off / chunkSize)
 	switch {
 	case sum == 0:
 		return 0, 0
-	case d.readAt(buf, e.Off) && matches(buf, sum):
+	case f.readAt(buf, e.Off) && matches(buf, sum):
 		return 1, 0
-	case !d.hasHole(e):
+	case !f.hasHole(e):
 		bad = 1
 	}
-	d.forgetChunks(e)
+	f.forgetChunks(e)
 	return 0, bad
 }

@@ -273,7 +273,7 @@ type crashLine struct {
 	*crashImage
 	origin *blockiotest.Source
 	source blockio.Source // the image's bytes
-	disk   *Disk          // nil without an entry
+	disk   *files         // nil without an entry
 	blocks *Blocks
 	index  *cloop.Index
 	runs   *fetch.Scheduler
@@ -287,7 +287,7 @@ func (im *crashImage) open(origin *blockiotest.Source, dir directory) (_ *crashL
 	l := &crashLine{crashImage: im, origin: origin, source: origin, buf: make([]byte, len(im.truth)+1)}
 	ctx, options := context.Background(), fetch.Options{Keep: 1}
 	if dir != nil {
-		if l.disk, err = newDisk(dir, origin.Size(), true); err != nil {
+		if l.disk, err = openFiles(dir, origin.Size(), true); err != nil {
 			return nil, err
 		}
 		if l.blocks, err = im.store(l.disk); err != nil {
@@ -314,7 +314,7 @@ func (im *crashImage) open(origin *blockiotest.Source, dir directory) (_ *crashL
 }
 
 // store is the image's blocks in an entry.
-func (im *crashImage) store(d *Disk) (*Blocks, error) {
+func (im *crashImage) store(d *files) (*Blocks, error) {
 	if im.parts != nil {
 		return d.Blocks(im.parts, false)
 	}
@@ -370,7 +370,7 @@ func wrongByte(got, want []byte) error {
 // neighbour is another process that uses the same entry.
 type neighbour struct {
 	im     *crashImage
-	disk   *Disk
+	disk   *files
 	blocks *Blocks
 	awake  atomic.Bool // it acts of its own accord
 
@@ -380,7 +380,7 @@ type neighbour struct {
 }
 
 func (im *crashImage) neighbour(t *testing.T, files *memFiles, rnd *rand.Rand) *neighbour {
-	disk, err := newDisk(memDir{memFiles: files}, int64(len(im.file)), true)
+	disk, err := openFiles(memDir{memFiles: files}, int64(len(im.file)), true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -414,7 +414,7 @@ func (o *neighbour) turn() {
 
 // evict throws away a region, as Dir does.
 func (o *neighbour) evict(off int64) {
-	c := candidate{disk: o.disk, meta: meta{Size: o.disk.size}}
+	c := candidate{files: o.disk, meta: meta{Size: o.disk.size}}
 	if _, err := c.punch(off); err != nil {
 		panic(err) // in memory: can't fail
 	}
@@ -590,7 +590,7 @@ func (c *crash) check(t *testing.T, s state, files *memFiles) error {
 
 // checkBlocks asks an entry for each stored block.
 func (c *crash) checkBlocks(files *memFiles) error {
-	disk, err := newDisk(c.dir(memDir{memFiles: files}), int64(len(c.file)), true)
+	disk, err := openFiles(c.dir(memDir{memFiles: files}), int64(len(c.file)), true)
 	if err != nil {
 		return err
 	}
@@ -613,7 +613,7 @@ func (c *crash) checkBlocks(files *memFiles) error {
 }
 
 // count adds the use that was made of an entry.
-func (c *crash) count(d *Disk) {
+func (c *crash) count(d *files) {
 	c.hits += d.Stats().Hits
 	c.mismatches += d.Stats().Mismatches
 }

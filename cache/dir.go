@@ -33,7 +33,7 @@ type Options struct {
 // ErrNoCache says that a directory is not a cache.
 var ErrNoCache = errors.New("not a cache: it has other files in it")
 
-// Dir is a cache directory: a Disk for each image. It is safe for concurrent use,
+// Dir is a cache directory: an Entry for each image. It is safe for concurrent use,
 // also by several processes.
 type Dir struct {
 	f    *os.File
@@ -121,7 +121,7 @@ func checkOwn(dir *os.File) error {
 	return nil
 }
 
-// Close closes the directory, not the Disks that were opened in it.
+// Close closes the directory, not the entries that were opened in it.
 func (d *Dir) Close() error {
 	if d.bounds != nil {
 		d.bounds.Close()

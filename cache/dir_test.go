@@ -75,7 +75,7 @@ func fill(e *Entry, p []byte) {
 }
 
 // holds says how many bytes of chunks of want are there. Others are an error.
-func holds(t *testing.T, d *Disk, want []byte) (n int64) {
+func holds(t *testing.T, d *files, want []byte) (n int64) {
 	t.Helper()
 	p := make([]byte, chunkSize)
 	for off := int64(0); off < int64(len(want)); off += chunkSize {
@@ -315,7 +315,7 @@ func TestLinksAreNotFollowed(t *testing.T) {
 				if err != nil {
 					continue
 				}
-				if n := holds(t, e.Disk, p); n != 0 && n != id.Size {
+				if n := holds(t, e.files, p); n != 0 && n != id.Size {
 					t.Errorf("%d bytes are there, want all or none", n)
 				}
 				if b, err := e.Blocks([]blockio.Extent{{Len: id.Size}}, false); err == nil {
@@ -362,7 +362,7 @@ func TestReadOnlyEntry(t *testing.T) {
 		d := openDir(t, d.Path(), Options{Size: 1 << 40, Logger: warnings.logger()})
 		e := openEntry(t, d, id)
 		defer e.Close()
-		if n := holds(t, e.Disk, p); n != 50_000/chunkSize*chunkSize || !locked(e.f, inUseName) {
+		if n := holds(t, e.files, p); n != 50_000/chunkSize*chunkSize || !locked(e.f, inUseName) {
 			t.Errorf("%d bytes are there, in use %v; want those stored, and that it is", n, locked(e.f, inUseName))
 		}
 		fill(e, p)
@@ -383,7 +383,7 @@ func TestReadOnlyEntry(t *testing.T) {
 		} else {
 			release()
 		}
-		if n := holds(t, e.Disk, p); n != 50_000/chunkSize*chunkSize {
+		if n := holds(t, e.files, p); n != 50_000/chunkSize*chunkSize {
 			t.Errorf("%d bytes are there after writes to what can't be written", n)
 		}
 		if s := e.Stats(); s.Stored != 0 || warnings.count() != 0 {
@@ -439,7 +439,7 @@ func TestOtherVersion(t *testing.T) {
 			// Others find their place beside it.
 			other := openEntry(t, d, image("b", 100_000))
 			fill(other, random(id.Size))
-			if n := holds(t, other.Disk, random(id.Size)); n != id.Size {
+			if n := holds(t, other.files, random(id.Size)); n != id.Size {
 				t.Errorf("%d bytes of another image are there, want all", n)
 			}
 		})
@@ -463,12 +463,12 @@ func TestIdentity(t *testing.T) {
 		if e.Path() == first.Path() {
 			t.Errorf("another %s: the same entry", name)
 		}
-		if n := holds(t, e.Disk, p[:other.Size]); n != 0 || e.Size() != other.Size {
+		if n := holds(t, e.files, p[:other.Size]); n != 0 || e.Size() != other.Size {
 			t.Errorf("another %s: %d bytes are there, size is %d", name, n, e.Size())
 		}
 	}
 	again := openEntry(t, d, id)
-	if n := holds(t, again.Disk, p); again.Path() != first.Path() || n != id.Size {
+	if n := holds(t, again.files, p); again.Path() != first.Path() || n != id.Size {
 		t.Errorf("opened again: %d bytes are there, want all", n)
 	}
 	if list, _, err := d.List(); err != nil || len(list) != 5 {
@@ -688,16 +688,16 @@ func TestDamagedMeta(t *testing.T) {
 				t.Errorf("List: %d others, %v", others, err)
 			}
 			e = openEntry(t, d, id)
-			if n := holds(t, e.Disk, p); n != 0 {
+			if n := holds(t, e.files, p); n != 0 {
 				t.Errorf("%d bytes are there of an entry made anew", n)
 			}
 			fill(e, p)
-			if n := holds(t, e.Disk, p); n != id.Size {
+			if n := holds(t, e.files, p); n != id.Size {
 				t.Errorf("%d bytes are there, want all", n)
 			}
 			e.Close()
 			e = openEntry(t, d, id)
-			if n := holds(t, e.Disk, p); n != id.Size {
+			if n := holds(t, e.files, p); n != id.Size {
 				t.Errorf("%d bytes are there after a while, want all", n)
 			}
 			if got := entries(t, d.Path()); len(got) != 1 {
@@ -872,7 +872,7 @@ func TestOpenedAtOnce(t *testing.T) {
 		p := random(id.Size)
 		fill(opened[0], p)
 		for _, e := range opened {
-			if n := holds(t, e.Disk, p); n != id.Size {
+			if n := holds(t, e.files, p); n != id.Size {
 				t.Errorf("%d bytes are there, want what the first has stored", n)
 			}
 			e.Close()
@@ -917,7 +917,7 @@ func TestOpenedWhileRemoved(t *testing.T) {
 					return
 				}
 				fill(e, p[:5*chunkSize])
-				holds(t, e.Disk, p)
+				holds(t, e.files, p)
 				e.Close()
 			}
 		})
@@ -945,7 +945,7 @@ func TestNoLocks(t *testing.T) {
 	fill(openEntry(t, d, id), p)
 	t.Cleanup(func() { flock = unix.Flock })
 	flock = func(int, int) error { return unix.ENOLCK }
-	if e := openEntry(t, d, id); holds(t, e.Disk, p) != id.Size {
+	if e := openEntry(t, d, id); holds(t, e.files, p) != id.Size {
 		t.Error("what was stored is not there")
 	}
 }
@@ -976,7 +976,7 @@ func TestForeignDirectory(t *testing.T) {
 	p := random(id.Size)
 	e := openEntry(t, d, id)
 	without(t, func() { fill(e, p) })
-	if n := holds(t, e.Disk, p); n != id.Size || warnings.count() > 0 {
+	if n := holds(t, e.files, p); n != id.Size || warnings.count() > 0 {
 		t.Errorf("%d bytes are there, warnings %q; want all and none", n, warnings.lines)
 	}
 	if list, others, err := d.List(); len(list) != 1 || others != 0 || err != nil {

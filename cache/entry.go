@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An Entry is the Disk of an image in a cache directory, held open.
+// An Entry is what a cache directory keeps of an image, held open.
 type Entry struct {
-	*Disk
+	*files
 	dir  *Dir
 	name string
 	f    *os.File // the entry's directory
@@ -23,8 +23,8 @@ type Entry struct {
 
 // Close lets go of the entry.
 func (e *Entry) Close() {
-	if e.Disk != nil {
-		e.Disk.closeFiles()
+	if e.files != nil {
+		e.files.closeFiles()
 	}
 	if e.held != nil {
 		e.held.Close()

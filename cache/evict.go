@@ -27,7 +27,7 @@ type region struct {
 type candidate struct {
 	name  string
 	f     *os.File // its directory
-	disk  *Disk
+	files *files
 	meta  meta
 	inUse bool
 	alone *os.File // its lock keeps others from opening the entry; nil if it is in use
@@ -80,7 +80,7 @@ func (d *Dir) evict(want int64, keptToo bool) (freed int64, err error) {
 		freed += n
 	}
 	for _, c := range list {
-		if n, err := c.disk.data.allocated(); err == nil && n == 0 && c.alone != nil {
+		if n, err := c.files.data.allocated(); err == nil && n == 0 && c.alone != nil {
 			_ = d.remove(c.name) // what is left of it is removed later
 		}
 	}
@@ -199,7 +199,7 @@ func (d *Dir) candidates(keptToo bool) (list []*candidate, err error) {
 
 // open opens the entry's files. If nobody else has it open, nobody can until close.
 func (c *candidate) open() (err error) {
-	if c.disk, err = newDisk(osDir{c.f}, c.meta.Size, true); err != nil {
+	if c.files, err = openFiles(osDir{c.f}, c.meta.Size, true); err != nil {
 		return err
 	}
 	held, err := openAt(c.f, inUseName, unix.O_RDWR|unix.O_CREAT)
@@ -219,8 +219,8 @@ func (c *candidate) open() (err error) {
 func (c *candidate) pinned() bool { return locked(c.f, pinName) }
 
 func (c *candidate) close() {
-	if c.disk != nil {
-		c.disk.closeFiles()
+	if c.files != nil {
+		c.files.closeFiles()
 	}
 	if c.alone != nil {
 		c.alone.Close()
@@ -232,13 +232,13 @@ func (c *candidate) close() {
 func (c *candidate) regions(list []region) []region {
 	pins := c.inUse && c.compressed()
 	for off := int64(0); off < c.meta.Size; {
-		at, err := c.disk.data.nextData(off)
+		at, err := c.files.data.nextData(off)
 		if err != nil {
 			break // the end, or a file system that does not tell
 		}
 		at = at / regionSize * regionSize
 		var minute [4]byte
-		_, _ = c.disk.used.ReadAt(minute[:], at/regionSize*4) // not noted: 0
+		_, _ = c.files.used.ReadAt(minute[:], at/regionSize*4) // not noted: 0
 		list = append(list, region{
 			entry: c, off: at, kept: c.meta.Kept, pinned: pins && c.hasChunks(at),
 			minute: binary.LittleEndian.Uint32(minute[:]),
@@ -264,7 +264,7 @@ const regionChunks = regionSize / chunkSize
 
 // hasChunks says whether some of the region at off is kept as chunks.
 func (c *candidate) hasChunks(off int64) bool {
-	return hasSum(c.disk.chunks.load(off/chunkSize, regionChunks))
+	return hasSum(c.files.chunks.load(off/chunkSize, regionChunks))
 }
 
 // punch throws away the region at off, and returns what has become free. The
@@ -278,7 +278,7 @@ func (c *candidate) punch(off int64) (freed int64, err error) {
 		}
 	}
 	c.began = true
-	before, err := c.disk.data.allocated()
+	before, err := c.files.data.allocated()
 	if err != nil {
 		return 0, err
 	}
@@ -287,10 +287,10 @@ func (c *candidate) punch(off int64) (freed int64, err error) {
 			return 0, err
 		}
 	}
-	if err := c.disk.data.punch(off, regionSize); err != nil {
+	if err := c.files.data.punch(off, regionSize); err != nil {
 		return 0, err
 	}
-	after, err := c.disk.data.allocated()
+	after, err := c.files.data.allocated()
 	return max(0, before-after), err
 }
 
@@ -300,14 +300,14 @@ func (c *candidate) punch(off int64) (freed int64, err error) {
 func (c *candidate) clearChunks(off int64) error {
 	const pageSums = chunkSize / sumSize
 	first := off / chunkSize
-	if err := c.disk.chunks.store(first, make([]uint64, regionChunks)...); err != nil {
+	if err := c.files.chunks.store(first, make([]uint64, regionChunks)...); err != nil {
 		return err
 	}
 	page := first / pageSums * pageSums
-	if hasSum(c.disk.chunks.load(page, pageSums)) {
+	if hasSum(c.files.chunks.load(page, pageSums)) {
 		return nil
 	}
-	return c.disk.chunks.punch(page*sumSize, chunkSize)
+	return c.files.chunks.punch(page*sumSize, chunkSize)
 }
 
 // Trim throws away what was used longest ago until the directory is within its

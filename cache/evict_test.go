@@ -173,7 +173,7 @@ func TestMinFree(t *testing.T) {
 		fill(e, p)
 		d.room.closed.Store(0) // a second later
 	}
-	if n := holds(t, e.Disk, p); n != 0 || e.Stats().Stored != 0 {
+	if n := holds(t, e.files, p); n != 0 || e.Stats().Stored != 0 {
 		t.Errorf("%d bytes stored", n)
 	}
 	if n := warnings.count(); n != 1 {
@@ -199,14 +199,14 @@ func TestKeptStays(t *testing.T) {
 	other := random(40 * mib)
 	e := openEntry(t, d, image("a", int64(len(other))))
 	fill(e, other)
-	if n := holds(t, e.Disk, other); n == 0 || n > 4*mib || warnings.count() > 0 {
+	if n := holds(t, e.files, other); n == 0 || n > 4*mib || warnings.count() > 0 {
 		t.Errorf("%d bytes of the other, warnings %s; want half of the bound and none", n, warnings.lines)
 	}
 	if room, err := d.Fits(e); err != nil || room < 4*mib-100_000-e.Allocated() || room > 4*mib {
 		t.Errorf("room for %d bytes, %v; want half of the bound", room, err)
 	}
 	kept = openEntry(t, d, image("kept", int64(len(p))))
-	if n := holds(t, kept.Disk, p); n != int64(len(p)) || kept.Allocated() < int64(len(p)) || !kept.meta.Kept || !kept.meta.Complete {
+	if n := holds(t, kept.files, p); n != int64(len(p)) || kept.Allocated() < int64(len(p)) || !kept.meta.Kept || !kept.meta.Complete {
 		t.Errorf("%d bytes of what was kept are there, want all", n)
 	}
 	kept.Close()
@@ -226,7 +226,7 @@ func TestKeptStays(t *testing.T) {
 		t.Fatal(err)
 	}
 	kept = openEntry(t, d, image("kept", int64(len(p))))
-	if n := holds(t, kept.Disk, p); n != int64(len(p)) {
+	if n := holds(t, kept.files, p); n != int64(len(p)) {
 		t.Errorf("%d bytes of what was kept are there within a smaller bound, want all", n)
 	}
 }
@@ -243,7 +243,7 @@ func TestPinned(t *testing.T) {
 		t.Fatal(err)
 	}
 	evict(t, d, 10*mib, true)
-	if n, m := holds(t, e.Disk, p), holds(t, other.Disk, p); n != int64(len(p)) || m != 0 {
+	if n, m := holds(t, e.files, p), holds(t, other.files, p); n != int64(len(p)) || m != 0 {
 		t.Errorf("%d bytes of what is pinned are there, and %d of the rest; want all and none", n, m)
 	}
 	e.Close()
@@ -379,12 +379,12 @@ func TestIndexStaysWhileInUse(t *testing.T) {
 	if n := left(); n != 0 || other.Allocated() != 0 {
 		t.Errorf("%d blocks and %d bytes of another image are there, want none", n, other.Allocated())
 	}
-	if n := holds(t, e.Disk, p); n != int64(len(index)) {
+	if n := holds(t, e.files, p); n != int64(len(index)) {
 		t.Errorf("%d bytes of the index are there, want %d", n, len(index))
 	}
 	// With nothing else left it goes, and the entry stays.
 	evict(t, d, mib, false)
-	if n := holds(t, e.Disk, p); n != 0 {
+	if n := holds(t, e.files, p); n != 0 {
 		t.Errorf("%d bytes of the index are there, want none", n)
 	}
 	// Not in use, it goes before what was used later.
@@ -455,8 +455,8 @@ func TestCompleteIsClearedFirst(t *testing.T) {
 			t.Errorf("complete: %v, kept: %v, %v; want neither", m.Complete, m.Kept, err)
 		}
 	}
-	c.disk.data = &spy{file: c.disk.data, punched: look}
-	c.disk.chunks.file = &spy{file: c.disk.chunks.file, punched: look, write: func() error { look(); return nil }}
+	c.files.data = &spy{file: c.files.data, punched: look}
+	c.files.chunks.file = &spy{file: c.files.chunks.file, punched: look, write: func() error { look(); return nil }}
 	for _, off := range []int64{0, mib} {
 		if n, err := c.punch(off); err != nil || n != mib {
 			t.Errorf("%d bytes freed, %v; want a region", n, err)
@@ -526,7 +526,7 @@ func TestEvictPassesOver(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(entry, metaName+".new"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if n := evict(t, d, 2*mib, false); n != mib || holds(t, stuck.Disk, p) != mib {
+	if n := evict(t, d, 2*mib, false); n != mib || holds(t, stuck.files, p) != mib {
 		t.Errorf("%d bytes freed, want those of the other", n)
 	}
 	if n, err := d.evict(2*mib, false); n != 0 || err == nil {
@@ -548,7 +548,7 @@ func TestTablesBecomeHoles(t *testing.T) {
 		t.Errorf("the table of nothing takes %d bytes, %v", n, err)
 	}
 	fill(e, p)
-	if n := holds(t, e.Disk, p); n != int64(len(p)) {
+	if n := holds(t, e.files, p); n != int64(len(p)) {
 		t.Errorf("%d bytes are there, want all", n)
 	}
 }
@@ -579,7 +579,7 @@ func TestTrim(t *testing.T) {
 			t.Errorf("bound %d: %d bytes taken, %v", c.bound, used, err)
 		}
 		kept := openEntry(t, d, image("kept", int64(len(p))))
-		n := holds(t, kept.Disk, p)
+		n := holds(t, kept.files, p)
 		if whole := n == int64(len(p)); whole != c.whole || kept.meta.Kept != c.whole || kept.meta.Complete != c.whole {
 			t.Errorf("bound %d: %d bytes of what is kept, kept: %v, complete: %v", c.bound, n, kept.meta.Kept, kept.meta.Complete)
 		}
@@ -688,17 +688,17 @@ func TestWriteFails(t *testing.T) {
 				}
 				d.room.closed.Store(0) // half a minute later
 				fill(e, p)
-				if n := holds(t, e.Disk, p); n != chunkSize || writes != 2 || warnings.count() != 1 {
+				if n := holds(t, e.files, p); n != chunkSize || writes != 2 || warnings.count() != 1 {
 					t.Errorf("%d bytes are there after %d writes, %d warnings; want %d, 2, 1", n, writes, warnings.count(), chunkSize)
 				}
 				fails = false
 				fill(e, p)
-				if n := holds(t, e.Disk, p); n != chunkSize {
+				if n := holds(t, e.files, p); n != chunkSize {
 					t.Errorf("%d bytes are there, want no more yet", n)
 				}
 				d.room.closed.Store(0)
 				fill(e, p)
-				if n := holds(t, e.Disk, p); n != int64(len(p)) || warnings.count() != 1 {
+				if n := holds(t, e.files, p); n != int64(len(p)) || warnings.count() != 1 {
 					t.Errorf("%d bytes are there, %d warnings; want all and 1", n, warnings.count())
 				}
 			})
@@ -726,7 +726,7 @@ func TestRemovedUnderUse(t *testing.T) {
 			}
 			d.room.allowance.Store(0)
 			fill(e, p)
-			if n := holds(t, e.Disk, p); n != mib/2 {
+			if n := holds(t, e.files, p); n != mib/2 {
 				t.Errorf("%d bytes are there, want the half stored before", n)
 			}
 			at := blockio.Extent{Off: 0, Len: 3 * chunkSize}
@@ -749,7 +749,7 @@ func TestRemovedUnderUse(t *testing.T) {
 			d.room.closed.Store(0)
 			again := openEntry(t, d, image("a", int64(len(p))))
 			fill(again, p)
-			if n := holds(t, again.Disk, p); n != int64(len(p)) {
+			if n := holds(t, again.files, p); n != int64(len(p)) {
 				t.Errorf("%d bytes are there of an entry made anew, want all", n)
 			}
 		})
@@ -786,7 +786,7 @@ func TestFilesCutOff(t *testing.T) {
 				if err := os.Truncate(filepath.Join(filepath.Dir(e.Path()), name), size); err != nil {
 					t.Fatal(err)
 				}
-				chunks, blocks := holds(t, e.Disk, p), left()
+				chunks, blocks := holds(t, e.files, p), left()
 				switch name {
 				case dataName:
 					if chunks > size || blocks != 0 {
@@ -802,11 +802,11 @@ func TestFilesCutOff(t *testing.T) {
 					}
 				}
 				put()
-				if chunks, blocks := holds(t, e.Disk, p), left(); chunks != mib/2 || blocks != 5 {
+				if chunks, blocks := holds(t, e.files, p), left(); chunks != mib/2 || blocks != 5 {
 					t.Errorf("%d bytes and %d blocks are there, want all that was stored again", chunks, blocks)
 				}
 				evict(t, d, mib, false)
-				if chunks, blocks := holds(t, e.Disk, p), left(); chunks != 0 || blocks != 0 {
+				if chunks, blocks := holds(t, e.files, p), left(); chunks != 0 || blocks != 0 {
 					t.Errorf("%d bytes and %d blocks are there after all was thrown away", chunks, blocks)
 				}
 			})
@@ -831,7 +831,7 @@ func TestTablesOfGarbage(t *testing.T) {
 		t.Fatalf("the table has %x, want %x", got, sum)
 	}
 	at := blockio.Extent{Off: 5000, Len: 10_000}
-	if n := holds(t, e.Disk, p); n != 0 || b.Get(0, at, make([]byte, at.Len)) {
+	if n := holds(t, e.files, p); n != 0 || b.Get(0, at, make([]byte, at.Len)) {
 		t.Errorf("%d bytes are there of nothing", n)
 	}
 	if e.Stats().Mismatches == 0 {
@@ -861,7 +861,7 @@ func lockedByAnother(t *testing.T) {
 		t.Fatal(err)
 	}
 	fill(e, p)
-	if n := holds(t, e.Disk, p); n == 0 || n > 4*mib {
+	if n := holds(t, e.files, p); n == 0 || n > 4*mib {
 		t.Errorf("%d bytes are there, want what there was room for", n)
 	}
 	if closed := time.Duration(d.room.closed.Load()) - time.Since(d.room.start); closed < 5*fullTime || d.room.closed.Load() > int64(time.Hour) || warnings.count() != 1 || !strings.Contains(warnings.lines[0], errLocked.Error()) {

@@ -206,7 +206,7 @@ func TestBytesCloseAndCount(t *testing.T) {
 	src := &closing{Source: &blockiotest.Source{Data: random(3 * chunkSize)}}
 	e := openEntry(t, newDir(t, roomy), image("a", 3*chunkSize))
 	b := e.Bytes(src)
-	read := func(want DiskStats) {
+	read := func(want EntryStats) {
 		t.Helper()
 		if _, err := b.ReadAtContext(t.Context(), make([]byte, 100), chunkSize+5); err != nil {
 			t.Fatal(err)
@@ -215,10 +215,10 @@ func TestBytesCloseAndCount(t *testing.T) {
 			t.Errorf("%+v, %d bodies are open; want %+v and none", got, src.open, want)
 		}
 	}
-	read(DiskStats{Stored: chunkSize})
-	read(DiskStats{Stored: chunkSize, Hits: 1, HitBytes: 100})
+	read(EntryStats{Stored: chunkSize})
+	read(EntryStats{Stored: chunkSize, Hits: 1, HitBytes: 100})
 	b.Forget(blockio.Extent{Off: chunkSize, Len: 1})
-	read(DiskStats{Stored: 2 * chunkSize, Hits: 1, HitBytes: 100})
+	read(EntryStats{Stored: 2 * chunkSize, Hits: 1, HitBytes: 100})
 }
 
 // Reads and writes of blocks are counted as what they are. What was never stored is no
@@ -239,7 +239,7 @@ func TestBlocksCount(t *testing.T) {
 		if exists(filepath.Join(filepath.Dir(e.Path()), blocksName+"0")) == whole {
 			t.Errorf("whole chunks %v: want a table of blocks if they are not", whole)
 		}
-		step := func(what string, here bool, want DiskStats) {
+		step := func(what string, here bool, want EntryStats) {
 			t.Helper()
 			if got := b.Get(0, at, make([]byte, at.Len)); got != here {
 				t.Errorf("%s: here %v", what, got)
@@ -248,12 +248,12 @@ func TestBlocksCount(t *testing.T) {
 				t.Errorf("%s: %+v, want %+v", what, got, want)
 			}
 		}
-		step("never stored", false, DiskStats{})
+		step("never stored", false, EntryStats{})
 		if m, err := readMeta(e.f); err != nil || !m.Complete {
 			t.Errorf("what was not stored takes back that all is complete (%v)", err)
 		}
 		b.Put(0, at, p[at.Off:at.End()])
-		want := DiskStats{Stored: at.Len, Hits: 1, HitBytes: at.Len}
+		want := EntryStats{Stored: at.Len, Hits: 1, HitBytes: at.Len}
 		step("stored", true, want)
 		e.writeAt([]byte{p[5000] ^ 1}, 5000)
 		if !b.Have(0, at) {
@@ -433,7 +433,7 @@ func TestSameMinuteGoesInNoOrder(t *testing.T) {
 	e.now = func() time.Time { return someTime }
 	fill(e, p)
 	evict(t, d, 8*mib, false)
-	if half := int64(8 * mib); holds(t, e.Disk, p[:half]) == 0 || holds(t, e.Disk, p[:half]) == half { // once in 6435
+	if half := int64(8 * mib); holds(t, e.files, p[:half]) == 0 || holds(t, e.files, p[:half]) == half { // once in 6435
 		t.Error("one half has gone, in order")
 	}
 }

@@ -168,12 +168,12 @@ func (d *Dir) tryOpen(name string) (_ *Entry, gone bool, err error) {
 	if unix.Fstat(int(f.Fd()), &was) != nil || unix.Fstatat(int(d.f.Fd()), name, &is, unix.AT_SYMLINK_NOFOLLOW) != nil || was.Ino != is.Ino {
 		return nil, true, nil
 	}
-	e.Disk, err = newDisk(osDir{f}, m.Size, write)
+	e.files, err = openFiles(osDir{f}, m.Size, write)
 	if err != nil {
 		return nil, false, err
 	}
-	e.Disk.admit = func(n int64) bool { return d.room.admit(e, n) }
-	e.Disk.failed = d.room.failed
-	e.Disk.spoilt = e.notWhole
+	e.files.admit = func(n int64) bool { return d.room.admit(e, n) }
+	e.files.failed = d.room.failed
+	e.files.spoilt = e.notWhole
 	return e, false, nil
 }

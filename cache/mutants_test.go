@@ -56,7 +56,7 @@ func (d unchecked) open(name string, write bool) (file, error) {
 	if err != nil || !strings.HasPrefix(name, d.table) {
 		return f, err
 	}
-	disk, err := newDisk(memDir{memFiles: d.memFiles}, int64(len(d.im.file)), true)
+	disk, err := openFiles(memDir{memFiles: d.memFiles}, int64(len(d.im.file)), true)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func (d unchecked) open(name string, write bool) (file, error) {
 		return p
 	}, always: !d.checkOnce, matched: make(map[int64]bool)}
 	if name != chunksName {
-		blocks := &Blocks{disk: disk, parts: d.im.parts}
+		blocks := &Blocks{files: disk, parts: d.im.parts}
 		if blocks.parts == nil {
 			blocks.parts = []blockio.Extent{{Len: disk.Size()}}
 		}
