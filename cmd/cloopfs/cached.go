@@ -63,21 +63,6 @@ func (o *cacheOptions) addKeyFlag(f *pflag.FlagSet) {
 	f.Var(&o.Key, "cache-key", "the image's `NAME` in the cache, in place of its URL")
 }
 
-// nameValue is a flag's value that can't be empty: a script that has lost a variable
-// does not mean the default.
-type nameValue string
-
-func (v *nameValue) Set(s string) error {
-	if s == "" {
-		return errors.New("is empty")
-	}
-	*v = nameValue(s)
-	return nil
-}
-
-func (v *nameValue) String() string { return string(*v) }
-func (v *nameValue) Type() string   { return "string" }
-
 // complete finds out where the cache is. Without a home there is none.
 func (o *cacheOptions) complete() error {
 	if o.Offline && o.Size == 0 {

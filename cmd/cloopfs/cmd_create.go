@@ -236,30 +236,6 @@ func sayPadding(w io.Writer, sum cloop.Summary) {
 // inputError is an error of the disk that is read.
 type inputError struct{ error }
 
-// taggedOutput makes errors of an output outputErrors.
-type taggedOutput struct{ io.WriterAt }
-
-func (o taggedOutput) WriteAt(p []byte, off int64) (int, error) {
-	n, err := o.WriterAt.WriteAt(p, off)
-	return n, tagOutput(err)
-}
-
-func (o taggedOutput) ReadAt(p []byte, off int64) (int, error) {
-	r, ok := o.WriterAt.(io.ReaderAt)
-	if !ok {
-		return 0, tagOutput(errors.ErrUnsupported)
-	}
-	n, err := r.ReadAt(p, off)
-	return n, tagOutput(err)
-}
-
-func tagOutput(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &outputError{err}
-}
-
 // misplaced says that an image would destroy what it is made of.
 func misplaced(output, why string) error {
 	return &failure{

@@ -292,11 +292,3 @@ func orUnknown(s string) string {
 	}
 	return s
 }
-
-// exactSize writes n bytes for people and for arithmetic.
-func exactSize(n int64) string {
-	if n < 1<<10 {
-		return formatSize(n)
-	}
-	return fmt.Sprintf("%s (%d bytes)", formatSize(n), n)
-}

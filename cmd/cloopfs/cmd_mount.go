@@ -219,14 +219,6 @@ func alive(m mounts.Mount) bool {
 	return !errors.Is(err, syscall.ENOTCONN) && !errors.Is(err, syscall.ECONNABORTED) // it is dying
 }
 
-// withoutPath is the reason in an error of package os.
-func withoutPath(err error) error {
-	if p, ok := errors.AsType[*os.PathError](err); ok {
-		return p.Err
-	}
-	return err
-}
-
 // mountFailure says that FUSE would not do it.
 func mountFailure(err error) error {
 	f := &failure{code: exitMount, err: err}

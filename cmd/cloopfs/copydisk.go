@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"os"
 	"runtime"
@@ -137,4 +138,28 @@ func umask() os.FileMode {
 	mask := unix.Umask(0)
 	unix.Umask(mask)
 	return os.FileMode(mask)
+}
+
+// taggedOutput makes errors of an output outputErrors.
+type taggedOutput struct{ io.WriterAt }
+
+func (o taggedOutput) WriteAt(p []byte, off int64) (int, error) {
+	n, err := o.WriterAt.WriteAt(p, off)
+	return n, tagOutput(err)
+}
+
+func (o taggedOutput) ReadAt(p []byte, off int64) (int, error) {
+	r, ok := o.WriterAt.(io.ReaderAt)
+	if !ok {
+		return 0, tagOutput(errors.ErrUnsupported)
+	}
+	n, err := r.ReadAt(p, off)
+	return n, tagOutput(err)
+}
+
+func tagOutput(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &outputError{err}
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cache"
 	"github.com/cloopfs/cloopfs/httpblock"
-	"github.com/cloopfs/cloopfs/internal/iso9660"
 )
 
 // credentials are the ways to say who we are.
@@ -42,20 +41,6 @@ func sourceHint(err error) string {
 		return certificateHint(cert)
 	}
 	return connectionHint(err)
-}
-
-// unreachable says that err is about a server that can't be asked, and not about what
-// it has said.
-func unreachable(err error) bool {
-	if said, ok := errors.AsType[blockio.Answer](err); ok {
-		return said.Passing()
-	}
-	for _, said := range []error{httpblock.ErrNoRanges, blockio.ErrChanged, httpblock.ErrEncoded, httpblock.ErrRedirect, iso9660.ErrNotFound} {
-		if errors.Is(err, said) {
-			return false
-		}
-	}
-	return !errors.As(err, new(*tls.CertificateVerificationError))
 }
 
 func statusHint(status *httpblock.StatusError) string {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"sync"
 	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
@@ -313,4 +314,15 @@ func openIndex(ctx context.Context, src blockio.ReaderAt, format string) (*cloop
 	}
 	index, err := cloop.Raw(src.Size())
 	return index, kind, err
+}
+
+// inBackgroundOf runs f beside the caller, until stop is called.
+func inBackgroundOf(ctx context.Context, f func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() { f(ctx) })
+	return func() {
+		cancel()
+		wg.Wait()
+	}
 }

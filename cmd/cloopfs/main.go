@@ -4,7 +4,8 @@
 //
 //   - SOURCE and its flags: sourcearg.go, open.go; who we are to servers: access.go, header.go, proxies.go
 //   - the line from the image's bytes to the disk: line.go joins it; remote.go, cached.go and
-//     mirrors.go are of the file, disk.go and images.go of what is on the disk
+//     mirrors.go are of the file, disk.go and images.go of what is on the disk, identity.go says which image it is of;
+//     sourcefailure.go and hint.go are of what fails
 //   - the proof of its content: manifest.go (flags), proof.go, facts.go, seen.go
 //   - what is brought ahead: profiles.go, remoteprofile.go, recording.go; the whole image: bring.go, part.go, fill.go
 //   - the process that serves a mount: background.go, foreground.go, serve.go, writing.go, report.go,
@@ -12,8 +13,8 @@
 //   - mount(8): mount8.go, mountopt.go; what is said after mounting: announce.go; what may not lie
 //     below a mountpoint: below.go, namespace.go
 //   - files that are written: newfile.go, copydisk.go
-//   - what people see: failure.go (errors, exit statuses), hint.go, print.go, progress.go, units.go,
-//     completion.go
+//   - what people see: failure.go (errors, exit statuses), print.go, warnings.go, progress.go
+//   - values of flags: units.go, name.go, flagerror.go; completion.go
 package main
 
 import (

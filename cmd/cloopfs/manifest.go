@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/cloopfs/cloopfs/cloop"
 	"github.com/cloopfs/cloopfs/manifest"
 )
 
@@ -186,10 +185,4 @@ func proofHint(err error) string {
 		return "is it the right key? If the image has just been replaced, try again"
 	}
 	return ""
-}
-
-// badBlock says that err is about a block of the image, or its entry in the index, that is
-// wrong: others may be right.
-func badBlock(err error) bool {
-	return errors.Is(err, cloop.ErrCorrupt) || errors.Is(err, manifest.ErrMismatch)
 }

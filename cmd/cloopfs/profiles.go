@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -87,12 +86,6 @@ func (o *profileOptions) complete() (err error) {
 	return err
 }
 
-func makeAbsolute(path *nameValue) error {
-	abs, err := filepath.Abs(string(*path))
-	*path = nameValue(abs)
-	return err
-}
-
 // file is the profile in the file that is asked for, nil if none is.
 func (o *profileOptions) file() (*profile.Profile, error) {
 	if !o.Profile.isFile() {
@@ -136,12 +129,6 @@ func readProfile(path string) (*profile.Profile, error) {
 		return nil, fmt.Errorf("%s: %w", quote(path), err)
 	}
 	return p, nil
-}
-
-// profiled is the image, as profiles know it.
-func (l *line) profiled(ctx context.Context) (profile.Image, error) {
-	id, err := l.identity(ctx, "cloopfs profile", "")
-	return profile.Image{Size: l.source.Size(), Blocks: l.index.Blocks(), Identity: id}, err
 }
 
 // replay fetches what a profile says while no reader waits, if there is a server to

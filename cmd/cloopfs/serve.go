@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -204,17 +203,6 @@ func (o *mountOptions) show(l *line, disk blockio.ReaderAt, start int64, written
 		return nil, mountFailure(err)
 	}
 	return server, nil
-}
-
-// inBackgroundOf runs f beside the caller, until stop is called.
-func inBackgroundOf(ctx context.Context, f func(context.Context)) (stop func()) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	var wg sync.WaitGroup
-	wg.Go(func() { f(ctx) })
-	return func() {
-		cancel()
-		wg.Wait()
-	}
 }
 
 // awaitEnd returns when the mount has ended. The first signal unmounts, lazily

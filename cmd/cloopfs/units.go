@@ -89,3 +89,11 @@ func (v *durationValue) Set(s string) error {
 
 func (v *durationValue) String() string { return time.Duration(*v).String() }
 func (v *durationValue) Type() string   { return "DURATION" }
+
+// exactSize writes n bytes for people and for arithmetic.
+func exactSize(n int64) string {
+	if n < 1<<10 {
+		return formatSize(n)
+	}
+	return fmt.Sprintf("%s (%d bytes)", formatSize(n), n)
+}

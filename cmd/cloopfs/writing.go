@@ -7,13 +7,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
-	"github.com/cloopfs/cloopfs/cache"
 	"github.com/cloopfs/cloopfs/overlay"
 )
 
@@ -158,10 +155,6 @@ func (o *writeOptions) complete() (err error) {
 	return err
 }
 
-// identityBlocks is how many of the last blocks' places are a part of an image's
-// identity: their offsets are the sum of all lengths before them.
-const identityBlocks = 64
-
 // base is what an overlay has to know of the line's disk. Wherever an image is, it is
 // the same if its size, first bytes, last blocks' places and date are; without a date
 // what the server says of its version counts.
@@ -171,38 +164,6 @@ func (l *line) base(ctx context.Context) (overlay.Base, error) {
 		return overlay.Base{}, sourceFailure(fmt.Errorf("open %s: %w", l.at, err))
 	}
 	return overlay.Base{Source: l.at.text(), Size: l.disk.Size(), Identity: id}, nil
-}
-
-// identity is a digest, for the purpose named, of what tells the image from others,
-// wherever it is.
-func (l *line) identity(ctx context.Context, purpose, version string) (string, error) {
-	head := make([]byte, min(blockio.HeadSize, l.source.Size()))
-	if _, err := l.source.ReadAtContext(ctx, head, 0); err != nil {
-		return "", err
-	}
-	list := []string{purpose, strconv.FormatInt(l.source.Size(), 10), strconv.FormatInt(l.index.DiskSize(), 10), string(head), version}
-	for n := max(0, l.index.Blocks()-identityBlocks); n < l.index.Blocks(); n++ {
-		e, err := l.index.Extent(ctx, n)
-		if err != nil {
-			return "", err
-		}
-		list = append(list, fmt.Sprint(e))
-	}
-	return digest(list...), nil
-}
-
-// version tells versions of the file apart that look the same.
-func (l *line) version() string {
-	c := l.file.cached
-	switch t := l.file.ModTime(); {
-	case !t.IsZero():
-		return strconv.FormatInt(t.Unix(), 10)
-	case c != nil && !strings.HasPrefix(c.entry.Validator(), cache.Trusted):
-		return c.entry.Validator()
-	case c == nil && l.file.remote != nil:
-		return l.file.remote.Copy().Validator
-	}
-	return ""
 }
 
 // overlayFailure says that an overlay can't be used; nil stays nil.

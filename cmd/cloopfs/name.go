@@ -1,0 +1,28 @@
+package main
+
+import (
+	"errors"
+	"path/filepath"
+)
+
+// nameValue is a flag's value that can't be empty: a script that has lost a variable
+// does not mean the default.
+type nameValue string
+
+func (v *nameValue) Set(s string) error {
+	if s == "" {
+		return errors.New("is empty")
+	}
+	*v = nameValue(s)
+	return nil
+}
+
+func (v *nameValue) String() string { return string(*v) }
+
+func (v *nameValue) Type() string { return "string" }
+
+func makeAbsolute(path *nameValue) error {
+	abs, err := filepath.Abs(string(*path))
+	*path = nameValue(abs)
+	return err
+}
