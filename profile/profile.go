@@ -6,6 +6,8 @@ package profile
 import (
 	"errors"
 	"time"
+
+	"github.com/cloopfs/cloopfs/blockio"
 )
 
 var (
@@ -49,6 +51,15 @@ func (p *Profile) Blocks() (n int64) {
 		n += r.Count
 	}
 	return n
+}
+
+// Spans is the runs' blocks, in their order.
+func (p *Profile) Spans() []blockio.Span {
+	spans := make([]blockio.Span, len(p.Runs))
+	for i, r := range p.Runs {
+		spans[i] = blockio.Span{First: r.First, Count: r.Count}
+	}
+	return spans
 }
 
 // Gaps is the time of all gaps in the profile.

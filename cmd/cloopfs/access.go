@@ -41,7 +41,7 @@ type accessOptions struct {
 	Proxies   map[string]string
 }
 
-func (o *accessOptions) addFlags(f *pflag.FlagSet) {
+func (o *accessOptions) addFlags(f *pflag.FlagSet, userAgent string) {
 	f.Var(&o.Headers, "header", "send this header, 'Name: value', or those in @FILE, one a line; may be repeated")
 	f.BoolVar(&o.Netrc, "netrc", false, "sign in as $NETRC says, else ~/.netrc")
 	f.StringVar(&o.TokenFile, "bearer-token-file", "", "sign in with the token in this file")
@@ -49,7 +49,7 @@ func (o *accessOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.Cert, "cert", "", "sign in with this client certificate, and its key if it is in the file (PEM)")
 	f.StringVar(&o.Key, "key", "", "the key of --cert (PEM)")
 	f.BoolVar(&o.Insecure, "insecure", false, "believe every https server")
-	f.StringVar(&o.UserAgent, "user-agent", "cloopfs/"+version(), "the header User-Agent")
+	f.StringVar(&o.UserAgent, "user-agent", userAgent, "the header User-Agent")
 }
 
 // complete checks the flags and reads the files that they name, each once: it

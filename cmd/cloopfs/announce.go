@@ -20,7 +20,7 @@ const firstContactTime = 5 * time.Second
 // mounted. What can't be read in a short time is left out.
 func (o *mountOptions) firstContact(ctx context.Context, l *line, disk blockio.ReaderAt) readiness {
 	r := readiness{Disk: contents{Size: disk.Size()}, Warning: l.warning()}
-	if err := l.file.uncached; o.Fill && r.Warning == "" && err != nil {
+	if err := l.Uncached(); o.Fill && r.Warning == "" && err != nil {
 		r.Warning, r.Hint = fmt.Sprintf("nothing is filled in the background: %v", err), sourceHint(err)
 	}
 	if !o.Describe {
@@ -28,7 +28,7 @@ func (o *mountOptions) firstContact(ctx context.Context, l *line, disk blockio.R
 	}
 	ctx, cancel := context.WithTimeout(ctx, firstContactTime)
 	defer cancel()
-	find := l.contents
+	find := l.Contents
 	if o.Partition > 0 {
 		find = func(ctx context.Context) (contents, error) { return examine(ctx, disk, signature.Kind{}) }
 	}
@@ -37,11 +37,9 @@ func (o *mountOptions) firstContact(ctx context.Context, l *line, disk blockio.R
 		return r
 	}
 	r.Disk = c
-	if l.index.Raw() && c.Kind.Name == signature.ISO9660 && o.Source.Inside == "" && o.Partition == 0 {
-		if files, err := l.discFiles(ctx); err == nil {
-			if images := imagesAmong(files); len(images) > 0 {
-				r.Inside = o.Source.of(images[0].Path)
-			}
+	if l.Index().Raw() && c.Kind.Name == signature.ISO9660 && o.Source.Inside == "" && o.Partition == 0 {
+		if images, err := l.ImagesInside(ctx); err == nil && len(images) > 0 {
+			r.Inside = o.Source.of(images[0].Path)
 		}
 	}
 	return r

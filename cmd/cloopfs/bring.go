@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -80,23 +79,23 @@ func onlyCorrupt(err *blockio.BlockError) error {
 	return err.Err
 }
 
-// missing is how many bytes of the image are not in the cache, as it seems.
-func (l *line) missing(ctx context.Context) (int64, error) {
-	missing := l.source.Size()
+// bytesMissing is how many bytes of the image are not in the cache, as it seems.
+func bytesMissing(ctx context.Context, l *line) (int64, error) {
+	missing := l.ImageSize()
 	// In large pieces: of its own accord the index is read page by page.
-	if err := l.read(ctx, []blockio.Extent{l.index.Table()}, func(int) {}); err != nil {
+	if err := l.ReadBytes(ctx, []blockio.Extent{l.Index().Table()}, func(int) {}); err != nil {
 		return 0, err
 	}
-	err := segments(ctx, l.index, blockio.Span{Count: l.index.Blocks()}, onlyCorrupt, func(s segment) error {
+	err := segments(ctx, l.Index(), blockio.Span{Count: l.Index().Blocks()}, onlyCorrupt, func(s segment) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		for n := s.first; n < s.first+s.count; n++ {
-			e, err := l.index.Extent(ctx, n)
+			e, err := l.Index().Extent(ctx, n)
 			if err != nil {
 				return err
 			}
-			if e.Len == 0 || l.store.Here(n, e) {
+			if e.Len == 0 || l.Store().Here(n, e) {
 				missing -= e.Len
 			}
 		}
@@ -105,32 +104,27 @@ func (l *line) missing(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	rest, err := l.rest(ctx)
+	rest, err := restOf(ctx, l)
 	for _, e := range rest {
-		if l.hasBytes(e) {
+		if l.HasBytes(e) {
 			missing -= e.Len
 		}
 	}
 	return missing, err
 }
 
-// hasBytes says whether an extent of the image that is no block is in the cache.
-func (l *line) hasBytes(e blockio.Extent) bool {
-	return l.file.cached.entry.HaveBytes(l.parts, e)
-}
-
-// rest is what of the image lies before its first and behind its last block:
+// restOf is what of the image lies before its first and behind its last block:
 // header, index, padding.
-func (l *line) rest(ctx context.Context) ([]blockio.Extent, error) {
+func restOf(ctx context.Context, l *line) ([]blockio.Extent, error) {
 	ends := [2]blockio.Extent{}
-	for i, n := range []int64{0, l.index.Blocks() - 1} {
-		e, err := l.index.Extent(ctx, n)
+	for i, n := range []int64{0, l.Index().Blocks() - 1} {
+		e, err := l.Index().Extent(ctx, n)
 		if err != nil {
 			return nil, err
 		}
 		ends[i] = e
 	}
-	return []blockio.Extent{{Len: ends[0].Off}, {Off: ends[1].End(), Len: l.source.Size() - ends[1].End()}}, nil
+	return []blockio.Extent{{Len: ends[0].Off}, {Off: ends[1].End(), Len: l.ImageSize() - ends[1].End()}}, nil
 }
 
 // run brings what is wanted, and all that is no block, and compares what was here already: every block that has
@@ -141,7 +135,7 @@ func (b *bringing) run(ctx context.Context) error {
 	g.SetLimit(b.workers + 1)
 	g.Go(func() error {
 		for _, span := range b.wanted() {
-			err := segments(ctx, b.line.index, span, b.notLocated, func(s segment) error {
+			err := segments(ctx, b.line.Index(), span, b.notLocated, func(s segment) error {
 				g.Go(func() error { return b.bring(ctx, s) })
 				return ctx.Err()
 			})
@@ -149,16 +143,16 @@ func (b *bringing) run(ctx context.Context) error {
 				return err
 			}
 		}
-		rest, err := b.line.rest(ctx)
+		rest, err := restOf(ctx, b.line)
 		if err != nil {
 			return err
 		}
-		if err := b.line.read(ctx, rest, func(n int) { b.done.Add(int64(n)) }); err != nil {
+		if err := b.line.ReadBytes(ctx, rest, func(n int) { b.done.Add(int64(n)) }); err != nil {
 			return err
 		}
 		for _, e := range rest {
-			if !b.line.hasBytes(e) {
-				return b.line.notStored()
+			if !b.line.HasBytes(e) {
+				return b.line.NotStored()
 			}
 		}
 		return nil
@@ -172,7 +166,7 @@ func (b *bringing) wanted() []blockio.Span {
 		return b.only
 	}
 	from := b.next.Load()
-	return []blockio.Span{{First: from, Count: b.line.index.Blocks() - from}}
+	return []blockio.Span{{First: from, Count: b.line.Index().Blocks() - from}}
 }
 
 // notLocated notes a block that the index does not locate.
@@ -194,7 +188,7 @@ func (b *bringing) isBad(err error) {
 // bring brings a segment. A block that is bad is no reason to leave out the others.
 func (b *bringing) bring(ctx context.Context, s segment) error {
 	end := s.first + s.count
-	check, err := b.line.index.Checker(ctx, s.first, s.count)
+	check, err := b.line.Index().Checker(ctx, s.first, s.count)
 	if err != nil {
 		return err
 	}
@@ -207,7 +201,7 @@ func (b *bringing) bring(ctx context.Context, s segment) error {
 	}
 	bad := false
 	for next := s.first; next < end; {
-		err := b.line.runs.ReadRun(ctx, b.class, next, end-next, deliver)
+		err := b.line.Runs().ReadRun(ctx, b.class, next, end-next, deliver)
 		var be *blockio.BlockError
 		switch {
 		case err == nil:
@@ -215,8 +209,8 @@ func (b *bringing) bring(ctx context.Context, s segment) error {
 		case badBlock(err) && errors.As(err, &be):
 			b.isBad(err)
 			bad = true
-			if e, err := b.line.index.Extent(ctx, be.Block); err == nil {
-				b.line.store.Drop(be.Block, e)
+			if e, err := b.line.Index().Extent(ctx, be.Block); err == nil {
+				b.line.Store().Drop(be.Block, e)
 			}
 			next = be.Block + 1 // the blocks before it have been delivered
 		default:
@@ -224,54 +218,25 @@ func (b *bringing) bring(ctx context.Context, s segment) error {
 		}
 	}
 	b.next.Store(end)
-	if b.line.file.cached.entry.Removed() {
-		return b.line.notStored()
+	if b.line.Entry().Removed() {
+		return b.line.NotStored()
 	}
 	for n := s.first; n < end; n++ {
 		// With a bad block a small one beside it may be forgotten.
-		if err := b.line.isStored(ctx, n); err != nil && !bad {
+		if err := isStored(ctx, b.line, n); err != nil && !bad {
 			return err
 		}
 	}
 	return nil
 }
 
-// errNotStored says that what was fetched could not be kept.
-var errNotStored = errors.New("what is fetched can't be stored")
-
 // isStored says whether a block that has been fetched was stored.
-func (l *line) isStored(ctx context.Context, n int64) error {
-	e, err := l.index.Extent(ctx, n)
-	if err == nil && e.Len > 0 && !l.store.Have(n, e) {
-		err = l.notStored()
+func isStored(ctx context.Context, l *line, n int64) error {
+	e, err := l.Index().Extent(ctx, n)
+	if err == nil && e.Len > 0 && !l.Store().Have(n, e) {
+		err = l.NotStored()
 	}
 	return err
-}
-
-func (l *line) notStored() error {
-	if l.file.cached.entry.Removed() {
-		return fmt.Errorf("%w in %s: the image was removed from there", errNotStored, l.file.cached.dir.Path())
-	}
-	return fmt.Errorf("%w in %s", errNotStored, l.file.cached.dir.Path())
-}
-
-// restPiece is how much of what is no block is read at a time.
-const restPiece = 1 << 20
-
-// read reads extents of the image that are no blocks, and so brings them into the
-// cache.
-func (l *line) read(ctx context.Context, list []blockio.Extent, tell func(n int)) error {
-	for _, e := range list {
-		for e.Len > 0 {
-			p := make([]byte, min(e.Len, restPiece))
-			if _, err := l.source.ReadAtContext(ctx, p, e.Off); err != nil && err != io.EOF {
-				return fmt.Errorf("read %d bytes at %d: %w", len(p), e.Off, err)
-			}
-			tell(len(p))
-			e.Off, e.Len = e.Off+int64(len(p)), e.Len-int64(len(p))
-		}
-	}
-	return nil
 }
 
 // lineError is what is wrong with one of several images.
@@ -280,24 +245,24 @@ type lineError struct {
 	err  error
 }
 
-func (e *lineError) Error() string { return fmt.Sprintf("%s: %v", e.line.at, e.err) }
+func (e *lineError) Error() string { return fmt.Sprintf("%s: %v", e.line.At(), e.err) }
 
 func (e *lineError) Unwrap() error { return e.err }
 
 // fit says whether images fit into the cache that they share. The error is a
 // *roomError if they do not, and a *lineError if it is about one of them.
 func fit(ctx context.Context, lines []*line) error {
-	lines = slices.DeleteFunc(slices.Clone(lines), func(l *line) bool { return l.file.remote == nil }) // nothing can come
+	lines = slices.DeleteFunc(slices.Clone(lines), func(l *line) bool { return !l.Remote() }) // nothing can come
 	if len(lines) == 0 {
 		return nil
 	}
-	err := fits(lines, sum(lines, func(l *line) int64 { return l.source.Size() }))
+	err := fits(lines, sum(lines, func(l *line) int64 { return l.ImageSize() }))
 	if err == nil {
 		return nil // even if nothing of them were here: nobody needs to look
 	}
 	missing := make(map[*line]int64)
 	for _, l := range lines {
-		if missing[l], err = l.missing(ctx); err != nil {
+		if missing[l], err = bytesMissing(ctx, l); err != nil {
 			return &lineError{l, err}
 		}
 	}
@@ -312,8 +277,8 @@ func fit(ctx context.Context, lines []*line) error {
 func sum(lines []*line, size func(*line) int64) (total int64) {
 	files := make(map[string]int64)
 	for _, l := range lines {
-		path := l.file.cached.entry.Path()
-		n := min(files[path]+size(l), l.file.Size())
+		path := l.Entry().Path()
+		n := min(files[path]+size(l), l.FileSize())
 		total += n - files[path]
 		files[path] = n
 	}
@@ -324,9 +289,9 @@ func sum(lines []*line, size func(*line) int64) (total int64) {
 func fits(lines []*line, missing int64) error {
 	var entries []*cache.Entry
 	for _, l := range lines {
-		entries = append(entries, l.file.cached.entry)
+		entries = append(entries, l.Entry())
 	}
-	dir := lines[0].file.cached.dir
+	dir := lines[0].CacheDir()
 	room, err := dir.Fits(entries...)
 	if err != nil {
 		return err

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net/url"
 	"os"
@@ -124,15 +123,6 @@ func (o *cacheOptions) keyOf(u *url.URL) string {
 		return "key " + string(o.Key)
 	}
 	return server(u) + u.EscapedPath()
-}
-
-// server is the scheme, host and port of a URL, each server's in one form only.
-func server(u *url.URL) string {
-	scheme, host := strings.ToLower(u.Scheme), strings.ToLower(u.Host)
-	if kind, err := kindOf(scheme); err == nil {
-		host = strings.TrimSuffix(host, ":"+kind.port)
-	}
-	return scheme + "://" + host
 }
 
 // rootValidator begins the validator of a file that is named by a root. No header can have it.
@@ -274,74 +264,3 @@ type unclaimed struct{ *cache.Blocks }
 func (unclaimed) Claim(blockio.Extent, blockio.Class) (release func(), ok bool) {
 	return func() {}, true
 }
-
-// errOffline is what a read gets that would have to ask the network.
-var errOffline = errors.New("not cached (offline)")
-
-// offline opens what is kept of a file on a web server, without a word to that.
-func (o *cacheOptions) offline(at location, log *slog.Logger) (*cached, error) {
-	dir, err := o.openDir(log, true)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, cache.ErrNoCache) {
-		return nil, errOffline
-	}
-	if err != nil {
-		return nil, err
-	}
-	key, address := o.key(at.URL), o.address(at.URL)
-	if o.root != "" {
-		key, address = rootKey(o.root), ""
-	}
-	entry, err := dir.Find(key, address)
-	if err != nil {
-		dir.Close()
-		if errors.Is(err, cache.ErrNotCached) {
-			err = errOffline
-		}
-		return nil, err
-	}
-	// What is kept by a root was stored before it was compared, but for what is complete.
-	if o.root == "" && strings.HasPrefix(entry.Validator(), rootValidator) && !entry.Complete() {
-		entry.Close()
-		dir.Close()
-		return nil, errOffline
-	}
-	return alone(dir, entry), nil
-}
-
-// hasAll says whether all of a file on a web server is in the cache, as it was when
-// a server was asked last.
-func (o *cacheOptions) hasAll(at location) bool {
-	if at.URL == "" || o.Offline || o.Size == 0 {
-		return false
-	}
-	dir, err := o.openDir(slog.New(slog.DiscardHandler), true)
-	if err != nil {
-		return false
-	}
-	defer dir.Close()
-	entry, err := dir.Find(o.key(at.URL), o.address(at.URL))
-	if err != nil {
-		return false
-	}
-	defer entry.Close()
-	return entry.Complete()
-}
-
-// alone is what is kept of a file, and no more of it.
-func alone(dir *cache.Dir, entry *cache.Entry) *cached {
-	none := absent{size: entry.Size()}
-	return &cached{Bytes: entry.Bytes(none), entry: entry, dir: dir, file: none}
-}
-
-// absent is a file that can't be asked for anything.
-type absent struct{ size int64 }
-
-func (a absent) Size() int64      { return a.size }
-func (absent) ModTime() time.Time { return time.Time{} }
-func (absent) Close() error       { return nil }
-
-func (absent) OpenRange(context.Context, blockio.Range) (io.ReadCloser, error) {
-	return nil, errOffline
-}
-
-func (absent) ReadAtContext(context.Context, []byte, int64) (int, error) { return 0, errOffline }

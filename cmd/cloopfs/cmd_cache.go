@@ -45,7 +45,7 @@ func (c *cacheCommand) command(cmd *cobra.Command, run func(cmd *cobra.Command) 
 		}
 		return run(cmd)
 	}
-	c.addFlags(cmd.Flags())
+	c.addFlags(cmd.Flags(), userAgent())
 	shown := slices.Concat(more, []string{"cache-dir", "cache-key"})
 	cmd.Flags().VisitAll(func(f *pflag.Flag) { f.Hidden = !slices.Contains(shown, f.Name) })
 	return cmd

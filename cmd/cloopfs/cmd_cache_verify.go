@@ -107,17 +107,12 @@ func (c *cacheCommand) verifyImage(ctx context.Context, entry *cache.Entry, sour
 	if err != nil {
 		return err
 	}
-	kept := alone(c.dir, entry)
-	l := &line{at: at, file: &file{source: kept, cached: kept}}
-	err = l.join(ctx, sourceOptions{Format: formatAuto, Connections: 1}, 0)
-	if errors.As(err, new(*notDiskError)) { // it has blocks nevertheless if somebody wanted them as they are
-		err = l.join(ctx, sourceOptions{Format: formatRaw, Connections: 1}, 0)
-	}
+	l, err := OpenEntry(ctx, c.dir, entry, at)
 	if err != nil {
 		return err
 	}
-	defer l.fetch.Close()
-	begin := l.parts[0].Off
+	defer l.Close()
+	begin := l.Begin()
 	if listed[begin] == 0 {
 		return nil // or it was opened under another name, too
 	}
@@ -129,12 +124,12 @@ func (c *cacheCommand) verifyImage(ctx context.Context, entry *cache.Entry, sour
 			if !errors.Is(err, errOffline) && !errors.Is(err, cloop.ErrCorrupt) {
 				return err
 			}
-			if l.store.Listed(err.Block) {
+			if l.Store().Listed(err.Block) {
 				v.lost.Add(1)
 			}
 			return nil
 		}
-		return segments(ctx, l.index, blockio.Span{Count: l.index.Blocks()}, notLocated, func(s segment) error {
+		return segments(ctx, l.Index(), blockio.Span{Count: l.Index().Blocks()}, notLocated, func(s segment) error {
 			g.Go(func() error { return v.compare(ctx, l, s) })
 			return ctx.Err()
 		})
@@ -144,7 +139,7 @@ func (c *cacheCommand) verifyImage(ctx context.Context, entry *cache.Entry, sour
 
 // compare looks at the blocks of a segment.
 func (v *verified) compare(ctx context.Context, l *line, s segment) error {
-	check, err := l.index.Checker(ctx, s.first, s.count)
+	check, err := l.Index().Checker(ctx, s.first, s.count)
 	if err != nil {
 		return err
 	}
@@ -152,20 +147,20 @@ func (v *verified) compare(ctx context.Context, l *line, s segment) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		e, err := l.index.Extent(ctx, n)
+		e, err := l.Index().Extent(ctx, n)
 		if err != nil {
 			return err
 		}
-		if e.Len > 0 && !l.store.Here(n, e) {
+		if e.Len > 0 && !l.Store().Here(n, e) {
 			v.absent.Add(1)
 			continue
 		}
 		buf := make([]byte, e.Len)
-		if (e.Len == 0 || l.store.Get(n, e, buf)) && check(n, buf) == nil {
+		if (e.Len == 0 || l.Store().Get(n, e, buf)) && check(n, buf) == nil {
 			v.right.Add(1)
 			continue
 		}
-		l.store.Drop(n, e)
+		l.Store().Drop(n, e)
 		v.bad.Add(1)
 	}
 	return nil

@@ -39,7 +39,7 @@ its name when it is complete.`,
 			return extractTo(cmd.Context(), l, args[1])
 		},
 	}
-	o.addFlags(cmd.Flags())
+	o.addFlags(cmd.Flags(), userAgent())
 	return cmd
 }
 
@@ -76,7 +76,7 @@ func extractInto(ctx context.Context, l *line, path string) error {
 
 // extract writes the disk to w.
 func extract(ctx context.Context, l *line, w io.Writer) error {
-	err := copyDisk(ctx, w, l.disk, l.index.BlockSize())
+	err := copyDisk(ctx, w, l.Disk(), l.Index().BlockSize())
 	var out *outputError
 	var block *blockio.BlockError
 	switch {

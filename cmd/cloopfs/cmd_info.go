@@ -43,7 +43,7 @@ the SOURCE to type for each. It reads the index and little else.`,
 				return cmd.Context().Err()
 			}
 			if err != nil {
-				return sourceFailure(fmt.Errorf("read %s: %w", l.at, err))
+				return sourceFailure(fmt.Errorf("read %s: %w", l.At(), err))
 			}
 			if asJSON {
 				enc := json.NewEncoder(cmd.OutOrStdout())
@@ -53,7 +53,7 @@ the SOURCE to type for each. It reads the index and little else.`,
 			return in.print(cmd.OutOrStdout())
 		},
 	}
-	o.addFlags(cmd.Flags())
+	o.addFlags(cmd.Flags(), userAgent())
 	cmd.Flags().BoolVar(&asJSON, "json", false, "for programs")
 	return cmd
 }
@@ -107,19 +107,19 @@ type insideInfo struct {
 // inspect finds out what there is to say.
 func inspect(ctx context.Context, l *line) (*imageInfo, error) {
 	in := &imageInfo{
-		Source: l.at.String(), Format: "raw",
-		ImageSize: l.source.Size(), DiskSize: l.disk.Size(),
+		Source: l.At().String(), Format: "raw",
+		ImageSize: l.ImageSize(), DiskSize: l.Disk().Size(),
 	}
-	defer func() { in.Manifest = l.proof.report() }() // with what was compared
-	if c := l.kept(); c != nil {
+	defer func() { in.Manifest = manifestOf(l.Proof()) }() // with what was compared
+	if c := keptOf(l); c != nil {
 		in.Cached = &cachedInfo{c.Path, c.FileSize, c.Bytes}
 	}
-	if !l.index.Raw() {
-		if err := in.addCloop(ctx, l.index); err != nil {
+	if !l.Index().Raw() {
+		if err := in.addCloop(ctx, l.Index()); err != nil {
 			return nil, err
 		}
 	}
-	c, err := l.contents(ctx)
+	c, err := l.Contents(ctx)
 	switch {
 	case isUnreadable(err):
 		in.Content = unreadable
@@ -132,7 +132,7 @@ func inspect(ctx context.Context, l *line) (*imageInfo, error) {
 	if err := in.addPartitions(ctx, l, c.Partitions); err != nil {
 		return nil, err
 	}
-	if l.index.Raw() && c.Kind.Name == signature.ISO9660 {
+	if l.Index().Raw() && c.Kind.Name == signature.ISO9660 {
 		return in, in.addImages(ctx, l)
 	}
 	return in, nil
@@ -189,14 +189,14 @@ const mostLooks = 2
 func (in *imageInfo) addPartitions(ctx context.Context, l *line, table []partition.Partition) error {
 	bySize := slices.Clone(table)
 	slices.SortStableFunc(bySize, func(a, b partition.Partition) int { return cmp.Compare(b.Len, a.Len) })
-	if l.at.URL != "" {
+	if l.At().URL != "" {
 		bySize = bySize[:min(len(bySize), mostLooks)]
 	}
 	for _, p := range table {
 		info := partitionInfo{Number: p.Number, Offset: p.Off, Size: p.Len}
 		if slices.Contains(bySize, p) {
 			var err error
-			if info.Content, err = startContent(ctx, blockio.Part(l.disk, p.Off, p.Len)); err != nil {
+			if info.Content, err = startContent(ctx, blockio.Part(l.Disk(), p.Off, p.Len)); err != nil {
 				return err
 			}
 		}
@@ -207,17 +207,17 @@ func (in *imageInfo) addPartitions(ctx context.Context, l *line, table []partiti
 
 // addImages adds the images inside an ISO 9660 image.
 func (in *imageInfo) addImages(ctx context.Context, l *line) error {
-	files, err := l.discFiles(ctx)
+	images, err := l.ImagesInside(ctx)
 	if errors.Is(err, iso9660.ErrDamaged) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	for i, f := range imagesAmong(files) {
-		info := insideInfo{Path: f.Path, Source: l.at.of(f.Path), Size: f.Size()}
-		if l.at.URL == "" || i < mostLooks {
-			if info.Content, err = fileContent(ctx, l.bytes(), f); err != nil {
+	for i, f := range images {
+		info := insideInfo{Path: f.Path, Source: l.At().of(f.Path), Size: f.Size()}
+		if l.At().URL == "" || i < mostLooks {
+			if info.Content, err = fileContent(ctx, l.Bytes(), f); err != nil {
 				return err
 			}
 		}

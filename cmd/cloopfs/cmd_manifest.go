@@ -48,7 +48,7 @@ image's.`,
 		ValidArgsFunction: completeArgs(completeFile),
 		RunE:              func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0]) },
 	}
-	o.line.addSourceFlags(cmd.Flags())
+	o.line.addSourceFlags(cmd.Flags(), userAgent())
 	f := cmd.Flags()
 	f.StringVar(&o.name, "name", "", "`NAME` of the image, the same for all its versions")
 	f.Int64Var(&o.version, "image-version", 0, "version of the image: `N` is 1 or more, and higher than that of all before")
@@ -69,20 +69,20 @@ func (o *manifestOptions) run(cmd *cobra.Command, source string) error {
 		return err
 	}
 	defer l.Close()
-	if err := o.mayWrite(l.at); err != nil {
+	if err := o.mayWrite(l.At()); err != nil {
 		return err
 	}
-	if m.Facts, err = factsOf(ctx, l.source.Size(), l.index); err != nil {
-		return sourceFailure(fmt.Errorf("read %s: %w", l.at, err))
+	if m.Facts, err = l.Facts(ctx); err != nil {
+		return sourceFailure(fmt.Errorf("read %s: %w", l.At(), err))
 	}
 	if m.Date.IsZero() {
-		m.Date = l.file.ModTime().UTC()
+		m.Date = l.ModTime().UTC()
 	}
 	if m.Date.IsZero() {
 		m.Date = time.Now().UTC()
 	}
-	err = newFileOf(cmd, o.hashes(), o.force, l.disk.Size(), func(out taggedOutput, done func(int64)) (err error) {
-		m.Root, err = l.hash(ctx, out, m.Facts, done)
+	err = newFileOf(cmd, o.hashes(), o.force, l.Disk().Size(), func(out taggedOutput, done func(int64)) (err error) {
+		m.Root, err = hash(ctx, l, out, m.Facts, done)
 		return err
 	})
 	if err == nil {
@@ -131,7 +131,7 @@ func (o *manifestOptions) hashes() string { return o.output + ".hashes" }
 // mayWrite says whether the two files can be made: before anything is hashed.
 func (o *manifestOptions) mayWrite(source location) error {
 	for _, path := range []string{o.hashes(), o.output} {
-		if source.isAt(path) {
+		if isAt(source, path) {
 			return &failure{code: exitFailure, err: fmt.Errorf("write the manifest: %s: it is the image", path)}
 		}
 		if _, err := os.Lstat(path); err == nil && !o.force {
@@ -142,29 +142,31 @@ func (o *manifestOptions) mayWrite(source location) error {
 }
 
 // hash writes the hashes of the line's blocks.
-func (l *line) hash(ctx context.Context, out manifest.File, facts manifest.Facts, done func(int64)) (manifest.Hash, error) {
+func hash(ctx context.Context, l *line, out manifest.File, facts manifest.Facts, done func(int64)) (manifest.Hash, error) {
 	tell := func(blocks int64) {
 		if done != nil {
-			done(min(blocks*facts.BlockSize, l.disk.Size()))
+			done(min(blocks*facts.BlockSize, l.Disk().Size()))
 		}
 	}
-	return manifest.Build(ctx, out, facts, max(4, 2*runtime.GOMAXPROCS(0)), l.leaves, tell)
+	return manifest.Build(ctx, out, facts, max(4, 2*runtime.GOMAXPROCS(0)), func(ctx context.Context, first int64, leaves []manifest.Leaf) error {
+		return hashLeaves(ctx, l, first, leaves)
+	}, tell)
 }
 
-// leaves hashes blocks, if they decode.
-func (l *line) leaves(ctx context.Context, first int64, leaves []manifest.Leaf) error {
+// hashLeaves hashes blocks, if they decode.
+func hashLeaves(ctx context.Context, l *line, first int64, leaves []manifest.Leaf) error {
 	count := int64(len(leaves))
-	check, err := l.index.Checker(ctx, first, count)
+	check, err := l.Index().Checker(ctx, first, count)
 	if err != nil {
 		return err
 	}
 	codecs := make([]uint8, count)
 	for i := range codecs {
-		if _, codecs[i], err = l.index.Entry(ctx, first+int64(i)); err != nil {
+		if _, codecs[i], err = l.Index().Entry(ctx, first+int64(i)); err != nil {
 			return &blockio.BlockError{Block: first + int64(i), Err: err}
 		}
 	}
-	return l.fetch.ReadRun(ctx, blockio.ReadAhead, first, count, func(n int64, stored []byte) error {
+	return l.Runs().ReadRun(ctx, blockio.ReadAhead, first, count, func(n int64, stored []byte) error {
 		if err := check(n, stored); err != nil {
 			return err
 		}

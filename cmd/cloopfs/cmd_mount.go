@@ -93,7 +93,7 @@ With --overlay or --ephemeral the disk can be written to; then it is disk.img al
 	f.Uint32Var(&o.UID, "uid", uint32(os.Getuid()), "owner of the files")
 	f.Uint32Var(&o.GID, "gid", uint32(os.Getgid()), "group of the files")
 	f.StringVar(&mode, "mode", "", "permissions of disk.img, octal (default 0400, with --allow-other 0444; 0600 and 0644 if it can be written to)")
-	o.Line.addFlags(f)
+	o.Line.addFlags(f, userAgent())
 	o.Log.addFlags(f)
 	options.flags = f
 	f.VarP(options, optionsFlag, "o", "flags as mount(8) writes them: allow_other,memory=1G")

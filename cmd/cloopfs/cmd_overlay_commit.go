@@ -40,7 +40,7 @@ is now. Passwords and query values are not kept in the overlay.`,
 			return o.run(cmd, args[0], args[1])
 		},
 	}
-	o.line.addFlags(cmd.Flags())
+	o.line.addFlags(cmd.Flags(), userAgent())
 	cmd.Flags().StringVar(&o.source, "source", "", "where the overlay's base is now (`SOURCE`)")
 	cmd.Flags().BoolVar(&o.force, "force", false, "replace OUTPUT")
 	return cmd
@@ -77,14 +77,14 @@ func (o *commitOptions) run(cmd *cobra.Command, path, output string) error {
 		return o.hinted(err)
 	}
 	defer l.Close()
-	if l.at.isAt(output) {
+	if isAt(l.At(), output) {
 		return misplaced(output, "it is the overlay's base")
 	}
-	base, err := l.base(ctx)
+	base, err := baseOf(ctx, l)
 	if err != nil {
 		return err
 	}
-	disk, err := dir.View(l.disk, base)
+	disk, err := dir.View(l.Disk(), base)
 	if err != nil {
 		return overlayFailure(err)
 	}
@@ -92,7 +92,7 @@ func (o *commitOptions) run(cmd *cobra.Command, path, output string) error {
 
 	var sum cloop.Summary
 	err = newFileOf(cmd, output, o.force, disk.Size(), func(out taggedOutput, done func(int64)) (err error) {
-		sum, err = cloop.Commit(ctx, out, l.changes(disk), cloop.Zlib, 9, done)
+		sum, err = cloop.Commit(ctx, out, changesOf(l, disk), cloop.Zlib, 9, done)
 		return err
 	})
 	if err != nil {
@@ -116,11 +116,11 @@ func (o *commitOptions) hinted(err error) error {
 	return err
 }
 
-// changes is what an overlay over the line's disk has changed.
-func (l *line) changes(disk *overlay.Disk) cloop.Changes {
-	size := int64(l.index.BlockSize())
+// changesOf is what an overlay over the line's disk has changed.
+func changesOf(l *line, disk *overlay.Disk) cloop.Changes {
+	size := int64(l.Index().BlockSize())
 	return cloop.Changes{
-		Base: l.index, Runs: l.runs, Disk: disk,
+		Base: l.Index(), Runs: l.Runs(), Disk: disk,
 		Changed: func(n int64) bool {
 			return disk.Differs(blockio.Extent{Off: n * size, Len: min(size, disk.Size()-n*size)})
 		},

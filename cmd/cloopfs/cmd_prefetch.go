@@ -47,7 +47,7 @@ same session works again. All that is in the cache of this image is kept then.`,
 			return list.prefetch(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), asJSON)
 		},
 	}
-	o.addFlags(cmd.Flags())
+	o.addFlags(cmd.Flags(), userAgent())
 	cmd.Flags().Var(&trace, "profile", "bring only what the access trace in `FILE` names")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "for programs: an object now and then for each SOURCE, and a last one")
 	return cmd
@@ -71,7 +71,7 @@ type wantedList []*wanted
 // openToPrefetch opens images and pins what is kept of them. An error is one of
 // usage.
 func (o *sourceOptions) openToPrefetch(ctx context.Context, sources []string, stderr io.Writer) (list wantedList, err error) {
-	if len(sources) > 1 && o.Proof.Manifest != "" && o.Proof.Manifest != manifestAuto {
+	if len(sources) > 1 && o.Proof.OfOneImage() {
 		return nil, usage(errors.New("prefetch: a manifest is of one image: --manifest takes one SOURCE, or auto"))
 	}
 	var places []location
@@ -93,7 +93,7 @@ func (o *sourceOptions) openToPrefetch(ctx context.Context, sources []string, st
 		if w.line, w.err = openLine(ctx, w.at, *o, 0, warnings(stderr)); w.err != nil {
 			continue
 		}
-		if err := w.line.pin(); err != nil {
+		if err := w.line.Pin(); err != nil {
 			w.err = fmt.Errorf("prefetch %s: %w", w.at, err)
 		}
 	}
@@ -116,19 +116,6 @@ func (list wantedList) lines() (lines []*line) {
 		}
 	}
 	return lines
-}
-
-var errNoCache = errors.New("there is no on-disk cache (--cache-size 0)")
-
-// pin keeps what is in the cache of the image, and what will be.
-func (l *line) pin() error {
-	if l.store != nil {
-		return errors.Join(l.file.cached.entry.Pin(), l.proof.pin())
-	}
-	if err := l.file.uncached; err != nil {
-		return &failure{code: exitFailure, err: err, hint: sourceHint(err)}
-	}
-	return errNoCache
 }
 
 // prefetch brings the images into the cache, if all of them fit. It says of each
@@ -183,7 +170,7 @@ func (list wantedList) fit(ctx context.Context) {
 		var full *roomError
 		switch {
 		case errors.As(err, &one):
-			err = sourceFailure(fmt.Errorf("prefetch %s: %w", one.line.at, one.err))
+			err = sourceFailure(fmt.Errorf("prefetch %s: %w", one.line.At(), one.err))
 			lines = []*line{one.line}
 		case errors.As(err, &full):
 			err = noRoom(err)
@@ -212,14 +199,14 @@ func prefetchWorkers(blockSize int) int {
 // prefetch brings one image into the cache.
 func (w *wanted) prefetch(ctx context.Context, p *progress) error {
 	l := w.line
-	b := &bringing{line: l, class: blockio.ReadAhead, workers: prefetchWorkers(l.index.BlockSize())}
+	b := &bringing{line: l, class: blockio.ReadAhead, workers: prefetchWorkers(l.Index().BlockSize())}
 	if w.part != nil {
 		b.only = w.part.spans
 	}
 	stop := p.follow(b)
 	err := b.run(ctx)
 	stop()
-	fail := func(err error) error { return fmt.Errorf("prefetch %s: %w", l.at, err) }
+	fail := func(err error) error { return fmt.Errorf("prefetch %s: %w", l.At(), err) }
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -228,18 +215,18 @@ func (w *wanted) prefetch(ctx context.Context, p *progress) error {
 	case err != nil:
 		return sourceFailure(fail(err))
 	case b.bad > 0:
-		return &failure{code: exitImage, err: fail(fmt.Errorf("%d of %d blocks are bad at the source: %w", b.bad, l.index.Blocks(), b.why))}
+		return &failure{code: exitImage, err: fail(fmt.Errorf("%d of %d blocks are bad at the source: %w", b.bad, l.Index().Blocks(), b.why))}
 	}
-	if err := l.proof.bring(ctx); errors.Is(err, errNotStored) {
+	if err := l.Proof().Bring(ctx); errors.Is(err, errNotStored) {
 		return fail(err)
 	} else if err != nil {
 		return sourceFailure(fail(err))
 	}
-	if err := l.file.cached.entry.Completed(l.wholeFile() && w.part == nil, true); err != nil {
+	if err := l.Entry().Completed(isWholeFile(l) && w.part == nil, true); err != nil {
 		return fail(err)
 	}
 	return nil
 }
 
-// wholeFile says that the image is all of the file.
-func (l *line) wholeFile() bool { return l.source.Size() == l.file.Size() }
+// isWholeFile says that the image is all of the file.
+func isWholeFile(l *line) bool { return l.ImageSize() == l.FileSize() }

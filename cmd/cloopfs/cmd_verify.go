@@ -34,7 +34,7 @@ right if they decode.`,
 			return verify(cmd.Context(), l, cmd.OutOrStdout())
 		},
 	}
-	o.addFlags(cmd.Flags())
+	o.addFlags(cmd.Flags(), userAgent())
 	return cmd
 }
 
@@ -90,20 +90,20 @@ func verify(ctx context.Context, l *line, w io.Writer) error {
 		return sourceFailure(err)
 	}
 	if bad.count > 0 {
-		return &failure{code: exitImage, err: fmt.Errorf("%d of %d blocks are bad", bad.count, l.index.Blocks())}
+		return &failure{code: exitImage, err: fmt.Errorf("%d of %d blocks are bad", bad.count, l.Index().Blocks())}
 	}
 	said := ""
-	if l.proof != nil {
+	if l.Proof() != nil {
 		said = ", as the manifest says"
 	}
-	fmt.Fprintf(w, "%d blocks are right%s\n", l.index.Blocks(), said)
+	fmt.Fprintf(w, "%d blocks are right%s\n", l.Index().Blocks(), said)
 	return nil
 }
 
 // findBad finds the blocks that can't be decoded, several chunks of the disk at a
 // time, and tells of them in order. An error is one that is not the image's fault.
 func findBad(ctx context.Context, l *line, tell func(badRun)) error {
-	chunk, readers := chunks(l.index.BlockSize())
+	chunk, readers := chunks(l.Index().BlockSize())
 	free := make(chan []byte, readers)
 	for range readers {
 		free <- nil
@@ -114,7 +114,7 @@ func findBad(ctx context.Context, l *line, tell func(badRun)) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(found)
-		for off := int64(0); off < l.disk.Size(); off += chunk {
+		for off := int64(0); off < l.Disk().Size(); off += chunk {
 			var buf []byte
 			select {
 			case buf = <-free:
@@ -150,14 +150,14 @@ func findBad(ctx context.Context, l *line, tell func(badRun)) error {
 // badIn reads as much of the disk at off as buf holds: at once, and block by
 // block if that fails.
 func badIn(ctx context.Context, l *line, buf []byte, off int64) ([]badRun, error) {
-	_, err := l.disk.ReadAtContext(ctx, buf, off)
+	_, err := l.Disk().ReadAtContext(ctx, buf, off)
 	if err == nil || err == io.EOF {
 		return nil, nil
 	}
-	size := int64(l.index.BlockSize())
+	size := int64(l.Index().BlockSize())
 	var bad []badRun
-	for n := off / size; n < min((off+int64(len(buf)))/size, l.index.Blocks()); n++ {
-		_, err := l.disk.ReadAtContext(ctx, buf[:size], n*size)
+	for n := off / size; n < min((off+int64(len(buf)))/size, l.Index().Blocks()); n++ {
+		_, err := l.Disk().ReadAtContext(ctx, buf[:size], n*size)
 		var be *blockio.BlockError
 		switch {
 		case err == nil, err == io.EOF:

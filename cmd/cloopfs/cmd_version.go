@@ -22,6 +22,9 @@ func version() string {
 	return "(devel)"
 }
 
+// userAgent is what servers are told of this program.
+func userAgent() string { return "cloopfs/" + version() }
+
 func newVersionCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",

@@ -44,7 +44,7 @@ func completeMountpoint(_ *cobra.Command, args []string, _ string) ([]cobra.Comp
 func addCompletion(root *cobra.Command) {
 	for _, cmd := range root.Commands() {
 		completeFlag(cmd, "log-level", "debug", "info", "warn", "error")
-		completeFlag(cmd, "format", formatAuto, formatCloop, formatRaw)
+		completeFlag(cmd, "format", formats()...)
 		completeFlag(cmd, "codec", codecs...)
 		completeFlag(cmd, "layout", layouts...)
 		completeFlag(cmd, "speculate", "auto", "off")

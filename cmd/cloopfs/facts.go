@@ -5,12 +5,16 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cloop"
 	"github.com/cloopfs/cloopfs/manifest"
 )
+
+// Facts is what a manifest says of the image.
+func (l *line) Facts(ctx context.Context) (manifest.Facts, error) {
+	return factsOf(ctx, l.source.Size(), l.index)
+}
 
 // factsOf is what a manifest says of an image.
 func factsOf(ctx context.Context, size int64, index *cloop.Index) (manifest.Facts, error) {
@@ -78,42 +82,9 @@ func differs[T comparable](what string, is, said T) error {
 	return fmt.Errorf("%w: %s: %v in the image, %v in the manifest", manifest.ErrMismatch, what, is, said)
 }
 
-// manifestReport is what an image is checked by. Its JSON names are part of the contract
-// with scripts.
-type manifestReport struct {
-	Name    string `json:"name"`
-	Version int64  `json:"version"`
-	Date    string `json:"date"`
-	Root    string `json:"root"`
-	Key     string `json:"key,omitempty"` // the number of the key that has signed it; none if no signature was asked for
-	Proven  int64  `json:"proven"`        // stored blocks that were compared and right, so far
-	Refused int64  `json:"refused"`       // those that were not, and were thrown away
-}
-
-// report says by what the image is checked; nil if by nothing.
-func (p *proof) report() *manifestReport {
-	if p == nil {
-		return nil
-	}
-	stats := p.checked.Stats()
-	return &manifestReport{
-		Name: p.manifest.Name, Version: p.manifest.Version, Date: p.manifest.Date.Format(time.DateOnly),
-		Root: manifestRoot + p.manifest.Root.String(), Key: p.key, Proven: stats.Proven, Refused: stats.Refused,
-	}
-}
-
-// String is what an image is checked by, for people.
-func (r *manifestReport) String() string {
-	signed := "not signed"
-	if r.Key != "" {
-		signed = "signed by key " + r.Key
-	}
-	return fmt.Sprintf("%s, version %d of %s, %s", r.Name, r.Version, r.Date, signed)
-}
-
-// bytes is the bytes of an image that is not compressed. Where they are proven they are
+// Bytes is the bytes of an image that is not compressed. Where they are proven they are
 // read as blocks.
-func (l *line) bytes() blockio.Source {
+func (l *line) Bytes() blockio.Source {
 	if l.proof == nil {
 		return l.source
 	}

@@ -14,8 +14,8 @@ const fillPause = 10 * time.Second
 
 // fill brings all of a mounted image into the cache, while no reader waits.
 func fill(ctx context.Context, l *line, log *slog.Logger) {
-	log = log.With("source", l.at.String())
-	if l.store == nil {
+	log = log.With("source", l.At().String())
+	if l.Store() == nil {
 		log.Warn("nothing to fill in the background: there is no on-disk cache")
 		return
 	}
@@ -43,7 +43,7 @@ func fill(ctx context.Context, l *line, log *slog.Logger) {
 func (b *bringing) fill(ctx context.Context, log *slog.Logger) error {
 	l := b.line
 	if b.next.Load() == 0 {
-		if missing, err := l.missing(ctx); err != nil || missing == 0 {
+		if missing, err := bytesMissing(ctx, l); err != nil || missing == 0 {
 			return err
 		}
 		var full *roomError
@@ -57,7 +57,7 @@ func (b *bringing) fill(ctx context.Context, log *slog.Logger) error {
 	if err := b.run(ctx); err != nil {
 		return err
 	}
-	missing, err := l.missing(ctx)
+	missing, err := bytesMissing(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -66,5 +66,5 @@ func (b *bringing) fill(ctx context.Context, log *slog.Logger) error {
 		return nil
 	}
 	log.Info("all of the image is in the cache")
-	return l.file.cached.entry.Completed(l.wholeFile(), false)
+	return l.Entry().Completed(isWholeFile(l), false)
 }

@@ -8,12 +8,18 @@ import (
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cache"
-	"github.com/cloopfs/cloopfs/profile"
 )
 
 // identityBlocks is how many of the last blocks' places are a part of an image's
 // identity: their offsets are the sum of all lengths before them.
 const identityBlocks = 64
+
+// Identity is a digest of what tells the image from others and from its other versions.
+// Wherever an image is, it is the same if its size, first bytes, last blocks' places and
+// date are; without a date what the server says of its version counts.
+func (l *line) Identity(ctx context.Context) (string, error) {
+	return l.identity(ctx, "cloopfs base", l.version())
+}
 
 // identity is a digest, for the purpose named, of what tells the image from others,
 // wherever it is.
@@ -45,10 +51,4 @@ func (l *line) version() string {
 		return l.file.remote.Copy().Validator
 	}
 	return ""
-}
-
-// profiled is the image, as profiles know it.
-func (l *line) profiled(ctx context.Context) (profile.Image, error) {
-	id, err := l.identity(ctx, "cloopfs profile", "")
-	return profile.Image{Size: l.source.Size(), Blocks: l.index.Blocks(), Identity: id}, err
 }

@@ -22,9 +22,16 @@ const minImage = 64 << 10
 // little more tell of.
 func (l *line) discFiles(ctx context.Context) ([]iso9660.File, error) {
 	if l.at.URL == "" {
-		return iso9660.List(ctx, l.bytes(), l.source.Size())
+		return iso9660.List(ctx, l.Bytes(), l.source.Size())
 	}
 	return iso9660.List(ctx, l.start, startSize)
+}
+
+// ImagesInside lists those files of a disc that are likely to be images, the largest
+// first; of a distant one those that the start and little more tell of.
+func (l *line) ImagesInside(ctx context.Context) ([]iso9660.File, error) {
+	files, err := l.discFiles(ctx)
+	return imagesAmong(files), err
 }
 
 // imagesAmong returns those files of a disc that are likely to be images, the

@@ -15,7 +15,6 @@ import (
 	"github.com/cloopfs/cloopfs/fetch"
 	"github.com/cloopfs/cloopfs/internal/iso9660"
 	"github.com/cloopfs/cloopfs/internal/signature"
-	"github.com/cloopfs/cloopfs/localfile"
 	"github.com/cloopfs/cloopfs/profile"
 )
 
@@ -36,13 +35,6 @@ type line struct {
 	kind   signature.Kind // of a raw image, as far as that was looked at
 	start  *diskStart     // of a raw image, for whoever takes a closer look
 	stop   func()         // what goes on in the background; may be nil
-}
-
-// source is a file's bytes, wherever they are.
-type source interface {
-	blockio.Source
-	ModTime() time.Time // zero if it is not known
-	Close() error
 }
 
 // openLine opens the image at a location and joins the layers over it. memory
@@ -124,7 +116,7 @@ func (l *line) join(ctx context.Context, opt sourceOptions, memory int64) error 
 	l.runs = l.proof.check(l.fetch, l.index)
 	runs := l.runs
 	if opt.record {
-		of, err := l.profiled(ctx)
+		of, err := l.Profiled(ctx)
 		if err != nil {
 			return err
 		}
@@ -132,7 +124,7 @@ func (l *line) join(ctx context.Context, opt sourceOptions, memory int64) error 
 		runs = l.record
 	}
 	l.disk = cloop.NewImage(l.index, runs, l.memory)
-	l.start = &diskStart{ReaderAt: l.bytes()}
+	l.start = &diskStart{ReaderAt: l.Bytes()}
 	l.disk.DecodeAhead(int(min(maxDecodeAhead, memory/int64(l.index.BlockSize())/4)))
 	return nil
 }
@@ -212,19 +204,6 @@ func (l *line) openSource(ctx context.Context) (parts []blockio.Extent, err erro
 	return section.Parts(), nil
 }
 
-// warning says why nothing is kept on disk, if that is this machine's fault.
-func (l *line) warning() string {
-	if err := l.file.uncached; err != nil && !errors.Is(err, errNoValidator) {
-		return fmt.Sprintf("nothing is kept in the cache: %v", err)
-	}
-	if c := l.file.cached; c != nil && l.file.remote != nil {
-		if room, err := c.dir.Fits(); err == nil && room <= 0 {
-			return fmt.Sprintf("the cache in %s has no room (--cache-size, --min-free): what is fetched is not kept", c.dir.Path())
-		}
-	}
-	return ""
-}
-
 // notInsideError says that the image outer has no such file in it.
 type notInsideError struct {
 	outer location
@@ -234,87 +213,6 @@ type notInsideError struct {
 func (e *notInsideError) Error() string { return e.err.Error() }
 
 func (e *notInsideError) Unwrap() error { return e.err }
-
-// file is a file as it was found at a location, be it the image or another's
-// inside.
-type file struct {
-	source
-	remote *counting // nil for a local file, and for one that is not asked
-	cached *cached   // nil if nothing of it is kept on disk
-	// uncached is why, if something should be.
-	uncached error
-}
-
-// openFile opens the file that is at a location, with what is kept of it.
-func openFile(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (*file, error) {
-	if at.URL == "" {
-		f, err := localfile.Open(at.Path)
-		if err != nil {
-			return nil, withoutPath(err)
-		}
-		return &file{source: f}, nil
-	}
-	if opt.Cache.Offline {
-		if err := opt.nameProven(ctx, at); err != nil {
-			return nil, err
-		}
-		c, err := opt.Cache.offline(at, log)
-		if err != nil {
-			return nil, err
-		}
-		return &file{source: c, cached: c}, nil
-	}
-	src, err := openRemote(ctx, at, opt, log)
-	if err != nil {
-		return nil, err
-	}
-	f := &file{source: src, remote: src}
-	if opt.Cache.Size == 0 || src.Size() == 0 {
-		return f, nil
-	}
-	if err := opt.nameProven(ctx, at); err != nil {
-		f.Close()
-		return nil, err
-	}
-	c, err := opt.Cache.keep(ctx, at, src, log)
-	if err != nil {
-		f.uncached = err
-		return f, nil
-	}
-	f.source, f.cached = c, c
-	return f, nil
-}
-
-// notDiskError says what an image is instead of a disk.
-type notDiskError struct{ kind signature.Kind }
-
-func (e *notDiskError) Error() string {
-	if e.kind.Name == "" {
-		return "neither a cloop image nor a disk of a known kind"
-	}
-	return e.kind.Name + ", neither a cloop image nor a disk"
-}
-
-// openIndex finds out what the image is, unless format says it, and opens its
-// index. A cloop image may have its header at the end and anything at the start,
-// so that is looked for first.
-func openIndex(ctx context.Context, src blockio.ReaderAt, format string) (*cloop.Index, signature.Kind, error) {
-	var kind signature.Kind
-	if format != formatRaw {
-		index, err := cloop.Open(ctx, src)
-		if format == formatCloop || !errors.Is(err, cloop.ErrFormat) {
-			return index, kind, err
-		}
-		if kind, err = signature.Detect(ctx, src); err != nil {
-			return nil, kind, err
-		}
-		if !kind.Disk {
-			return nil, kind, &notDiskError{kind}
-		}
-	}
-	index, err := cloop.Raw(src.Size())
-	return index, kind, err
-}
 
 // inBackgroundOf runs f beside the caller, until stop is called.
 func inBackgroundOf(ctx context.Context, f func(context.Context)) (stop func()) {

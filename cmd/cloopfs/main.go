@@ -3,12 +3,12 @@
 // A command has a file of its own, cmd_*.go. The others:
 //
 //   - SOURCE and its flags: sourcearg.go, open.go; who we are to servers: access.go, header.go, proxies.go
-//   - the line from the image's bytes to the disk: line.go joins it; remote.go, cached.go and
-//     mirrors.go are of the file, disk.go and images.go of what is on the disk, identity.go says which image it is of;
-//     sourcefailure.go and hint.go are of what fails
+//   - the line from the image's bytes to the disk: line.go joins it; file.go, remote.go, cached.go, kept.go,
+//     offline.go and mirrors.go are of the file, disk.go and images.go of what is on the disk; state.go says how it is,
+//     identity.go which image it is of; sourcefailure.go and hint.go are of what fails
 //   - the proof of its content: manifest.go (flags), proof.go, facts.go, seen.go
 //   - what is brought ahead: profiles.go, remoteprofile.go, recording.go; the whole image: bring.go, part.go, fill.go
-//   - the process that serves a mount: background.go, foreground.go, serve.go, writing.go, report.go,
+//   - the process that serves a mount: background.go, foreground.go, serve.go, partitions.go, writing.go, report.go,
 //     outage.go, rootdisk.go, privileges.go; its log: log.go, logqueue.go, syslog.go, crash.go
 //   - mount(8): mount8.go, mountopt.go; what is said after mounting: announce.go; what may not lie
 //     below a mountpoint: below.go, namespace.go

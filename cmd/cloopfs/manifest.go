@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -67,6 +66,11 @@ func (v *manifestValue) file() string {
 	return string(*v)
 }
 
+// OfOneImage says that the manifest is of one image, whatever SOURCE is.
+func (o *proofOptions) OfOneImage() bool {
+	return o.Manifest != "" && o.Manifest != manifestAuto
+}
+
 func (o *proofOptions) addFlags(f *pflag.FlagSet) {
 	f.Var(&o.Manifest, "manifest", "check every block by the image's manifest: `FILE|URL`, auto (SOURCE.manifest) or sha256:ROOT (default auto with --pubkey)")
 	f.Var(&o.Pubkey, "pubkey", "who has to have signed the manifest: minisign's public `KEY|FILE`")
@@ -95,7 +99,7 @@ func (o *proofOptions) complete(ctx context.Context) error {
 		_, err := parseSource(string(o.Manifest))
 		return err
 	}
-	return makeAbsolute((*nameValue)(&o.Manifest))
+	return (*nameValue)(&o.Manifest).makeAbsolute()
 }
 
 // readKey returns the key that --pubkey gives: itself, or in a file.
@@ -131,20 +135,6 @@ func (o *proofOptions) place(at location) (location, error) {
 		return location{URL: there}, nil
 	}
 	return location{}, usage(errors.New("a URL with a query has no manifest beside it: --manifest FILE or URL"))
-}
-
-// with is the place of a file beside the one at l: its name has something more at its end.
-func (l location) with(suffix string) location {
-	if l.URL == "" {
-		return location{Path: l.Path + suffix}
-	}
-	u, err := url.Parse(l.URL)
-	if err != nil {
-		return location{URL: l.URL + suffix} // it was parsed before
-	}
-	u.RawPath = u.EscapedPath() + suffix
-	u.Path += suffix
-	return location{URL: u.String()}
 }
 
 var (

@@ -290,14 +290,14 @@ func TestAllReadersAreChecked(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		if (l.record != nil) != record {
-			t.Errorf("recorded: %v, want %v", l.record != nil, record)
+		if (l.Recorder() != nil) != record {
+			t.Errorf("recorded: %v, want %v", l.Recorder() != nil, record)
 		}
-		if _, err := l.disk.ReadAtContext(t.Context(), make([]byte, 1024), n*1024); !errors.Is(err, manifest.ErrMismatch) {
+		if _, err := l.Disk().ReadAtContext(t.Context(), make([]byte, 1024), n*1024); !errors.Is(err, manifest.ErrMismatch) {
 			t.Errorf("the disk, recorded %v: error %v, want ErrMismatch", record, err)
 		}
 		ignore := func(int64, []byte) error { return nil }
-		if err := l.changes(nil).Runs.ReadRun(t.Context(), blockio.Demand, n, 1, ignore); !errors.Is(err, manifest.ErrMismatch) {
+		if err := changesOf(l, nil).Runs.ReadRun(t.Context(), blockio.Demand, n, 1, ignore); !errors.Is(err, manifest.ErrMismatch) {
 			t.Errorf("what is committed: error %v, want ErrMismatch", err)
 		}
 	}
@@ -575,11 +575,11 @@ func TestRequestsOfManifest(t *testing.T) {
 		}
 		defer l.Close()
 		told := int64(0)
-		for _, c := range l.causes() {
+		for _, c := range causesOf(l) {
 			told += c.Requests
 		}
 		if sent := srv.Stats().Requests; told != int64(sent) {
-			t.Errorf("%d requests, and %d are told of: %+v", sent, told, l.causes())
+			t.Errorf("%d requests, and %d are told of: %+v", sent, told, causesOf(l))
 		}
 		return srv.Stats().Requests
 	}

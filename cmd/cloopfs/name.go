@@ -21,8 +21,9 @@ func (v *nameValue) String() string { return string(*v) }
 
 func (v *nameValue) Type() string { return "string" }
 
-func makeAbsolute(path *nameValue) error {
-	abs, err := filepath.Abs(string(*path))
-	*path = nameValue(abs)
+// makeAbsolute makes an absolute path of one.
+func (v *nameValue) makeAbsolute() error {
+	abs, err := filepath.Abs(string(*v))
+	*v = nameValue(abs)
 	return err
 }

@@ -183,7 +183,7 @@ func renameNew(from, to string) error {
 }
 
 // isAt says whether path leads to the local file at l.
-func (l location) isAt(path string) bool {
+func isAt(l location, path string) bool {
 	info, err := os.Stat(l.Path)
 	return l.URL == "" && err == nil && leadsTo(path, info)
 }

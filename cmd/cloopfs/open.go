@@ -30,20 +30,23 @@ type sourceOptions struct {
 	ahead  bool  // fetch what is likely to be read
 }
 
-// Values of --format.
 const (
 	formatAuto  = "auto"
 	formatCloop = "cloop"
 	formatRaw   = "raw"
 )
 
-func (o *sourceOptions) addFlags(f *pflag.FlagSet) {
-	o.addSourceFlags(f)
+// formats are the values of --format.
+func formats() []string { return []string{formatAuto, formatCloop, formatRaw} }
+
+// addFlags adds all flags. userAgent is what servers are told if nobody says another.
+func (o *sourceOptions) addFlags(f *pflag.FlagSet, userAgent string) {
+	o.addSourceFlags(f, userAgent)
 	o.Proof.addFlags(f)
 }
 
 // addSourceFlags adds those that say where the image is and how to get it.
-func (o *sourceOptions) addSourceFlags(f *pflag.FlagSet) {
+func (o *sourceOptions) addSourceFlags(f *pflag.FlagSet, userAgent string) {
 	o.Timeout = durationValue(30 * time.Second)
 	f.Var(&o.Timeout, "timeout", "a read that can't be served within this fails; 0 waits for ever")
 	f.IntVar(&o.Connections, "connections", 32, "upper limit of parallel requests per server")
@@ -52,7 +55,7 @@ func (o *sourceOptions) addSourceFlags(f *pflag.FlagSet) {
 	f.Var(&o.Mirrors, "mirror", "a further copy of the file at SOURCE; may be repeated")
 	o.Cache.addSourceFlags(f)
 	o.Cache.addDirFlags(f)
-	o.Access.addFlags(f)
+	o.Access.addFlags(f, userAgent)
 }
 
 // validate checks the flags for these SOURCEs, and reads the files that they name.
@@ -60,9 +63,8 @@ func (o *sourceOptions) validate(ctx context.Context, sources ...location) error
 	if o.Connections < 1 || o.Connections > 1024 {
 		return usage(fmt.Errorf("--connections %d: not between 1 and 1024", o.Connections))
 	}
-	formats := []string{formatAuto, formatCloop, formatRaw}
-	if !slices.Contains(formats, o.Format) {
-		return usage(fmt.Errorf("--format %s: not one of %s", shown(o.Format), strings.Join(formats, ", ")))
+	if !slices.Contains(formats(), o.Format) {
+		return usage(fmt.Errorf("--format %s: not one of %s", shown(o.Format), strings.Join(formats(), ", ")))
 	}
 	if len(o.Mirrors) > 0 && len(sources) > 1 {
 		return usage(errors.New("--mirror: of which SOURCE?"))

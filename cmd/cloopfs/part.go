@@ -40,7 +40,7 @@ func (w *wanted) only(ctx context.Context, p *profile.Profile) {
 		return
 	}
 	fail := func(err error) error { return fmt.Errorf("prefetch %s: %w", w.at, err) }
-	if err := w.line.check(ctx, p); errors.Is(err, profile.ErrOther) {
+	if err := w.line.CheckProfile(ctx, p); errors.Is(err, profile.ErrOther) {
 		w.err = profileFailure(fail(err))
 		return
 	} else if err != nil {
@@ -48,11 +48,11 @@ func (w *wanted) only(ctx context.Context, p *profile.Profile) {
 		return
 	}
 	w.part.spans = inOrder(p)
-	if err := w.line.measure(ctx, w.part); err != nil {
+	if err := w.part.measure(ctx, w.line); err != nil {
 		w.err = sourceFailure(fail(err))
 		return
 	}
-	if w.part.missing == 0 || w.line.file.remote == nil {
+	if w.part.missing == 0 || !w.line.Remote() {
 		return // then no bound matters
 	}
 	var full *roomError
@@ -66,7 +66,7 @@ func (w *wanted) only(ctx context.Context, p *profile.Profile) {
 // inOrder is the blocks of a profile as they lie on the disk: those that are adjacent
 // come together.
 func inOrder(p *profile.Profile) []blockio.Span {
-	spans := spansOf(p)
+	spans := p.Spans()
 	slices.SortFunc(spans, func(a, b blockio.Span) int { return cmp.Compare(a.First, b.First) })
 	joined := spans[:0]
 	for _, s := range spans {
@@ -80,20 +80,20 @@ func inOrder(p *profile.Profile) []blockio.Span {
 }
 
 // measure finds out how large a part is, and how much of it is missing.
-func (l *line) measure(ctx context.Context, p *part) error {
-	rest, err := l.rest(ctx)
+func (p *part) measure(ctx context.Context, l *line) error {
+	rest, err := restOf(ctx, l)
 	if err != nil {
 		return err
 	}
 	for _, e := range rest {
 		p.size += e.Len
-		if !l.hasBytes(e) {
+		if !l.HasBytes(e) {
 			p.missing += e.Len
 		}
 	}
 	for _, span := range p.spans {
 		for n := span.First; n < span.First+span.Count; n++ {
-			e, err := l.index.Extent(ctx, n)
+			e, err := l.Index().Extent(ctx, n)
 			if err != nil {
 				if err := onlyCorrupt(&blockio.BlockError{Block: n, Err: err}); err != nil {
 					return err
@@ -101,7 +101,7 @@ func (l *line) measure(ctx context.Context, p *part) error {
 				continue // it will be said of which block
 			}
 			p.size += e.Len
-			if e.Len > 0 && !l.store.Here(n, e) {
+			if e.Len > 0 && !l.Store().Here(n, e) {
 				p.missing += e.Len
 			}
 		}

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 
 	"github.com/spf13/pflag"
 
-	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/profile"
 )
 
@@ -76,12 +76,12 @@ func (o *profileOptions) addFlags(f *pflag.FlagSet) {
 func (o *profileOptions) complete() (err error) {
 	switch {
 	case o.Profile.isFile():
-		err = makeAbsolute((*nameValue)(&o.Profile))
+		err = (*nameValue)(&o.Profile).makeAbsolute()
 	case o.Profile.isURL():
 		_, err = parseSource(string(o.Profile))
 	}
 	if err == nil && o.Record != "" {
-		err = makeAbsolute(&o.Record)
+		err = o.Record.makeAbsolute()
 	}
 	return err
 }
@@ -131,33 +131,13 @@ func readProfile(path string) (*profile.Profile, error) {
 	return p, nil
 }
 
-// replay fetches what a profile says while no reader waits, if there is a server to
-// ask. The error wraps profile.ErrOther if it is of another image.
-func (l *line) replay(ctx context.Context, p *profile.Profile) error {
-	err := l.check(ctx, p)
-	if err == nil && l.file.remote != nil {
-		l.fetch.Replay(spansOf(p))
+// replayRemote replays the profile that is asked for by its URL, or that lies beside
+// the image.
+func (o *profileOptions) replayRemote(ctx context.Context, l *line, opt sourceOptions, log *slog.Logger) {
+	switch {
+	case o.Profile.isURL():
+		l.ReplayRemote(ctx, string(o.Profile), opt, log)
+	case o.Profile == profileAuto:
+		l.ReplayRemote(ctx, "", opt, log)
 	}
-	return err
-}
-
-// check says whether a profile is of the image.
-func (l *line) check(ctx context.Context, p *profile.Profile) error {
-	of, err := l.profiled(ctx)
-	if err != nil {
-		return err
-	}
-	if of != p.Image {
-		return profile.ErrOther
-	}
-	return nil
-}
-
-// spansOf is the runs of a profile.
-func spansOf(p *profile.Profile) []blockio.Span {
-	spans := make([]blockio.Span, len(p.Runs))
-	for i, r := range p.Runs {
-		spans[i] = blockio.Span{First: r.First, Count: r.Count}
-	}
-	return spans
 }

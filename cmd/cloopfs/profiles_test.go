@@ -81,7 +81,7 @@ func (s *profiledServer) profile(t *testing.T, identity string) []byte {
 	}
 	defer l.Close()
 	p := profile.Profile{Runs: []profile.Run{{First: 3, Count: 2}}}
-	if p.Image, err = l.profiled(t.Context()); err != nil {
+	if p.Image, err = l.Profiled(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if identity != "" {
@@ -171,7 +171,7 @@ func TestProfileBeside(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := l.file.cached.entry.SetBeside(s.url+".profile", []byte("cloopfs")); err != nil {
+		if err := l.Entry().SetBeside(s.url+".profile", []byte("cloopfs")); err != nil {
 			t.Fatal(err)
 		}
 		l.Close()

@@ -101,11 +101,11 @@ func newProgress(w *wanted, stdout, stderr io.Writer, asJSON bool) *progress {
 	if w.err != nil {
 		return p
 	}
-	p.size, p.missing, p.begin = l.source.Size(), l.source.Size(), time.Now()
+	p.size, p.missing, p.begin = l.ImageSize(), l.ImageSize(), time.Now()
 	if w.part != nil {
 		p.size, p.missing = w.part.size, w.part.missing
-	} else if l.wholeFile() {
-		p.missing -= l.file.cached.entry.Allocated()
+	} else if isWholeFile(l) {
+		p.missing -= l.Entry().Allocated()
 	}
 	if !asJSON && isTerminal(stderr) {
 		// The bar's own rate and time would count what is found here.
@@ -152,7 +152,7 @@ func (p *progress) follow(b *bringing) (stop func()) {
 		for told := time.Now(); ; {
 			select {
 			case now := <-tick.C:
-				p.look(now, b.done.Load(), p.line.fetchedBlocks())
+				p.look(now, b.done.Load(), fetchedBlocks(p.line))
 				if now.Sub(told) >= pause-barPause/2 {
 					told = now
 					p.report()
@@ -165,7 +165,7 @@ func (p *progress) follow(b *bringing) (stop func()) {
 	return func() {
 		close(done)
 		wg.Wait()
-		p.look(time.Now(), b.done.Load(), p.line.fetchedBlocks())
+		p.look(time.Now(), b.done.Load(), fetchedBlocks(p.line))
 	}
 }
 
@@ -175,7 +175,7 @@ func (p *progress) report() {
 	case p.json != nil:
 		_ = p.json.Encode(p.state())
 	case p.bar != nil:
-		p.bar.Describe(p.at.short() + ": " + p.meter.String())
+		p.bar.Describe(shortOf(p.at) + ": " + p.meter.String())
 		_ = p.bar.Set64(p.done)
 	default:
 		say(p.err, "%s: %s", p.at, p.meter.String())
@@ -185,9 +185,9 @@ func (p *progress) report() {
 // shortName is how many letters of a name there is room for before a bar.
 const shortName = 20
 
-// short is the last part of the SOURCE, for where there is little room.
-func (l location) short() string {
-	name := []rune(oneLine(path.Base(l.String())))
+// shortOf is the last part of the SOURCE, for where there is little room.
+func shortOf(at location) string {
+	name := []rune(oneLine(path.Base(at.String())))
 	if len(name) > shortName {
 		return string(name[:shortName-3]) + "..."
 	}
@@ -195,8 +195,8 @@ func (l location) short() string {
 }
 
 // fetchedBlocks is how many bytes of stored blocks came from the server.
-func (l *line) fetchedBlocks() int64 {
-	stats := l.fetch.Stats()
+func fetchedBlocks(l *line) int64 {
+	stats := l.FetchStats()
 	n := stats.Refetched.Bytes
 	for _, class := range stats.Class {
 		n += class.Bytes
@@ -214,14 +214,12 @@ func (p *progress) state() prefetchReport {
 		return r
 	}
 	if p.size == 0 {
-		r.Size = l.source.Size()
+		r.Size = l.ImageSize()
 	}
-	if c := l.file.cached; c != nil {
-		r.Path = c.entry.Path()
+	if e := l.Entry(); e != nil {
+		r.Path = e.Path()
 	}
-	if h := l.file.remote; h != nil {
-		_, _, r.Fetched = blockio.Fetched(h.Servers())
-	}
+	_, _, r.Fetched = blockio.Fetched(l.Servers())
 	return r
 }
 
@@ -243,7 +241,7 @@ func (p *progress) end(err error) {
 		_ = p.json.Encode(r)
 	case err == nil:
 		of := formatSize(r.Size)
-		if whole := p.line.source.Size(); r.Size < whole {
+		if whole := p.line.ImageSize(); r.Size < whole {
 			of += " of " + formatSize(whole)
 		}
 		fmt.Fprintf(p.out, "%s: %s, all here and right, %s of it fetched now\n", p.at, of, formatSize(r.Fetched))

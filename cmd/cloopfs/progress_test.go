@@ -48,7 +48,7 @@ func TestShortSource(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := at.short(); got != want {
+		if got := shortOf(at); got != want {
 			t.Errorf("%s: %q, want %q", source, got, want)
 		}
 	}

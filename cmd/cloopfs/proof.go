@@ -23,6 +23,16 @@ type proof struct {
 	checked  *manifest.Checked // when the line is joined
 }
 
+// Manifest is the manifest of the image.
+func (p *proof) Manifest() *manifest.Manifest { return p.manifest }
+
+// Key is the number of the key that has signed the manifest; empty if no signature was
+// asked for.
+func (p *proof) Key() string { return p.key }
+
+// Stats tells of the stored blocks that were compared.
+func (p *proof) Stats() manifest.CheckedStats { return p.checked.Stats() }
+
 // proving is a proof on its way.
 type proving struct {
 	read   chan struct{} // closed when the manifest is known, and proven
@@ -242,13 +252,13 @@ func (p *proof) pin() error {
 	return p.each(func(f *file) error { return f.cached.entry.Pin() })
 }
 
-// bring brings all of the proof into the cache, and keeps it there.
-func (p *proof) bring(ctx context.Context) error {
+// Bring brings all of the proof into the cache, and keeps it there.
+func (p *proof) Bring(ctx context.Context) error {
 	return p.each(func(f *file) error {
 		whole := blockio.Extent{Len: f.Size()}
-		for off := int64(0); off < whole.Len; off += restPiece {
-			piece := make([]byte, min(restPiece, whole.Len-off))
-			if _, err := f.source.ReadAtContext(ctx, piece, off); err != nil && err != io.EOF {
+		for off := int64(0); off < whole.Len; off += piece {
+			part := make([]byte, min(piece, whole.Len-off))
+			if _, err := f.source.ReadAtContext(ctx, part, off); err != nil && err != io.EOF {
 				return fmt.Errorf("read the manifest's files: %w", err)
 			}
 		}
@@ -287,8 +297,8 @@ func (p *proof) files() []*file {
 	return files
 }
 
-// fetched is what the servers of the proof have done.
-func (p *proof) fetched() (requests, failed, bytes int64) {
+// Fetched is what the servers of the proof have done.
+func (p *proof) Fetched() (requests, failed, bytes int64) {
 	var all []blockio.Server
 	for _, f := range p.files() {
 		if f.remote != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -90,3 +91,19 @@ func (c *counting) ReadAtContext(ctx context.Context, p []byte, off int64) (int,
 // Validated says whether there is something by which a changed file of the same size can
 // be told.
 func (c *counting) Validated() bool { return c.Copy().Validator != "" }
+
+// sameServer says whether two URLs are of one server.
+func sameServer(a, b string) bool {
+	u, err := url.Parse(a)
+	v, err2 := url.Parse(b)
+	return err == nil && err2 == nil && server(u) == server(v)
+}
+
+// server is the scheme, host and port of a URL, each server's in one form only.
+func server(u *url.URL) string {
+	scheme, host := strings.ToLower(u.Scheme), strings.ToLower(u.Host)
+	if kind, err := kindOf(scheme); err == nil {
+		host = strings.TrimSuffix(host, ":"+kind.port)
+	}
+	return scheme + "://" + host
+}

@@ -7,22 +7,20 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/url"
-	"strings"
 	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/profile"
 )
 
-// replayRemote replays the profile that is asked for by its URL, or that lies beside
+// ReplayRemote replays the profile at url, or if that is empty the one that lies beside
 // the image. That there is none, or none of this image, is no error.
-func (o *profileOptions) replayRemote(ctx context.Context, l *line, opt sourceOptions, log *slog.Logger) {
-	at, find := location{URL: string(o.Profile)}, getProfile
-	if o.Profile == profileAuto {
+func (l *line) ReplayRemote(ctx context.Context, url string, opt sourceOptions, log *slog.Logger) {
+	at, find := location{URL: url}, getProfile
+	if url == "" {
 		at.URL, find = besideURL(l.at, ".profile"), l.profileBeside
 	}
-	if l.file.remote == nil || at.URL == "" || !o.Profile.isURL() && o.Profile != profileAuto {
+	if l.file.remote == nil || at.URL == "" {
 		return
 	}
 	if !sameServer(l.at.URL, at.URL) {
@@ -31,7 +29,7 @@ func (o *profileOptions) replayRemote(ctx context.Context, l *line, opt sourceOp
 	log = log.With("profile", at.String())
 	p, err := find(ctx, at, opt, log)
 	if err == nil && p != nil {
-		err = l.replay(ctx, p)
+		err = l.Replay(ctx, p)
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -40,13 +38,6 @@ func (o *profileOptions) replayRemote(ctx context.Context, l *line, opt sourceOp
 	case p != nil:
 		log.Info("fetching what the profile says", "blocks", p.Blocks())
 	}
-}
-
-// sameServer says whether two URLs are of one server.
-func sameServer(a, b string) bool {
-	u, err := url.Parse(a)
-	v, err2 := url.Parse(b)
-	return err == nil && err2 == nil && server(u) == server(v)
 }
 
 // profileTime is for how long the answer to the question for a profile beside an image
@@ -145,24 +136,30 @@ func download(ctx context.Context, at location, opt sourceOptions, log *slog.Log
 	return content, nil
 }
 
-// besideURL is where the profile of an image on a web server is, or the manifest, as suffix
-// says; empty if there can be none: who needs a query for the image may need another for that.
-func besideURL(at location, suffix string) string {
-	u, err := url.Parse(at.URL)
-	if err != nil || at.URL == "" || u.RawQuery != "" || u.ForceQuery {
-		return ""
+// Replay fetches what a profile says while no reader waits, if there is a server to
+// ask. The error wraps profile.ErrOther if it is of another image.
+func (l *line) Replay(ctx context.Context, p *profile.Profile) error {
+	err := l.CheckProfile(ctx, p)
+	if err == nil && l.file.remote != nil {
+		l.fetch.Replay(p.Spans())
 	}
-	u.Fragment, u.RawFragment = "", ""
-	name := besideName(at, suffix)
-	u.RawPath = u.EscapedPath() + (&url.URL{Path: name}).EscapedPath()
-	u.Path += name
-	return u.String()
+	return err
 }
 
-// besideName is what the name of such a file has behind that of the image's file.
-func besideName(at location, suffix string) string {
-	if at.Inside == "" {
-		return suffix
+// CheckProfile says whether a profile is of the image.
+func (l *line) CheckProfile(ctx context.Context, p *profile.Profile) error {
+	of, err := l.Profiled(ctx)
+	if err != nil {
+		return err
 	}
-	return "." + strings.ReplaceAll(at.Inside, "/", ".") + suffix
+	if of != p.Image {
+		return profile.ErrOther
+	}
+	return nil
+}
+
+// Profiled is the image, as profiles know it.
+func (l *line) Profiled(ctx context.Context) (profile.Image, error) {
+	id, err := l.identity(ctx, "cloopfs profile", "")
+	return profile.Image{Size: l.source.Size(), Blocks: l.index.Blocks(), Identity: id}, err
 }

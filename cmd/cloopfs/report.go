@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"time"
 
@@ -112,17 +113,17 @@ type readReport struct {
 func reporter(o mountOptions, l *line, disk blockio.ReaderAt, written *writes, server *fusefs.Server) func() []byte {
 	since, source := time.Now(), o.Source.String()
 	return func() []byte {
-		causes := l.causes() // first: what arrives meanwhile must not be more than all
+		causes := causesOf(l) // first: what arrives meanwhile must not be more than all
 		stats := server.Stats()
 		r := mountReport{
 			Mountpoint: o.Mountpoint, Source: source, PID: os.Getpid(),
 			Since: since, DiskSize: disk.Size(),
-			Servers:  l.servers(),
+			Servers:  serversOf(l),
 			Causes:   causes,
-			Offline:  l.file.cached != nil && l.file.remote == nil,
-			Cache:    l.kept(),
-			Manifest: l.proof.report(),
-			Memory:   memoryOf(l.memory.Stats()),
+			Offline:  l.Entry() != nil && !l.Remote(),
+			Cache:    keptOf(l),
+			Manifest: manifestOf(l.Proof()),
+			Memory:   memoryOf(l.MemoryStats()),
 			Reads:    readsOf(stats),
 			Overlay:  written.report(),
 		}
@@ -133,7 +134,7 @@ func reporter(o mountOptions, l *line, disk blockio.ReaderAt, written *writes, s
 			r.Fetched.Requests += s.Requests
 			r.Fetched.Bytes += s.Bytes
 		}
-		requests, _, bytes := l.proof.fetched()
+		requests, _, bytes := l.Proof().Fetched()
 		r.Fetched.Requests += requests
 		r.Fetched.Bytes += bytes
 		answer, err := json.Marshal(r)
@@ -155,21 +156,10 @@ func readsOf(s fusefs.Stats) readReport {
 	}
 }
 
-// known is t, nil if there has been no such time.
-func known(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
-}
-
-// servers says how the image's servers are.
-func (l *line) servers() []serverReport {
+// serversOf says how the image's servers are.
+func serversOf(l *line) []serverReport {
 	list := []serverReport{} // an empty list in JSON too
-	if l.file.remote == nil {
-		return list
-	}
-	for _, s := range l.file.remote.Servers() {
+	for _, s := range l.Servers() {
 		list = append(list, serverReport{
 			URL: s.URL, State: string(s.State), OK: s.OK, Requests: s.Requests, Failed: s.Failed, Bytes: s.Bytes,
 			AnswerTime: s.Answer.Seconds(), Rate: int64(s.Rate),
@@ -179,12 +169,12 @@ func (l *line) servers() []serverReport {
 	return list
 }
 
-// kept says what is kept on disk.
-func (l *line) kept() *cacheReport {
-	if l.file.cached == nil {
+// keptOf says what is kept on disk.
+func keptOf(l *line) *cacheReport {
+	e := l.Entry()
+	if e == nil {
 		return nil
 	}
-	e := l.file.cached.entry
 	s := e.Stats()
 	return &cacheReport{
 		Path: e.Path(), FileSize: e.Size(), Bytes: e.Allocated(), Removed: e.Removed(),
@@ -192,13 +182,13 @@ func (l *line) kept() *cacheReport {
 	}
 }
 
-// causes divides what was fetched from servers by the reason. Requests that are under
+// causesOf divides what was fetched from servers by the reason. Requests that are under
 // way have none yet.
-func (l *line) causes() []causeReport {
-	stats := l.fetch.Stats()
+func causesOf(l *line) []causeReport {
+	stats := l.FetchStats()
 	again := stats.Refetched
 	retry := causeReport{"retry", again.Requests, again.Bytes, again.Used}
-	for _, s := range l.servers() {
+	for _, s := range serversOf(l) {
 		retry.Requests += s.Failed
 	}
 	list := []causeReport{} // an empty list in JSON too
@@ -207,17 +197,59 @@ func (l *line) causes() []causeReport {
 			list = append(list, causeReport{blockio.Class(class).String(), s.Requests, s.Bytes, s.Used})
 		}
 	}
-	if requests, failed, bytes := l.proof.fetched(); requests > 0 {
+	if requests, failed, bytes := l.Proof().Fetched(); requests > 0 {
 		retry.Requests += failed
 		list = append(list, causeReport{"manifest", requests - failed, bytes, bytes})
 	}
-	if l.file.remote == nil {
+	if !l.Remote() {
 		return list
 	}
-	index := causeReport{Cause: "index", Requests: l.file.remote.requests.Load(), Bytes: l.file.remote.bytes.Load()}
+	index := causeReport{Cause: "index"}
+	index.Requests, index.Bytes = l.IndexFetched()
 	index.Used = index.Bytes
 	if retry.Requests > 0 {
 		list = append(list, retry)
 	}
 	return append([]causeReport{index}, list...)
+}
+
+// manifestReport is what an image is checked by. Its JSON names are part of the contract
+// with scripts.
+type manifestReport struct {
+	Name    string `json:"name"`
+	Version int64  `json:"version"`
+	Date    string `json:"date"`
+	Root    string `json:"root"`
+	Key     string `json:"key,omitempty"` // the number of the key that has signed it; none if no signature was asked for
+	Proven  int64  `json:"proven"`        // stored blocks that were compared and right, so far
+	Refused int64  `json:"refused"`       // those that were not, and were thrown away
+}
+
+// manifestOf says by what an image is checked; nil if by nothing.
+func manifestOf(p *proof) *manifestReport {
+	if p == nil {
+		return nil
+	}
+	m, stats := p.Manifest(), p.Stats()
+	return &manifestReport{
+		Name: m.Name, Version: m.Version, Date: m.Date.Format(time.DateOnly),
+		Root: manifestRoot + m.Root.String(), Key: p.Key(), Proven: stats.Proven, Refused: stats.Refused,
+	}
+}
+
+// String is what an image is checked by, for people.
+func (r *manifestReport) String() string {
+	signed := "not signed"
+	if r.Key != "" {
+		signed = "signed by key " + r.Key
+	}
+	return fmt.Sprintf("%s, version %d of %s, %s", r.Name, r.Version, r.Date, signed)
+}
+
+// known is t, nil if there has been no such time.
+func known(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
 }

@@ -270,7 +270,7 @@ func mkprofileCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	defer l.Close()
 	var p profile.Profile
-	p.Image, err = l.profiled(context.Background())
+	p.Image, err = l.Profiled(context.Background())
 	ts.Check(err)
 	for _, arg := range args[2:] {
 		r := profile.Run{Gap: time.Second}

@@ -73,7 +73,7 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 		return ctx.Err() // the signal came before somebody was here to hear it
 	}
 	if trace != nil {
-		if err := l.replay(ctx, trace); err != nil {
+		if err := l.Replay(ctx, trace); err != nil {
 			log.Warn("the profile is not used", "profile", string(o.Profile.Profile), "error", err)
 		}
 	}
@@ -90,8 +90,8 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 		written.giveUp()
 		return err
 	}
-	if l.record != nil {
-		r := &recording{path: string(o.Profile.Record), rec: l.record, log: log}
+	if l.Recorder() != nil {
+		r := &recording{path: string(o.Profile.Record), rec: l.Recorder(), log: log}
 		defer inBackgroundOf(ctx, r.run)()
 	}
 	m, found, err := mounts.At(o.Mountpoint)
@@ -113,12 +113,12 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	if _, err := daemon.SdNotify(true, daemon.SdNotifyReady); err != nil {
 		log.Warn("systemd was not told", "error", err)
 	}
-	if l.file.remote != nil && !l.file.remote.Validated() {
+	if !l.Validated() {
 		log.Warn("the server gives neither ETag nor Last-Modified: only a change of the file's size will be noticed", "source", o.Source.String())
 	}
-	if l.file.uncached != nil {
-		args := []any{"source", o.Source.String(), "error", l.file.uncached}
-		if hint := sourceHint(l.file.uncached); hint != "" {
+	if l.Uncached() != nil {
+		args := []any{"source", o.Source.String(), "error", l.Uncached()}
+		if hint := sourceHint(l.Uncached()); hint != "" {
 			args = append(args, "hint", hint)
 		}
 		log.Warn("nothing is kept in the cache", args...)
@@ -130,13 +130,13 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	r := o.firstContact(ctx, l, disk)
 	r.Unclean, r.Undone = written.unclean, undone
 	ready(r)
-	if c := l.file.cached; c != nil {
-		if err := c.dir.Enforce(); err != nil {
+	if dir := l.CacheDir(); dir != nil {
+		if err := dir.Enforce(); err != nil {
 			log.Warn("the cache can't be kept within its bounds", "error", err)
 		}
 	}
 	defer inBackgroundOf(ctx, func(ctx context.Context) { o.Profile.replayRemote(ctx, l, o.Line, log) })()
-	defer inBackgroundOf(ctx, func(ctx context.Context) { watchServers(ctx, l.servers, log) })()
+	defer inBackgroundOf(ctx, func(ctx context.Context) { watchServers(ctx, func() []serverReport { return serversOf(l) }, log) })()
 	if o.Fill {
 		defer inBackgroundOf(ctx, func(ctx context.Context) { fill(ctx, l, log) })()
 	}
@@ -158,7 +158,7 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 // present mounts the line's disk, with what was written to it, or the partition of it
 // that is asked for.
 func (o *mountOptions) present(ctx context.Context, l *line, written *writes, log *slog.Logger) (*fusefs.Server, blockio.ReaderAt, error) {
-	disk, start := written.over(l.disk), int64(0)
+	disk, start := written.over(l.Disk()), int64(0)
 	if o.Partition > 0 {
 		var err error
 		if disk, start, err = o.onePartition(ctx, l, disk); err != nil {
@@ -177,13 +177,13 @@ func (o *mountOptions) present(ctx context.Context, l *line, written *writes, lo
 func (o *mountOptions) show(l *line, disk blockio.ReaderAt, start int64, written *writes, log *slog.Logger) (*fusefs.Server, error) {
 	options := fusefs.Options{
 		Source:     o.Source.mounted(),
-		ModTime:    l.file.ModTime(),
+		ModTime:    l.ModTime(),
 		Timeout:    time.Duration(o.Line.Timeout),
 		AllowOther: o.AllowOther,
 		UID:        o.UID,
 		GID:        o.GID,
 		Mode:       o.Mode,
-		BlockOf:    func(off int64) int64 { return (start + off) / int64(l.index.BlockSize()) },
+		BlockOf:    func(off int64) int64 { return (start + off) / int64(l.Index().BlockSize()) },
 		Logger:     log,
 	}
 	if o.Partition == 0 {

@@ -163,3 +163,39 @@ func shownURL(arg string) string {
 	}
 	return httpblock.Redact(u)
 }
+
+// with is the place of a file beside the one at l: its name has something more at its end.
+func (l location) with(suffix string) location {
+	if l.URL == "" {
+		return location{Path: l.Path + suffix}
+	}
+	u, err := url.Parse(l.URL)
+	if err != nil {
+		return location{URL: l.URL + suffix} // it was parsed before
+	}
+	u.RawPath = u.EscapedPath() + suffix
+	u.Path += suffix
+	return location{URL: u.String()}
+}
+
+// besideURL is where the profile of an image on a web server is, or the manifest, as suffix
+// says; empty if there can be none: who needs a query for the image may need another for that.
+func besideURL(at location, suffix string) string {
+	u, err := url.Parse(at.URL)
+	if err != nil || at.URL == "" || u.RawQuery != "" || u.ForceQuery {
+		return ""
+	}
+	u.Fragment, u.RawFragment = "", ""
+	name := besideName(at, suffix)
+	u.RawPath = u.EscapedPath() + (&url.URL{Path: name}).EscapedPath()
+	u.Path += name
+	return u.String()
+}
+
+// besideName is what the name of such a file has behind that of the image's file.
+func besideName(at location, suffix string) string {
+	if at.Inside == "" {
+		return suffix
+	}
+	return "." + strings.ReplaceAll(at.Inside, "/", ".") + suffix
+}

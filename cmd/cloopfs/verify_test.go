@@ -80,7 +80,7 @@ func TestVerifyPrintsAtOnce(t *testing.T) {
 		content(w, r, image)
 	})
 	var o sourceOptions
-	o.addFlags(pflag.NewFlagSet("verify", pflag.ContinueOnError))
+	o.addFlags(pflag.NewFlagSet("verify", pflag.ContinueOnError), userAgent())
 	l, err := o.open(t.Context(), io.Discard, url)
 	if err != nil {
 		t.Fatal(err)

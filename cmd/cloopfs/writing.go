@@ -41,7 +41,7 @@ func (o *writeOptions) open(ctx context.Context, l *line, log *slog.Logger) (*wr
 	w := &writes{path: string(o.Overlay), log: log}
 	if o.Ephemeral {
 		var err error
-		if w.disk, err = overlay.Ephemeral(o.Temp, l.disk); err != nil {
+		if w.disk, err = overlay.Ephemeral(o.Temp, l.Disk()); err != nil {
 			return nil, overlayFailure(fmt.Errorf("--ephemeral: %w", err))
 		}
 		return w, nil
@@ -49,7 +49,7 @@ func (o *writeOptions) open(ctx context.Context, l *line, log *slog.Logger) (*wr
 	if o.Overlay == "" {
 		return w, nil
 	}
-	base, err := l.base(ctx)
+	base, err := baseOf(ctx, l)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func (o *writeOptions) open(ctx context.Context, l *line, log *slog.Logger) (*wr
 	}
 	w.made, w.madeDir = dir.Made()
 	w.unclean = !dir.Clean()
-	if w.disk, err = dir.Disk(l.disk, base, log); err != nil {
+	if w.disk, err = dir.Disk(l.Disk(), base, log); err != nil {
 		dir.Close()
 		return nil, overlayFailure(err)
 	}
@@ -155,15 +155,13 @@ func (o *writeOptions) complete() (err error) {
 	return err
 }
 
-// base is what an overlay has to know of the line's disk. Wherever an image is, it is
-// the same if its size, first bytes, last blocks' places and date are; without a date
-// what the server says of its version counts.
-func (l *line) base(ctx context.Context) (overlay.Base, error) {
-	id, err := l.identity(ctx, "cloopfs base", l.version())
+// baseOf is what an overlay has to know of the line's disk.
+func baseOf(ctx context.Context, l *line) (overlay.Base, error) {
+	id, err := l.Identity(ctx)
 	if err != nil {
-		return overlay.Base{}, sourceFailure(fmt.Errorf("open %s: %w", l.at, err))
+		return overlay.Base{}, sourceFailure(fmt.Errorf("open %s: %w", l.At(), err))
 	}
-	return overlay.Base{Source: l.at.text(), Size: l.disk.Size(), Identity: id}, nil
+	return overlay.Base{Source: l.At().text(), Size: l.Disk().Size(), Identity: id}, nil
 }
 
 // overlayFailure says that an overlay can't be used; nil stays nil.

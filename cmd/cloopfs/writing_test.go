@@ -37,11 +37,11 @@ func TestBase(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		base, err := l.base(t.Context())
+		base, err := baseOf(t.Context(), l)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if base.Size != l.disk.Size() || base.Source != at.String() {
+		if base.Size != l.Disk().Size() || base.Source != at.String() {
 			t.Errorf("the base is %+v", base)
 		}
 		return base.Identity
