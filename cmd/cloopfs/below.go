@@ -21,7 +21,7 @@ func (o *mountOptions) outside(mountpoint fs.FileInfo) error {
 	}
 	for _, p := range []struct{ what, path string }{
 		{"SOURCE", o.Source.Path},
-		{"the manifest", o.Line.Proof.Manifest.file()},
+		{"the manifest", o.Line.Proof.File()},
 		{"the overlay", string(o.Write.Overlay)},
 		{"the file for --record", string(o.Profile.Record)},
 		{"the file of --bearer-token-file", o.Line.Access.TokenFile},

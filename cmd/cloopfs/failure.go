@@ -28,6 +28,7 @@ func (f *failure) Error() string { return f.err.Error() }
 
 func (f *failure) Unwrap() error { return f.err }
 
+// usage is a failure for wrong arguments.
 func usage(err error) error { return &failure{code: exitUsage, err: err} }
 
 // exitCode is the exit status that err stands for.

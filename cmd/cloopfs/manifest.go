@@ -58,12 +58,12 @@ func (v *manifestValue) beside() bool {
 	return pinned || *v == manifestAuto
 }
 
-// file is the manifest's path; empty if it is elsewhere, or there is none.
-func (v *manifestValue) file() string {
-	if v.beside() || v.isURL() {
+// File is the manifest's path; empty if it is elsewhere, or there is none.
+func (o *proofOptions) File() string {
+	if o.Manifest.beside() || o.Manifest.isURL() {
 		return ""
 	}
-	return string(*v)
+	return string(o.Manifest)
 }
 
 // OfOneImage says that the manifest is of one image, whatever SOURCE is.

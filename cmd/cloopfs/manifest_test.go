@@ -284,7 +284,7 @@ func TestAllReadersAreChecked(t *testing.T) {
 	s := newSigned(t)
 	s.edit("image", func(p []byte) { p[indexOf(p)[n]&offsetOf] ^= 1 })
 	for _, record := range []bool{false, true} {
-		opt := sourceOptions{Format: formatAuto, Proof: proofOptions{Manifest: manifestAuto}, record: record}
+		opt := sourceOptions{Format: "auto", Proof: proofOptions{Manifest: "auto"}, record: record}
 		l, err := openLine(t.Context(), location{Path: s.path("image")}, opt, 0, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
@@ -510,38 +510,6 @@ func TestDamagedSeen(t *testing.T) {
 	}
 }
 
-// Between the two looks at what was seen another process may remember a newer version, and
-// what nobody can read stays as it is.
-func TestNewerSeenMeanwhile(t *testing.T) {
-	opt := proofOptions{Key: "key"}
-	dir := cacheOptions{Dir: nameValue(filepath.Join(t.TempDir(), "cache")), Size: 1 << 20}
-	log := slog.New(slog.DiscardHandler)
-	version := func(n int64) *proof {
-		m := &manifest.Manifest{Name: "image", Version: n, Facts: manifest.Facts{Container: containerRaw, BlockSize: 1}}
-		return &proof{manifest: m, notes: []*note{{at: location{Path: "image.manifest"}}}}
-	}
-	older := version(6)
-	if err := opt.notOlder(older, dir, log); err != nil {
-		t.Fatal(err)
-	}
-	if err := opt.remember(version(7), dir, log); err != nil {
-		t.Fatal(err)
-	}
-	if err := opt.remember(older, dir, log); !errors.Is(err, errOlder) {
-		t.Errorf("error %v, want errOlder", err)
-	}
-	path := filepath.Join(string(dir.Dir), "seen-"+seenName(opt.Key, "image"))
-	if err := os.WriteFile(path, []byte("damaged"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := opt.remember(version(8), dir, log); !errors.Is(err, errSeen) {
-		t.Errorf("error %v, want errSeen", err)
-	}
-	if got, err := os.ReadFile(path); string(got) != "damaged" {
-		t.Errorf("%q was remembered, %v", got, err)
-	}
-}
-
 // serveSigned serves the files of s.
 func serveSigned(t *testing.T, s *signed) (*testserver.Server, string) {
 	t.Helper()
@@ -568,7 +536,7 @@ func TestRequestsOfManifest(t *testing.T) {
 	srv, url := serveSigned(t, s)
 	count := func(proof proofOptions, cache cacheOptions) int {
 		srv.Reset()
-		opt := sourceOptions{Connections: 32, Format: formatAuto, Proof: proof, Cache: cache}
+		opt := sourceOptions{Connections: 32, Format: "auto", Proof: proof, Cache: cache}
 		l, err := openLine(t.Context(), location{URL: url}, opt, 0, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
@@ -584,7 +552,7 @@ func TestRequestsOfManifest(t *testing.T) {
 		return srv.Stats().Requests
 	}
 	cache := cacheOptions{Dir: nameValue(s.path("cache")), Size: 1 << 30}
-	proof := proofOptions{Manifest: manifestAuto, Key: s.signer.Key()}
+	proof := proofOptions{Manifest: "auto", Key: s.signer.Key()}
 	for _, cache := range []cacheOptions{{}, cache, cache} {
 		without := count(proofOptions{}, cache)
 		if with := count(proof, cache); with > without+3 {

@@ -55,7 +55,7 @@ func TestModes(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			o := mountOptions{AllowOther: tt.allowOther, Mountpoint: "mnt"}
-			o.Line.Connections, o.Line.Format, o.Log.Level = 1, formatAuto, "info"
+			o.Line.Connections, o.Line.Format, o.Log.Level = 1, "auto", "info"
 			err := o.complete(t.Context(), "http://h/f", tt.mode)
 			switch {
 			case tt.allowOther && os.Geteuid() != 0 && !userAllowOther("/etc/fuse.conf"):

@@ -266,7 +266,7 @@ func mkprofileCmd(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) < 2 {
 		ts.Fatalf("usage: mkprofile image file FIRST+COUNT...")
 	}
-	l, err := openLine(context.Background(), location{Path: ts.MkAbs(args[0])}, sourceOptions{Format: formatAuto}, 0, slog.New(slog.DiscardHandler))
+	l, err := openLine(context.Background(), location{Path: ts.MkAbs(args[0])}, sourceOptions{Format: "auto"}, 0, slog.New(slog.DiscardHandler))
 	ts.Check(err)
 	defer l.Close()
 	var p profile.Profile

@@ -75,18 +75,6 @@ func TestParseSource(t *testing.T) {
 	}
 }
 
-// The arguments of the background process name the file inside, and no secret.
-func TestBackgroundArgsOfFileInside(t *testing.T) {
-	l, err := parseSource("http://user:geheim@h/k.iso?geheim2=geheim#KNOPPIX/a%20b")
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := strings.Join(backgroundArgs(newMountCmd().Flags(), mountOptions{Source: l, Mountpoint: "/mnt"}), " ")
-	if want := "cloopfs mount http://h/k.iso?geheim2#KNOPPIX/a%20b /mnt"; got != want {
-		t.Errorf("got %q, want %q", got, want)
-	}
-}
-
 // A SOURCE for another file in the same image can be typed as it is shown.
 func TestSourceOfFileInside(t *testing.T) {
 	t.Chdir(t.TempDir())
@@ -99,6 +87,42 @@ func TestSourceOfFileInside(t *testing.T) {
 			if l, err := parseSource(typed); err != nil || l.Inside != inside || l.URL != outer.URL || l.Path != outer.Path {
 				t.Errorf("%q in %v: %q means %+v, %v", inside, outer, typed, l, err)
 			}
+		}
+	}
+}
+
+func TestShown(t *testing.T) {
+	tests := []struct{ in, want string }{
+		{"http://h/f", "http://h/f"},
+		{"https://user:SECRET@h:1/f?a=SECRET&b=SECRET#SECRET", "https://h:1/f?a&b"},
+		{"image.cloop", "image.cloop"},
+		{"/a/b", "/a/b"},
+		{"http://user:SECRET/x@h/f", "SOURCE"},
+		{"http://user:%SECRET@h/f", "SOURCE"},
+		{"", ""},
+	}
+	for _, tt := range tests {
+		if got := shown(tt.in); got != tt.want {
+			t.Errorf("shown(%q): got %q, want %q", tt.in, got, tt.want)
+		}
+	}
+}
+
+func TestBesideURL(t *testing.T) {
+	tests := []struct{ url, inside, want string }{
+		{"http://h/KNOPPIX", "", "http://h/KNOPPIX.profile"},
+		{"http://h/a%20b%2Fc", "", "http://h/a%20b%2Fc.profile"},
+		{"http://h/k.iso", "KNOPPIX/KNOPPIX", "http://h/k.iso.KNOPPIX.KNOPPIX.profile"},
+		{"http://h/k.iso", "a b/50%", "http://h/k.iso.a%20b.50%25.profile"},
+		{"https://u:p@h:8443/x/y", "", "https://u:p@h:8443/x/y.profile"},
+		{"http://h/", "", "http://h/.profile"},
+		{"http://h/x?sig=1", "", ""},
+		{"http://h/x?", "", ""},
+		{"", "", ""},
+	}
+	for _, test := range tests {
+		if got := besideURL(location{URL: test.url, Inside: test.inside}, ".profile"); got != test.want {
+			t.Errorf("%s#%s: got %q, want %q", test.url, test.inside, got, test.want)
 		}
 	}
 }

@@ -33,32 +33,3 @@ func TestReportsAreLines(t *testing.T) {
 		}
 	}
 }
-
-func TestQuote(t *testing.T) {
-	for word, want := range map[string]string{
-		"":                  "''",
-		"/media/image":      "/media/image",
-		"k.iso#A":           "'k.iso#A'",
-		"/media/my disk":    "'/media/my disk'",
-		"it's":              `'it'\''s'`,
-		"http://h/f?a&b":    "'http://h/f?a&b'",
-		"$(rm)":             "'$(rm)'",
-		"~/x":               "'~/x'",
-		"http://[::1]:80/f": "'http://[::1]:80/f'",
-	} {
-		if got := quote(word); got != want {
-			t.Errorf("quote(%q) = %s, want %s", word, got, want)
-		}
-	}
-}
-
-// A warning reads like other messages.
-func TestWarnings(t *testing.T) {
-	var out strings.Builder
-	warnings(&out).Warn("what is fetched is not kept", "directory", "/d", "error", errors.New("it was removed"))
-	warnings(&out).With("source", "x").Warn("the cache is full")
-	want := "cloopfs: what is fetched is not kept: it was removed (directory /d)\ncloopfs: the cache is full (source x)\n"
-	if out.String() != want {
-		t.Errorf("%q, want %q", out.String(), want)
-	}
-}
