@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/cloopfs/cloopfs/httpblock"
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // accessOptions are the flags about who we are to a web server, and whom we
@@ -59,22 +60,22 @@ func (o *accessOptions) complete(ctx context.Context) error {
 		return err
 	}
 	if o.Key != "" && o.Cert == "" {
-		return usage(errors.New("--key without --cert"))
+		return cli.Usage(errors.New("--key without --cert"))
 	}
 	o.Proxies = proxies()
 	if httpblock.CheckHeader("X", o.UserAgent) != nil {
-		return usage(errors.New("--user-agent: not the value of a header"))
+		return cli.Usage(errors.New("--user-agent: not the value of a header"))
 	}
 	var err error
 	if o.Header, err = o.Headers.read(ctx); err != nil {
-		return usage(err)
+		return cli.Usage(err)
 	}
 	if o.NetrcText, err = o.readNetrc(ctx); err != nil {
-		return usage(fmt.Errorf("--netrc: %w", err))
+		return cli.Usage(fmt.Errorf("--netrc: %w", err))
 	}
 	if o.TokenFile != "" {
 		if o.Token, o.TokenOnce, err = readToken(ctx, o.TokenFile); err != nil {
-			return usage(fmt.Errorf("--bearer-token-file %w", err))
+			return cli.Usage(fmt.Errorf("--bearer-token-file %w", err))
 		}
 	}
 	for _, f := range []struct {
@@ -85,7 +86,7 @@ func (o *accessOptions) complete(ctx context.Context) error {
 			continue
 		}
 		if *f.to, err = readSmall(ctx, f.name); err != nil {
-			return usage(fmt.Errorf("--%s %w", f.flag, err))
+			return cli.Usage(fmt.Errorf("--%s %w", f.flag, err))
 		}
 	}
 	_, err = o.tls()
@@ -103,7 +104,7 @@ func (o *accessOptions) absolute() error {
 		case *f.name == "":
 			continue
 		case strings.Contains(*f.name, "://"):
-			return usage(fmt.Errorf("--%s %s: not a file", f.flag, shown(*f.name)))
+			return cli.Usage(fmt.Errorf("--%s %s: not a file", f.flag, shown(*f.name)))
 		}
 		abs, err := filepath.Abs(*f.name)
 		if err != nil {
@@ -141,7 +142,7 @@ func (o *accessOptions) tls() (*tls.Config, error) {
 	if o.CACert != "" {
 		cfg.RootCAs = x509.NewCertPool()
 		if !cfg.RootCAs.AppendCertsFromPEM(o.CAs) {
-			return nil, usage(fmt.Errorf("--cacert %s: no certificates in it", o.CACert))
+			return nil, cli.Usage(fmt.Errorf("--cacert %s: no certificates in it", o.CACert))
 		}
 	}
 	if o.Cert == "" {
@@ -153,7 +154,7 @@ func (o *accessOptions) tls() (*tls.Config, error) {
 	}
 	pair, err := tls.X509KeyPair(o.CertPEM, key)
 	if err != nil {
-		return nil, usage(fmt.Errorf("--cert %s: %s", o.Cert, strings.TrimPrefix(err.Error(), "tls: ")))
+		return nil, cli.Usage(fmt.Errorf("--cert %s: %s", o.Cert, strings.TrimPrefix(err.Error(), "tls: ")))
 	}
 	cfg.Certificates = []tls.Certificate{pair}
 	return cfg, nil
@@ -239,7 +240,7 @@ func readFile(ctx context.Context, name string) (smallFile, error) {
 
 func readWhole(name string) (smallFile, error) {
 	fail := func(err error) (smallFile, error) {
-		return smallFile{}, fmt.Errorf("%s: %w", name, withoutPath(err))
+		return smallFile{}, fmt.Errorf("%s: %w", name, cli.WithoutPath(err))
 	}
 	f, err := os.Open(name)
 	if err != nil {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // What the flags say arrives at the server.
@@ -60,7 +62,7 @@ func TestAccess(t *testing.T) {
 		})
 	}
 	bad := program(t, nil, "verify", "--header", "@"+headers, "http://127.0.0.1:1/f")
-	if bad.code != exitUsage || !strings.Contains(bad.stderr, "line 4: not the name of a header") {
+	if bad.code != cli.ExitUsage || !strings.Contains(bad.stderr, "line 4: not the name of a header") {
 		t.Errorf("a space before the colon: got %+v", bad)
 	}
 }
@@ -91,8 +93,8 @@ func TestAccessByCertificate(t *testing.T) {
 		{"certificate and key", []string{"--cacert", cas, "--cert", cert, "--key", key}, 0, ""},
 		{"in one file", []string{"--cacert", cas, "--cert", both}, 0, ""},
 		{"unchecked", []string{"--insecure", "--cert", both}, 0, ""},
-		{"without the key", []string{"--cacert", cas, "--cert", cert}, exitUsage, "--cert " + cert + ": "},
-		{"another key", []string{"--cacert", cas, "--cert", cert, "--key", wrong}, exitUsage, "private key does not match public key"},
+		{"without the key", []string{"--cacert", cas, "--cert", cert}, cli.ExitUsage, "--cert " + cert + ": "},
+		{"another key", []string{"--cacert", cas, "--cert", cert, "--key", wrong}, cli.ExitUsage, "private key does not match public key"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/fusefs"
+	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/internal/signature"
 )
 
@@ -49,32 +50,32 @@ func (o *mountOptions) firstContact(ctx context.Context, l *line, disk blockio.R
 // is wrong with it.
 func announce(w io.Writer, o mountOptions, r readiness) {
 	if n := r.Disk.lost(); n > 0 {
-		say(w, "the disk's size is no multiple of %d: its last %d bytes can't be read through a loop device", sectorSize, n)
+		cli.Say(w, "the disk's size is no multiple of %d: its last %d bytes can't be read through a loop device", sectorSize, n)
 	}
 	if r.Unclean {
-		say(w, notClosed)
+		cli.Say(w, notClosed)
 	}
 	for _, what := range r.Undone {
-		say(w, "%s", what)
+		cli.Say(w, "%s", what)
 	}
 	if len(r.Undone) > 0 && os.Geteuid() != 0 {
-		say(w, "hint: --root-disk is for root")
+		cli.Say(w, "hint: --root-disk is for root")
 	}
 	if r.Warning != "" {
-		say(w, "%s", r.Warning)
+		cli.Say(w, "%s", r.Warning)
 	}
 	if r.Hint != "" {
-		say(w, "hint: %s", r.Hint)
+		cli.Say(w, "hint: %s", r.Hint)
 	}
 	if !o.Describe {
 		return
 	}
-	say(w, "mounted at %s: %s, %s", o.Mountpoint, fusefs.DiskName, r.Disk)
+	cli.Say(w, "mounted at %s: %s, %s", o.Mountpoint, fusefs.DiskName, r.Disk)
 	if hint := o.nextStep(r.Disk); hint != "" {
-		say(w, "hint: %s", hint)
+		cli.Say(w, "hint: %s", hint)
 	}
 	if r.Inside != "" {
-		say(w, "hint: to mount the system inside: cloopfs mount %s DIR", quote(r.Inside))
+		cli.Say(w, "hint: to mount the system inside: cloopfs mount %s DIR", cli.Quote(r.Inside))
 	}
 }
 
@@ -95,7 +96,7 @@ func (o *mountOptions) nextStep(disk contents) string {
 	default:
 		return ""
 	}
-	command = fmt.Sprintf(command, quote(file))
+	command = fmt.Sprintf(command, cli.Quote(file))
 	switch {
 	case os.Geteuid() == 0:
 		return command

@@ -14,6 +14,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
+
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // A mount in the background is served by a second process of this program in a
@@ -76,10 +78,10 @@ func mountBackground(ctx context.Context, args []string, o mountOptions, stderr 
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case sendErr != nil || readErr != nil:
-		return &failure{code: exitMount, err: errors.New("the background process ended without a word")}
+		return &cli.Error{Code: cli.ExitMount, Err: errors.New("the background process ended without a word")}
 	case a.Error != "":
 		awaitExit(cmd)
-		return &failure{code: a.Code, err: errors.New(a.Error), hint: a.Hint}
+		return &cli.Error{Code: a.Code, Err: errors.New(a.Error), Hint: a.Hint}
 	}
 	announce(stderr, o, a.Ready)
 	return nil
@@ -131,7 +133,7 @@ func runBackground(ctx context.Context) int {
 	err := gob.NewDecoder(options).Decode(&o)
 	options.Close()
 	if err != nil {
-		return exitUsage // started by hand
+		return cli.ExitUsage // started by hand
 	}
 	o.Line.Access.setProxies()
 	say := func(a answer) {
@@ -140,11 +142,11 @@ func runBackground(ctx context.Context) int {
 	}
 	err = serveInBackground(ctx, o, func(r readiness) { say(answer{Ready: r}) })
 	if err == nil {
-		return exitOK
+		return cli.ExitOK
 	}
-	a := answer{Error: err.Error(), Code: exitCode(err)}
-	if f, ok := errors.AsType[*failure](err); ok {
-		a.Hint = f.hint
+	a := answer{Error: err.Error(), Code: cli.ExitCode(err)}
+	if f, ok := errors.AsType[*cli.Error](err); ok {
+		a.Hint = f.Hint
 	}
 	say(a)
 	return a.Code

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/internal/mounts"
 )
 
@@ -29,7 +30,7 @@ func (o *mountOptions) outside(mountpoint fs.FileInfo) error {
 		{"the cache directory", string(o.Line.Cache.Dir)},
 	} {
 		if p.path != "" && isBelow(resolved(p.path), point, mountpoint) {
-			return &failure{code: exitMount, err: fmt.Errorf("mount at %s: %s lies below it", o.Mountpoint, p.what)}
+			return &cli.Error{Code: cli.ExitMount, Err: fmt.Errorf("mount at %s: %s lies below it", o.Mountpoint, p.what)}
 		}
 	}
 	return nil

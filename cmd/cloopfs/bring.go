@@ -13,6 +13,7 @@ import (
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cache"
 	"github.com/cloopfs/cloopfs/cloop"
+	"github.com/cloopfs/cloopfs/internal/units"
 )
 
 // bringing is the way of an image into the cache.
@@ -310,5 +311,5 @@ type roomError struct {
 }
 
 func (e *roomError) Error() string {
-	return fmt.Sprintf("%s are missing, and the cache in %s has room for %s", formatSize(e.missing), e.dir, formatSize(e.room))
+	return fmt.Sprintf("%s are missing, and the cache in %s has room for %s", units.FormatSize(e.missing), e.dir, units.FormatSize(e.room))
 }

@@ -18,6 +18,8 @@ import (
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cache"
+	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/units"
 )
 
 // Defaults of the on-disk cache. They are variables for the tests' sake, which are
@@ -29,10 +31,10 @@ var (
 
 // cacheOptions are the flags about the on-disk cache.
 type cacheOptions struct {
-	Dir       nameValue // absolute after complete
-	Size      sizeValue
-	MinFree   sizeValue
-	Key       nameValue
+	Dir       cli.Name // absolute after complete
+	Size      units.Size
+	MinFree   units.Size
+	Key       cli.Name
 	TrustSize bool
 	Offline   bool
 
@@ -65,7 +67,7 @@ func (o *cacheOptions) addKeyFlag(f *pflag.FlagSet) {
 // complete finds out where the cache is. Without a home there is none.
 func (o *cacheOptions) complete() error {
 	if o.Offline && o.Size == 0 {
-		return usage(errors.New("--offline without an on-disk cache (--cache-size 0)"))
+		return cli.Usage(errors.New("--offline without an on-disk cache (--cache-size 0)"))
 	}
 	dir := string(o.Dir)
 	if dir == "" {
@@ -75,7 +77,7 @@ func (o *cacheOptions) complete() error {
 		}
 	}
 	abs, err := filepath.Abs(dir)
-	o.Dir = nameValue(abs)
+	o.Dir = cli.Name(abs)
 	return err
 }
 
@@ -103,7 +105,7 @@ func (o *cacheOptions) openDir(log *slog.Logger, existing bool) (*cache.Dir, err
 	}
 	dir, err := cache.OpenDir(string(o.Dir), cache.Options{Size: int64(o.Size), MinFree: int64(o.MinFree), Existing: existing, Logger: log})
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", o.Dir, withoutPath(err))
+		return nil, fmt.Errorf("%s: %w", o.Dir, cli.WithoutPath(err))
 	}
 	return dir, nil
 }
@@ -208,7 +210,7 @@ func (o *cacheOptions) keep(ctx context.Context, at location, src *counting, log
 	entry, err := o.find(ctx, dir, id, at, src)
 	if err != nil {
 		dir.Close()
-		return nil, fmt.Errorf("%s: %w", o.Dir, withoutPath(err))
+		return nil, fmt.Errorf("%s: %w", o.Dir, cli.WithoutPath(err))
 	}
 	if key := o.key(at.URL); o.root != "" { // of which no server has to say that it is the one
 		// Where it is, so that it is found there: by cache list and remove, and offline.

@@ -16,6 +16,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/cloopfs/cloopfs/cache"
+	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/units"
 )
 
 func newCacheCmd() *cobra.Command {
@@ -64,7 +66,7 @@ func (c *cacheCommand) open(sources []string, stderr io.Writer) (err error) {
 	c.dir, err = c.Cache.openDir(slog.New(slog.DiscardHandler), true)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && len(keys) == 0:
-		say(stderr, "there is no cache in %s", c.Cache.Dir)
+		cli.Say(stderr, "there is no cache in %s", c.Cache.Dir)
 		return nil
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("open the cache: %w", err)
@@ -74,7 +76,7 @@ func (c *cacheCommand) open(sources []string, stderr io.Writer) (err error) {
 			return fmt.Errorf("list the cache: %w", err)
 		}
 		if others > 0 {
-			say(stderr, "%d images in %s are of another version of the cache: left alone", others, c.dir.Path())
+			cli.Say(stderr, "%d images in %s are of another version of the cache: left alone", others, c.dir.Path())
 		}
 	}
 	if len(keys) == 0 {
@@ -84,7 +86,7 @@ func (c *cacheCommand) open(sources []string, stderr io.Writer) (err error) {
 	for _, key := range keys {
 		found := slices.DeleteFunc(slices.Clone(c.all), func(s cache.Stat) bool { return !slices.Contains(s.Keys, key) })
 		if len(found) == 0 {
-			return &failure{code: exitSource, err: fmt.Errorf("%s: not in the cache in %s", strings.TrimPrefix(key, "key "), c.Cache.Dir)}
+			return &cli.Error{Code: cli.ExitSource, Err: fmt.Errorf("%s: not in the cache in %s", strings.TrimPrefix(key, "key "), c.Cache.Dir)}
 		}
 		for _, s := range found {
 			if !slices.ContainsFunc(c.list, func(have cache.Stat) bool { return have.Name == s.Name }) {
@@ -99,7 +101,7 @@ func (c *cacheCommand) open(sources []string, stderr io.Writer) (err error) {
 func (c *cacheCommand) keys(sources []string) (keys []string, err error) {
 	if c.Cache.Key != "" {
 		if len(sources) > 1 {
-			return nil, usage(errors.New("--cache-key stands for one SOURCE"))
+			return nil, cli.Usage(errors.New("--cache-key stands for one SOURCE"))
 		}
 		return []string{c.Cache.key("")}, nil
 	}
@@ -109,7 +111,7 @@ func (c *cacheCommand) keys(sources []string) (keys []string, err error) {
 			return nil, err
 		}
 		if at.URL == "" {
-			return nil, usage(fmt.Errorf("%s: a local file is never in the cache", at))
+			return nil, cli.Usage(fmt.Errorf("%s: a local file is never in the cache", at))
 		}
 		keys = append(keys, c.Cache.key(at.URL))
 	}
@@ -187,21 +189,21 @@ func (r *entryReport) print(w io.Writer) {
 		}
 	}
 	for _, source := range r.Sources {
-		row(w, "image", "%s", source)
+		cli.Row(w, "image", "%s", source)
 	}
 	if r.versions > 1 {
 		version := r.Validators
 		if !r.ModTime.IsZero() {
 			version = append([]string{"changed " + r.ModTime.Local().Format(time.DateTime)}, version...)
 		}
-		row(w, "version", "%s", strings.Join(version, ", "))
+		cli.Row(w, "version", "%s", strings.Join(version, ", "))
 	}
-	row(w, "cached", "%s of %s", formatSize(r.Bytes), exactSize(r.Size))
+	cli.Row(w, "cached", "%s of %s", units.FormatSize(r.Bytes), units.ExactSize(r.Size))
 	if len(state) > 0 {
-		row(w, "state", "%s", strings.Join(state, ", "))
+		cli.Row(w, "state", "%s", strings.Join(state, ", "))
 	}
-	row(w, "used", "%s", r.Used.Local().Format(time.DateTime))
-	row(w, "file", "%s", r.Path)
+	cli.Row(w, "used", "%s", r.Used.Local().Format(time.DateTime))
+	cli.Row(w, "file", "%s", r.Path)
 	fmt.Fprintln(w)
 }
 
@@ -229,7 +231,7 @@ later; cloopfs cache remove removes them at once.`,
 		if err != nil {
 			return fmt.Errorf("trim the cache: %w", err)
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "%s freed\n", formatSize(freed))
+		fmt.Fprintf(cmd.OutOrStdout(), "%s freed\n", units.FormatSize(freed))
 		return nil
 	}, "cache-size", "min-free")
 }
@@ -247,7 +249,7 @@ free when it has ended.`,
 			if freed, err := c.dir.RemoveDamaged(); err != nil {
 				return fmt.Errorf("remove damaged entries: %w", err)
 			} else if freed > 0 {
-				fmt.Fprintf(cmd.OutOrStdout(), "damaged entries: %s freed\n", formatSize(freed))
+				fmt.Fprintf(cmd.OutOrStdout(), "damaged entries: %s freed\n", units.FormatSize(freed))
 			}
 		}
 		for _, s := range c.list {
@@ -258,7 +260,7 @@ free when it has ended.`,
 			if s.InUse {
 				note = ", once it is unmounted"
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: %s freed%s\n", strings.Join(s.Sources, ", "), formatSize(s.Allocated), note)
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: %s freed%s\n", strings.Join(s.Sources, ", "), units.FormatSize(s.Allocated), note)
 		}
 		return nil
 	})

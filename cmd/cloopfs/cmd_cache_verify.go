@@ -14,6 +14,7 @@ import (
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cache"
 	"github.com/cloopfs/cloopfs/cloop"
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 func newCacheVerifyCmd() *cobra.Command {
@@ -41,12 +42,12 @@ left as they are, and the exit status is 4.`,
 			lost += v.lost.Load()
 		}
 		if bad > 0 {
-			return &failure{code: exitImage, err: fmt.Errorf("bad blocks and pages: %d", bad), hint: "they were thrown away: reading fetches them again, and cloopfs prefetch does"}
+			return &cli.Error{Code: cli.ExitImage, Err: fmt.Errorf("bad blocks and pages: %d", bad), Hint: "they were thrown away: reading fetches them again, and cloopfs prefetch does"}
 		}
 		if lost > 0 {
-			return &failure{
-				code: exitSource, err: fmt.Errorf("blocks that were not compared: %d", lost),
-				hint: "cloopfs info SOURCE brings the index that says where they lie",
+			return &cli.Error{
+				Code: cli.ExitSource, Err: fmt.Errorf("blocks that were not compared: %d", lost),
+				Hint: "cloopfs info SOURCE brings the index that says where they lie",
 			}
 		}
 		return nil

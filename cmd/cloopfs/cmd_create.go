@@ -12,6 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cloopfs/cloopfs/cloop"
+	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/units"
 	"github.com/cloopfs/cloopfs/localfile"
 )
 
@@ -24,7 +26,7 @@ var (
 // createOptions are the flags of create, and what they come to.
 type createOptions struct {
 	codec, layout string
-	blockSize     sizeValue
+	blockSize     units.Size
 	encoding      cloop.Encoding
 	force         bool
 }
@@ -48,13 +50,13 @@ zlib. Other codecs need version 4.0 (--layout v4), whose header can be at the en
 		ValidArgsFunction: completeArgs(completeFile, completeFile),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.resolve(cmd, args[1]); err != nil {
-				return usage(err)
+				return cli.Usage(err)
 			}
 			if args[1] == "-" && isTerminal(cmd.OutOrStdout()) {
-				return usage(errors.New("create: not writing an image to a terminal"))
+				return cli.Usage(errors.New("create: not writing an image to a terminal"))
 			}
 			if args[0] == "-" && isTerminal(cmd.InOrStdin()) {
-				return usage(errors.New("create: not reading a disk from a terminal"))
+				return cli.Usage(errors.New("create: not reading a disk from a terminal"))
 			}
 			in, err := openInput(args[0], cmd.InOrStdin())
 			if err != nil {
@@ -136,9 +138,9 @@ func openInput(path string, stdin io.Reader) (*input, error) {
 	info, err := os.Stat(path)
 	in := &input{name: path, info: info}
 	if err == nil && !info.Mode().IsRegular() && !info.IsDir() && !isBlockDevice(info) {
-		return nil, &failure{
-			code: exitFailure, err: in.failed(errors.New("neither a file nor a block device")),
-			hint: "INPUT - is the standard input",
+		return nil, &cli.Error{
+			Code: cli.ExitFailure, Err: in.failed(errors.New("neither a file nor a block device")),
+			Hint: "INPUT - is the standard input",
 		}
 	}
 	if err == nil {
@@ -223,14 +225,14 @@ func (o *createOptions) create(cmd *cobra.Command, in *input, output string) err
 		sayPadding(stderr, sum)
 	}
 	if isTerminal(stderr) {
-		say(stderr, "%s in %s", formatSize(sum.DiskSize), formatSize(sum.ImageSize))
+		cli.Say(stderr, "%s in %s", units.FormatSize(sum.DiskSize), units.FormatSize(sum.ImageSize))
 	}
 	return nil
 }
 
 // sayPadding says that the disk got longer.
 func sayPadding(w io.Writer, sum cloop.Summary) {
-	say(w, "the disk has %d bytes: %d zeros behind them make the last block whole", sum.DiskSize-sum.Padding, sum.Padding)
+	cli.Say(w, "the disk has %d bytes: %d zeros behind them make the last block whole", sum.DiskSize-sum.Padding, sum.Padding)
 }
 
 // inputError is an error of the disk that is read.
@@ -238,8 +240,8 @@ type inputError struct{ error }
 
 // misplaced says that an image would destroy what it is made of.
 func misplaced(output, why string) error {
-	return &failure{
-		code: exitFailure, err: fmt.Errorf("write the image: %s: %s", output, why),
-		hint: "the new image needs a place of its own",
+	return &cli.Error{
+		Code: cli.ExitFailure, Err: fmt.Errorf("write the image: %s: %s", output, why),
+		Hint: "the new image needs a place of its own",
 	}
 }

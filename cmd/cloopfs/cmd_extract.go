@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 func newExtractCmd() *cobra.Command {
@@ -26,7 +27,7 @@ its name when it is complete.`,
 		ValidArgsFunction: completeArgs(completeFile, completeFile),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if args[1] == "-" && isTerminal(cmd.OutOrStdout()) {
-				return usage(errors.New("extract: not writing a disk to a terminal"))
+				return cli.Usage(errors.New("extract: not writing a disk to a terminal"))
 			}
 			l, err := o.open(cmd.Context(), cmd.ErrOrStderr(), args[0])
 			if err != nil {
@@ -95,5 +96,5 @@ func outputFailure(err error) error {
 	if err == nil {
 		return nil
 	}
-	return &failure{code: exitFailure, err: fmt.Errorf("write the disk: %w", err)}
+	return &cli.Error{Code: cli.ExitFailure, Err: fmt.Errorf("write the disk: %w", err)}
 }

@@ -14,9 +14,11 @@ import (
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cloop"
+	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/internal/iso9660"
 	"github.com/cloopfs/cloopfs/internal/partition"
 	"github.com/cloopfs/cloopfs/internal/signature"
+	"github.com/cloopfs/cloopfs/internal/units"
 )
 
 func newInfoCmd() *cobra.Command {
@@ -245,43 +247,43 @@ func fileContent(ctx context.Context, disc blockio.Source, f iso9660.File) (stri
 // print writes the report for people.
 func (in *imageInfo) print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row(t, "source", "%s", in.Source)
+	cli.Row(t, "source", "%s", in.Source)
 	format := in.Format
 	if in.HeaderLast {
 		format += ", header last"
 	}
-	row(t, "format", "%s", format)
-	row(t, "image", "%s", exactSize(in.ImageSize))
+	cli.Row(t, "format", "%s", format)
+	cli.Row(t, "image", "%s", units.ExactSize(in.ImageSize))
 	if in.Manifest != nil {
-		row(t, "manifest", "%s", in.Manifest)
+		cli.Row(t, "manifest", "%s", in.Manifest)
 	}
-	row(t, "disk", "%s", exactSize(in.DiskSize))
+	cli.Row(t, "disk", "%s", units.ExactSize(in.DiskSize))
 	if in.Blocks > 0 {
-		row(t, "blocks", "%d of %s", in.Blocks, formatSize(int64(in.BlockSize)))
+		cli.Row(t, "blocks", "%d of %s", in.Blocks, units.FormatSize(int64(in.BlockSize)))
 	}
 	unproven := ""
 	if in.Manifest != nil {
 		unproven = " (says the index)" // to prove it all hashes would have to be read
 	}
 	if in.Ratio > 0 {
-		row(t, "ratio", "%.2f%s", in.Ratio, unproven)
+		cli.Row(t, "ratio", "%.2f%s", in.Ratio, unproven)
 	}
 	for _, c := range in.Codecs {
-		row(t, "codec", "%s: %d blocks, %s%s", c.Codec, c.Blocks, formatSize(c.Stored), unproven)
+		cli.Row(t, "codec", "%s: %d blocks, %s%s", c.Codec, c.Blocks, units.FormatSize(c.Stored), unproven)
 	}
-	row(t, "content", "%s", orUnknown(in.Content))
+	cli.Row(t, "content", "%s", orUnknown(in.Content))
 	if n := in.DiskSize % sectorSize; n > 0 {
-		row(t, "size", "no multiple of %d: a loop device leaves out the last %d bytes", sectorSize, n)
+		cli.Row(t, "size", "no multiple of %d: a loop device leaves out the last %d bytes", sectorSize, n)
 	}
 	for _, p := range in.Partitions {
-		row(t, "partition", "%d: %s at %d, %s", p.Number, formatSize(p.Size), p.Offset, orUnknown(p.Content))
+		cli.Row(t, "partition", "%d: %s at %d, %s", p.Number, units.FormatSize(p.Size), p.Offset, orUnknown(p.Content))
 	}
 	for _, i := range in.Images {
-		row(t, "inside", "%s: %s, %s", i.Path, formatSize(i.Size), orUnknown(i.Content))
-		row(t, "", "cloopfs mount %s DIR", quote(i.Source))
+		cli.Row(t, "inside", "%s: %s, %s", i.Path, units.FormatSize(i.Size), orUnknown(i.Content))
+		cli.Row(t, "", "cloopfs mount %s DIR", cli.Quote(i.Source))
 	}
 	if c := in.Cached; c != nil {
-		row(t, "cached", "%s of %s in %s", formatSize(c.Bytes), formatSize(c.FileSize), c.Path)
+		cli.Row(t, "cached", "%s of %s in %s", units.FormatSize(c.Bytes), units.FormatSize(c.FileSize), c.Path)
 	}
 	return t.Flush()
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/manifest"
 )
 
@@ -61,7 +62,7 @@ func (o *manifestOptions) run(cmd *cobra.Command, source string) error {
 	ctx, stderr := cmd.Context(), cmd.ErrOrStderr()
 	m, err := o.begin()
 	if err != nil {
-		return usage(err)
+		return cli.Usage(err)
 	}
 	o.line.window = prefetchWindow
 	l, err := o.line.open(ctx, stderr, source)
@@ -95,7 +96,7 @@ func (o *manifestOptions) run(cmd *cobra.Command, source string) error {
 		return writeFailure("manifest", err)
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "%s%s\n", manifestRoot, m.Root)
-	say(stderr, "hint: minisign -Sm %s", quote(o.output))
+	cli.Say(stderr, "hint: minisign -Sm %s", cli.Quote(o.output))
 	return nil
 }
 
@@ -132,7 +133,7 @@ func (o *manifestOptions) hashes() string { return o.output + ".hashes" }
 func (o *manifestOptions) mayWrite(source location) error {
 	for _, path := range []string{o.hashes(), o.output} {
 		if isAt(source, path) {
-			return &failure{code: exitFailure, err: fmt.Errorf("write the manifest: %s: it is the image", path)}
+			return &cli.Error{Code: cli.ExitFailure, Err: fmt.Errorf("write the manifest: %s: it is the image", path)}
 		}
 		if _, err := os.Lstat(path); err == nil && !o.force {
 			return writeFailure("manifest", &os.PathError{Op: "create", Path: path, Err: os.ErrExist})

@@ -14,8 +14,10 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/internal/control"
 	"github.com/cloopfs/cloopfs/internal/mounts"
+	"github.com/cloopfs/cloopfs/internal/units"
 )
 
 // mountOptions is everything that the process which serves a mount has to
@@ -26,7 +28,7 @@ type mountOptions struct {
 	Mountpoint string // absolute
 	Partition  int    // 0: the whole disk
 	Describe   bool   // somebody reads what the disk is
-	Memory     sizeValue
+	Memory     units.Size
 	Fill       bool // in the background
 	Profile    profileOptions
 	Write      writeOptions
@@ -61,7 +63,7 @@ With --overlay or --ephemeral the disk can be written to; then it is disk.img al
 		PreRunE: func(cmd *cobra.Command, args []string) error {
 			o.Mountpoint = args[1]
 			if options.readOnly && o.Write.writable() {
-				return usage(errors.New("ro and a disk that can be written to (--overlay, --ephemeral) exclude each other"))
+				return cli.Usage(errors.New("ro and a disk that can be written to (--overlay, --ephemeral) exclude each other"))
 			}
 			return o.complete(cmd.Context(), args[0], mode)
 		},
@@ -71,7 +73,7 @@ With --overlay or --ephemeral the disk can be written to; then it is disk.img al
 				return err
 			}
 			if cleared {
-				say(cmd.ErrOrStderr(), "cleared a dead mount at %s", o.Mountpoint)
+				cli.Say(cmd.ErrOrStderr(), "cleared a dead mount at %s", o.Mountpoint)
 			}
 			o.Describe = isTerminal(cmd.ErrOrStderr())
 			if foreground {
@@ -112,13 +114,13 @@ func (o *mountOptions) complete(ctx context.Context, source, mode string) (err e
 		return err
 	}
 	if o.Partition < 0 {
-		return usage(fmt.Errorf("--partition %d: partitions count from 1", o.Partition))
+		return cli.Usage(fmt.Errorf("--partition %d: partitions count from 1", o.Partition))
 	}
 	if o.Fill && o.Line.Cache.Offline {
-		return usage(errors.New("--background-fill and --offline exclude each other"))
+		return cli.Usage(errors.New("--background-fill and --offline exclude each other"))
 	}
 	if o.Fill && o.Line.Cache.Size == 0 {
-		return usage(errors.New("--background-fill without an on-disk cache (--cache-size 0)"))
+		return cli.Usage(errors.New("--background-fill without an on-disk cache (--cache-size 0)"))
 	}
 	if err := o.Write.complete(); err != nil {
 		return err
@@ -136,18 +138,18 @@ func (o *mountOptions) complete(ctx context.Context, source, mode string) (err e
 	if mode != "" {
 		m, err := strconv.ParseUint(mode, 8, 32)
 		if err != nil || m == 0 || m&^0o777 != 0 {
-			return usage(fmt.Errorf("--mode %s: not an octal mode such as 0444", mode))
+			return cli.Usage(fmt.Errorf("--mode %s: not an octal mode such as 0444", mode))
 		}
 		o.Mode = uint32(m)
 	}
 	if o.AllowOther && os.Geteuid() != 0 && !userAllowOther("/etc/fuse.conf") {
-		return &failure{
-			code: exitMount, err: errors.New("--allow-other is not allowed to users on this machine"),
-			hint: "add the line user_allow_other to /etc/fuse.conf",
+		return &cli.Error{
+			Code: cli.ExitMount, Err: errors.New("--allow-other is not allowed to users on this machine"),
+			Hint: "add the line user_allow_other to /etc/fuse.conf",
 		}
 	}
 	if strings.Contains(o.Mountpoint, "://") {
-		return usage(fmt.Errorf("MOUNTPOINT %s is a URL: SOURCE comes first", shown(o.Mountpoint)))
+		return cli.Usage(fmt.Errorf("MOUNTPOINT %s is a URL: SOURCE comes first", shown(o.Mountpoint)))
 	}
 	abs, err := filepath.Abs(o.Mountpoint)
 	if err != nil {
@@ -180,15 +182,15 @@ func userAllowOther(file string) bool {
 // whose daemon is dead is cleared away.
 func (o *mountOptions) checkMountpoint() (cleared bool, err error) {
 	fail := func(err error, hint string) (bool, error) {
-		return false, &failure{code: exitMount, err: fmt.Errorf("mount at %s: %w", o.Mountpoint, err), hint: hint}
+		return false, &cli.Error{Code: cli.ExitMount, Err: fmt.Errorf("mount at %s: %w", o.Mountpoint, err), Hint: hint}
 	}
 	m, found, err := mounts.At(o.Mountpoint)
 	if err != nil {
-		return fail(withoutPath(err), "")
+		return fail(cli.WithoutPath(err), "")
 	}
 	if found {
 		if alive(m) {
-			return fail(errors.New("already a cloopfs mount"), "cloopfs umount "+quote(o.Mountpoint))
+			return fail(errors.New("already a cloopfs mount"), "cloopfs umount "+cli.Quote(o.Mountpoint))
 		}
 		if err := m.Unmount(true); err != nil {
 			return fail(fmt.Errorf("clear a dead mount: %w", err), "")
@@ -198,9 +200,9 @@ func (o *mountOptions) checkMountpoint() (cleared bool, err error) {
 	info, err := os.Stat(o.Mountpoint)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return fail(errors.New("no such directory"), "mkdir "+quote(o.Mountpoint))
+		return fail(errors.New("no such directory"), "mkdir "+cli.Quote(o.Mountpoint))
 	case err != nil:
-		return fail(withoutPath(err), "")
+		return fail(cli.WithoutPath(err), "")
 	case !info.IsDir():
 		return fail(errors.New("not a directory"), "")
 	}
@@ -221,13 +223,13 @@ func alive(m mounts.Mount) bool {
 
 // mountFailure says that FUSE would not do it.
 func mountFailure(err error) error {
-	f := &failure{code: exitMount, err: err}
+	f := &cli.Error{Code: cli.ExitMount, Err: err}
 	if _, statErr := os.Stat("/dev/fuse"); errors.Is(statErr, os.ErrNotExist) {
-		f.hint = "modprobe fuse"
+		f.Hint = "modprobe fuse"
 	} else if _, statErr := os.Stat("/bin/fusermount3"); os.Geteuid() != 0 && statErr != nil {
-		f.hint = "install the package fuse3"
+		f.Hint = "install the package fuse3"
 	} else if unix.Access("/dev/fuse", unix.R_OK|unix.W_OK) != nil {
-		f.hint = "every user has to be allowed to read and write /dev/fuse: chmod 666 /dev/fuse"
+		f.Hint = "every user has to be allowed to read and write /dev/fuse: chmod 666 /dev/fuse"
 	}
 	return f
 }

@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/units"
 	"github.com/cloopfs/cloopfs/overlay"
 )
 
@@ -33,18 +35,18 @@ func newOverlayInfoCmd() *cobra.Command {
 
 func printOverlay(w io.Writer, info overlay.Info) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row(t, "base", "%s", info.Source)
-	row(t, "disk", "%s", exactSize(info.Size))
-	state, changed := "clean", exactSize(info.Changed)
+	cli.Row(t, "base", "%s", info.Source)
+	cli.Row(t, "disk", "%s", units.ExactSize(info.Size))
+	state, changed := "clean", units.ExactSize(info.Changed)
 	switch {
 	case info.InUse:
 		state, changed = "in use", changed+" at the last flush"
 	case !info.Clean:
 		state = "not closed: what its last user had not flushed may be missing"
 	}
-	row(t, "changed", "%s", changed)
-	row(t, "takes", "%s", formatSize(info.Room))
-	row(t, "state", "%s", state)
+	cli.Row(t, "changed", "%s", changed)
+	cli.Row(t, "takes", "%s", units.FormatSize(info.Room))
+	cli.Row(t, "state", "%s", state)
 	return t.Flush()
 }
 

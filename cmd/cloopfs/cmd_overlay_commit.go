@@ -8,6 +8,8 @@ import (
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cloop"
+	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/units"
 	"github.com/cloopfs/cloopfs/overlay"
 )
 
@@ -52,9 +54,9 @@ const commitMemory = 64 << 20
 func (o *commitOptions) run(cmd *cobra.Command, path, output string) error {
 	ctx, stderr := cmd.Context(), cmd.ErrOrStderr()
 	if output == "-" {
-		return &failure{
-			code: exitUsage, err: errors.New("overlay commit: OUTPUT has to be a file"),
-			hint: "the image's header comes first and is written last; ./- is a file of that name",
+		return &cli.Error{
+			Code: cli.ExitUsage, Err: errors.New("overlay commit: OUTPUT has to be a file"),
+			Hint: "the image's header comes first and is written last; ./- is a file of that name",
 		}
 	}
 	dir, err := overlay.Open(path)
@@ -66,7 +68,7 @@ func (o *commitOptions) run(cmd *cobra.Command, path, output string) error {
 		return misplaced(output, "it lies in the overlay's directory")
 	}
 	if !dir.Clean() {
-		say(stderr, notClosed)
+		cli.Say(stderr, notClosed)
 	}
 	source := o.source
 	if source == "" {
@@ -102,16 +104,16 @@ func (o *commitOptions) run(cmd *cobra.Command, path, output string) error {
 		sayPadding(stderr, sum)
 	}
 	if isTerminal(stderr) {
-		say(stderr, "%s in %s; %d of %d blocks as they were", formatSize(sum.DiskSize), formatSize(sum.ImageSize), sum.Copied, sum.Blocks)
+		cli.Say(stderr, "%s in %s; %d of %d blocks as they were", units.FormatSize(sum.DiskSize), units.FormatSize(sum.ImageSize), sum.Copied, sum.Blocks)
 	}
 	return nil
 }
 
 // hinted adds to err, the failure to open the base, what may help.
 func (o *commitOptions) hinted(err error) error {
-	var f *failure
-	if o.source == "" && errors.As(err, &f) && f.hint == "" {
-		f.hint = "--source says where the overlay's base is now"
+	var f *cli.Error
+	if o.source == "" && errors.As(err, &f) && f.Hint == "" {
+		f.Hint = "--source says where the overlay's base is now"
 	}
 	return err
 }

@@ -10,11 +10,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 func newPrefetchCmd() *cobra.Command {
 	var o sourceOptions
-	var trace nameValue
+	var trace cli.Name
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "prefetch [flags] SOURCE...",
@@ -72,7 +73,7 @@ type wantedList []*wanted
 // usage.
 func (o *sourceOptions) openToPrefetch(ctx context.Context, sources []string, stderr io.Writer) (list wantedList, err error) {
 	if len(sources) > 1 && o.Proof.OfOneImage() {
-		return nil, usage(errors.New("prefetch: a manifest is of one image: --manifest takes one SOURCE, or auto"))
+		return nil, cli.Usage(errors.New("prefetch: a manifest is of one image: --manifest takes one SOURCE, or auto"))
 	}
 	var places []location
 	for _, source := range sources {
@@ -81,7 +82,7 @@ func (o *sourceOptions) openToPrefetch(ctx context.Context, sources []string, st
 			return nil, err
 		}
 		if at.URL == "" {
-			return nil, usage(fmt.Errorf("prefetch %s: a local file needs no cache", at))
+			return nil, cli.Usage(fmt.Errorf("prefetch %s: a local file needs no cache", at))
 		}
 		list, places = append(list, &wanted{at: at}), append(places, at)
 	}
@@ -90,7 +91,7 @@ func (o *sourceOptions) openToPrefetch(ctx context.Context, sources []string, st
 	}
 	o.window = prefetchWindow
 	for _, w := range list {
-		if w.line, w.err = openLine(ctx, w.at, *o, 0, warnings(stderr)); w.err != nil {
+		if w.line, w.err = openLine(ctx, w.at, *o, 0, cli.Warnings(stderr)); w.err != nil {
 			continue
 		}
 		if err := w.line.Pin(); err != nil {
@@ -141,7 +142,7 @@ func (list wantedList) prefetch(ctx context.Context, stdout, stderr io.Writer, a
 			first = w.err
 		}
 		if last != nil && last.Error() != w.err.Error() {
-			report(stderr, last)
+			cli.Report(stderr, last)
 		}
 		last = w.err
 	}
@@ -151,9 +152,9 @@ func (list wantedList) prefetch(ctx context.Context, stdout, stderr io.Writer, a
 	case last == nil:
 		return nil
 	}
-	f := &failure{code: exitCode(first), err: last} // whoever started us reports the last
-	if hinted, ok := errors.AsType[*failure](last); ok {
-		f.hint = hinted.hint
+	f := &cli.Error{Code: cli.ExitCode(first), Err: last} // whoever started us reports the last
+	if hinted, ok := errors.AsType[*cli.Error](last); ok {
+		f.Hint = hinted.Hint
 	}
 	return f
 }
@@ -187,7 +188,7 @@ func (list wantedList) fit(ctx context.Context) {
 
 // noRoom says that what is to be brought does not fit into the cache.
 func noRoom(err error) error {
-	return &failure{code: exitFailure, err: fmt.Errorf("prefetch: %w", err), hint: "see --cache-size and --min-free, and cloopfs cache list"}
+	return &cli.Error{Code: cli.ExitFailure, Err: fmt.Errorf("prefetch: %w", err), Hint: "see --cache-size and --min-free, and cloopfs cache list"}
 }
 
 // prefetchWorkers is how many segments are brought at a time: several times what
@@ -215,7 +216,7 @@ func (w *wanted) prefetch(ctx context.Context, p *progress) error {
 	case err != nil:
 		return sourceFailure(fail(err))
 	case b.bad > 0:
-		return &failure{code: exitImage, err: fail(fmt.Errorf("%d of %d blocks are bad at the source: %w", b.bad, l.Index().Blocks(), b.why))}
+		return &cli.Error{Code: cli.ExitImage, Err: fail(fmt.Errorf("%d of %d blocks are bad at the source: %w", b.bad, l.Index().Blocks(), b.why))}
 	}
 	if err := l.Proof().Bring(ctx); errors.Is(err, errNotStored) {
 		return fail(err)

@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/units"
 	"github.com/cloopfs/cloopfs/profile"
 )
 
@@ -74,9 +76,9 @@ func infoOf(p *profile.Profile) profileInfo {
 
 func printProfile(w io.Writer, p *profile.Profile) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row(t, "image", "%s, %d blocks", exactSize(p.Image.Size), p.Image.Blocks)
-	row(t, "identity", "%s", p.Image.Identity)
-	row(t, "trace", "%d blocks in %d runs, gaps of %v in all", p.Blocks(), len(p.Runs), p.Gaps())
+	cli.Row(t, "image", "%s, %d blocks", units.ExactSize(p.Image.Size), p.Image.Blocks)
+	cli.Row(t, "identity", "%s", p.Image.Identity)
+	cli.Row(t, "trace", "%d blocks in %d runs, gaps of %v in all", p.Blocks(), len(p.Runs), p.Gaps())
 	if err := t.Flush(); err != nil || len(p.Runs) == 0 {
 		return err
 	}
@@ -89,7 +91,7 @@ func printProfile(w io.Writer, p *profile.Profile) error {
 }
 
 func newProfileMergeCmd() *cobra.Command {
-	var output nameValue
+	var output cli.Name
 	var force bool
 	cmd := &cobra.Command{
 		Use:   "merge [flags] FILE... -o OUT",
@@ -101,7 +103,7 @@ with --force only.`,
 		Args:    args(cobra.MinimumNArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if output == "" {
-				return usage(errors.New("profile merge: -o OUT missing"))
+				return cli.Usage(errors.New("profile merge: -o OUT missing"))
 			}
 			return mergeProfiles(args, string(output), force)
 		},
@@ -116,7 +118,7 @@ func mergeProfiles(paths []string, output string, force bool) error {
 	for _, path := range paths {
 		p, err := readProfile(path)
 		if err == nil && len(list) > 0 && p.Image != list[0].Image {
-			err = fmt.Errorf("%s: %w than that of %s", quote(path), profile.ErrOther, quote(paths[0]))
+			err = fmt.Errorf("%s: %w than that of %s", cli.Quote(path), profile.ErrOther, cli.Quote(paths[0]))
 		}
 		if err != nil {
 			return profileFailure(fmt.Errorf("profile merge: %w", err))
@@ -131,9 +133,9 @@ func mergeProfiles(paths []string, output string, force bool) error {
 	if err == nil {
 		return nil
 	}
-	f := &failure{code: exitFailure, err: fmt.Errorf("profile merge: %w", err)}
+	f := &cli.Error{Code: cli.ExitFailure, Err: fmt.Errorf("profile merge: %w", err)}
 	if errors.Is(err, os.ErrExist) {
-		f.hint = "--force replaces it"
+		f.Hint = "--force replaces it"
 	}
 	return f
 }

@@ -11,8 +11,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/internal/control"
 	"github.com/cloopfs/cloopfs/internal/mounts"
+	"github.com/cloopfs/cloopfs/internal/units"
 )
 
 func newStatusCmd() *cobra.Command {
@@ -45,7 +47,7 @@ what a reader of the mount has had since of what was fetched.`,
 				return err
 			}
 			for _, f := range failed[1:] {
-				report(cmd.ErrOrStderr(), f)
+				cli.Report(cmd.ErrOrStderr(), f)
 			}
 			return failed[0]
 		},
@@ -76,20 +78,20 @@ func mountsToAsk(args []string) ([]mounts.Mount, error) {
 		err = errors.New("not a cloopfs mount")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("status of %s: %w", shown(args[0]), withoutPath(err))
+		return nil, fmt.Errorf("status of %s: %w", shown(args[0]), cli.WithoutPath(err))
 	}
 	return []mounts.Mount{m}, nil
 }
 
 // ask asks the daemons of mounts. The failures are of those that do not answer.
-func ask(list []mounts.Mount) (reports []mountReport, failed []*failure) {
+func ask(list []mounts.Mount) (reports []mountReport, failed []*cli.Error) {
 	reports = []mountReport{} // an empty list in JSON too
 	for _, m := range list {
 		r, err := askOne(m)
 		if err != nil {
-			f := &failure{code: exitFailure, err: fmt.Errorf("status of %s: its process does not answer: %w", m.Point, err)}
+			f := &cli.Error{Code: cli.ExitFailure, Err: fmt.Errorf("status of %s: its process does not answer: %w", m.Point, err)}
 			if !alive(m) {
-				f.err, f.hint = fmt.Errorf("status of %s: its process is gone", m.Point), "cloopfs umount "+quote(m.Point)
+				f.Err, f.Hint = fmt.Errorf("status of %s: its process is gone", m.Point), "cloopfs umount "+cli.Quote(m.Point)
 			}
 			failed = append(failed, f)
 			continue
@@ -133,54 +135,54 @@ func (s *serverReport) pace() string {
 		text += fmt.Sprintf(", answers in %.0f ms", 1000*s.AnswerTime)
 	}
 	if s.Rate > 0 {
-		text += fmt.Sprintf(", %s a second", formatSize(s.Rate))
+		text += fmt.Sprintf(", %s a second", units.FormatSize(s.Rate))
 	}
 	return text
 }
 
 func (r *mountReport) print(w io.Writer, why bool) {
-	row(w, "mountpoint", "%s", r.Mountpoint)
-	row(w, "source", "%s", r.Source)
-	row(w, "disk", "%s", exactSize(r.DiskSize))
-	row(w, "mounted", "%s, process %d", r.Since.Local().Format(time.DateTime), r.PID)
+	cli.Row(w, "mountpoint", "%s", r.Mountpoint)
+	cli.Row(w, "source", "%s", r.Source)
+	cli.Row(w, "disk", "%s", units.ExactSize(r.DiskSize))
+	cli.Row(w, "mounted", "%s, process %d", r.Since.Local().Format(time.DateTime), r.PID)
 	for _, s := range r.Servers {
-		row(w, "server", "%s: %s, %d requests, %d failed%s", s.URL, s.State, s.Requests, s.Failed, s.pace())
+		cli.Row(w, "server", "%s: %s, %d requests, %d failed%s", s.URL, s.State, s.Requests, s.Failed, s.pace())
 		if s.LastErrorAt != nil {
-			row(w, "", "last error %s: %s", s.LastErrorAt.Local().Format(time.DateTime), s.LastError)
+			cli.Row(w, "", "last error %s: %s", s.LastErrorAt.Local().Format(time.DateTime), s.LastError)
 		}
 	}
 	if m := r.Manifest; m != nil {
-		row(w, "manifest", "%s", m)
-		row(w, "", "%d blocks compared and right, %d refused", m.Proven, m.Refused)
+		cli.Row(w, "manifest", "%s", m)
+		cli.Row(w, "", "%d blocks compared and right, %d refused", m.Proven, m.Refused)
 	}
 	if r.Offline {
-		row(w, "server", "none is asked (offline)")
+		cli.Row(w, "server", "none is asked (offline)")
 	}
-	row(w, "fetched", "%s in %d requests", formatSize(r.Fetched.Bytes), r.Fetched.Requests)
+	cli.Row(w, "fetched", "%s in %d requests", units.FormatSize(r.Fetched.Bytes), r.Fetched.Requests)
 	if why {
 		for _, c := range r.Causes {
-			row(w, "", "%s: %s in %d requests, %s of it used", c.Cause, formatSize(c.Bytes), c.Requests, formatSize(c.Used))
+			cli.Row(w, "", "%s: %s in %d requests, %s of it used", c.Cause, units.FormatSize(c.Bytes), c.Requests, units.FormatSize(c.Used))
 		}
 	}
 	if c := r.Cache; c != nil {
 		if c.Removed {
-			row(w, "cache", "removed; %s of %s until the unmount", formatSize(c.Bytes), formatSize(c.FileSize))
+			cli.Row(w, "cache", "removed; %s of %s until the unmount", units.FormatSize(c.Bytes), units.FormatSize(c.FileSize))
 		} else {
-			row(w, "cache", "%s of %s in %s", formatSize(c.Bytes), formatSize(c.FileSize), c.Path)
+			cli.Row(w, "cache", "%s of %s in %s", units.FormatSize(c.Bytes), units.FormatSize(c.FileSize), c.Path)
 		}
-		row(w, "", "%s found there in %d reads, %s stored, %d mismatches", formatSize(c.HitBytes), c.Hits, formatSize(c.Stored), c.Mismatches)
+		cli.Row(w, "", "%s found there in %d reads, %s stored, %d mismatches", units.FormatSize(c.HitBytes), c.Hits, units.FormatSize(c.Stored), c.Mismatches)
 	}
-	row(w, "memory", "%d blocks, %s; %d found there, %d loaded", r.Memory.Blocks, formatSize(r.Memory.Bytes), r.Memory.Hits, r.Memory.Loads)
-	row(w, "reads", "%d, %s; %d waiting, %d failed", r.Reads.Count, formatSize(r.Reads.Bytes), r.Reads.Waiting, r.Reads.Errors)
+	cli.Row(w, "memory", "%d blocks, %s; %d found there, %d loaded", r.Memory.Blocks, units.FormatSize(r.Memory.Bytes), r.Memory.Hits, r.Memory.Loads)
+	cli.Row(w, "reads", "%d, %s; %d waiting, %d failed", r.Reads.Count, units.FormatSize(r.Reads.Bytes), r.Reads.Waiting, r.Reads.Errors)
 	if o, wr := r.Overlay, r.Writes; o != nil && wr != nil {
-		row(w, "writes", "%d, %s; %d flushes, %d failed", wr.Count, formatSize(wr.Bytes), wr.Flushes, wr.Errors)
+		cli.Row(w, "writes", "%d, %s; %d flushes, %d failed", wr.Count, units.FormatSize(wr.Bytes), wr.Flushes, wr.Errors)
 		where := "not to be kept"
 		if o.Path != "" {
 			where = "in " + o.Path
 		}
-		row(w, "overlay", "%s changed, %s", formatSize(o.Changed), where)
+		cli.Row(w, "overlay", "%s changed, %s", units.FormatSize(o.Changed), where)
 	}
 	if r.Reads.LastErrorAt != nil {
-		row(w, "last error", "%s: %s", r.Reads.LastErrorAt.Local().Format(time.DateTime), r.Reads.LastError)
+		cli.Row(w, "last error", "%s: %s", r.Reads.LastErrorAt.Local().Format(time.DateTime), r.Reads.LastError)
 	}
 }

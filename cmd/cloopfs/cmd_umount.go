@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/internal/control"
 	"github.com/cloopfs/cloopfs/internal/mounts"
 )
@@ -22,7 +23,7 @@ func newUmountCmd() *cobra.Command {
 		ValidArgsFunction: completeMountpoint,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if lazy && force {
-				return usage(errors.New("--lazy and --force exclude each other"))
+				return cli.Usage(errors.New("--lazy and --force exclude each other"))
 			}
 			return umount(cmd, args[0], lazy, force)
 		},
@@ -41,11 +42,11 @@ const endTime = 10 * time.Second
 
 func umount(cmd *cobra.Command, path string, lazy, force bool) error {
 	fail := func(err error, hint string) error {
-		return &failure{code: exitFailure, err: fmt.Errorf("umount %s: %w", shown(path), err), hint: hint}
+		return &cli.Error{Code: cli.ExitFailure, Err: fmt.Errorf("umount %s: %w", shown(path), err), Hint: hint}
 	}
 	m, found, err := mounts.At(path)
 	if err != nil {
-		return fail(withoutPath(err), "")
+		return fail(cli.WithoutPath(err), "")
 	}
 	if !found {
 		return fail(errors.New("not a cloopfs mount"), "")
@@ -107,7 +108,7 @@ func awaitDaemon(ctx context.Context, daemon *control.Conn, m mounts.Mount) erro
 func busy(m mounts.Mount, fail func(error, string) error) error {
 	users := m.Users()
 	if len(users) == 0 {
-		return fail(mounts.ErrBusy, "cloopfs umount --lazy "+quote(m.Point))
+		return fail(mounts.ErrBusy, "cloopfs umount --lazy "+cli.Quote(m.Point))
 	}
 	u := users[0]
 	return fail(fmt.Errorf("%s is in use by %s", u.Path, u.Name), u.Hint)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cloop"
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 func newVerifyCmd() *cobra.Command {
@@ -90,7 +91,7 @@ func verify(ctx context.Context, l *line, w io.Writer) error {
 		return sourceFailure(err)
 	}
 	if bad.count > 0 {
-		return &failure{code: exitImage, err: fmt.Errorf("%d of %d blocks are bad", bad.count, l.Index().Blocks())}
+		return &cli.Error{Code: cli.ExitImage, Err: fmt.Errorf("%d of %d blocks are bad", bad.count, l.Index().Blocks())}
 	}
 	said := ""
 	if l.Proof() != nil {
@@ -181,5 +182,5 @@ func reasonOf(err error) string {
 	if entry, ok := errors.AsType[*cloop.EntryError](err); ok {
 		return fmt.Sprintf("%v: %s", cloop.ErrCorrupt, entry.Reason)
 	}
-	return oneLine(err.Error())
+	return cli.OneLine(err.Error())
 }

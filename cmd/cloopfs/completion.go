@@ -4,6 +4,8 @@ import (
 	"errors"
 
 	"github.com/spf13/cobra"
+
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // What the shell completes an argument with by itself.
@@ -56,7 +58,7 @@ func addCompletion(root *cobra.Command) {
 		}
 		cmd.Args = args(cobra.NoArgs)
 		cmd.RunE = func(*cobra.Command, []string) error {
-			return &failure{code: exitUsage, err: errors.New("no shell given"), hint: "cloopfs completion --help"}
+			return &cli.Error{Code: cli.ExitUsage, Err: errors.New("no shell given"), Hint: "cloopfs completion --help"}
 		}
 		for _, shell := range cmd.Commands() {
 			shell.Args = args(cobra.NoArgs)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // A process that crashes says why on its standard error, where in the background nobody
@@ -97,17 +99,17 @@ func runCrashLog() int {
 	in := bufio.NewReader(os.Stdin)
 	var o logOptions
 	if err := gob.NewDecoder(in).Decode(&o); err != nil {
-		return exitUsage // started by hand
+		return cli.ExitUsage // started by hand
 	}
 	h, err := o.handler(nil)
 	if err != nil {
-		return exitCode(err)
+		return cli.ExitCode(err)
 	}
 	_ = dropRights(nil) // it has nobody whom it could tell
 	text, _ := io.ReadAll(io.LimitReader(in, maxCrash))
 	go func() { _, _ = io.Copy(io.Discard, in) }() // the rest
 	if len(text) == 0 {
-		return exitOK
+		return cli.ExitOK
 	}
 	log := slog.New(h)
 	log.Error("crashed: please report the lines that follow", "pid", pid, "mountpoint", os.Args[len(os.Args)-1])
@@ -116,5 +118,5 @@ func runCrashLog() int {
 			log.Error(line)
 		}
 	}
-	return exitOK
+	return cli.ExitOK
 }

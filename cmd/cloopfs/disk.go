@@ -9,6 +9,7 @@ import (
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/internal/partition"
 	"github.com/cloopfs/cloopfs/internal/signature"
+	"github.com/cloopfs/cloopfs/internal/units"
 )
 
 // sectorSize is what loop devices and guests cut a disk into.
@@ -77,7 +78,7 @@ func examine(ctx context.Context, disk blockio.ReaderAt, kind signature.Kind) (c
 
 // String is the disk in a few words: "2.0 GiB ext4".
 func (c contents) String() string {
-	s := formatSize(c.Size)
+	s := units.FormatSize(c.Size)
 	if c.Kind.Disk {
 		s += " " + c.Kind.Name
 	}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"testing"
+
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 func TestExitCodes(t *testing.T) {
@@ -16,7 +18,7 @@ func TestExitCodes(t *testing.T) {
 		{"mount", mountFailure(errors.New("x")), 5},
 	}
 	for _, tt := range tests {
-		if got := exitCode(tt.err); got != tt.want {
+		if got := cli.ExitCode(tt.err); got != tt.want {
 			t.Errorf("%s: got exit status %d, want %d", tt.name, got, tt.want)
 		}
 	}

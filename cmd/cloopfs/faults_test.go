@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // fault is a way in which a server of an image goes wrong.
@@ -188,7 +190,7 @@ func TestEmptyFile(t *testing.T) {
 	} {
 		url := serve(t, answer)
 		got := program(t, nil, "info", url)
-		if want := (result{exitImage, "", "cloopfs: open " + url + ": the file is empty\n"}); got != want {
+		if want := (result{cli.ExitImage, "", "cloopfs: open " + url + ": the file is empty\n"}); got != want {
 			t.Errorf("%s: got %+v, want %+v", name, got, want)
 		}
 	}
@@ -203,8 +205,8 @@ func check(t *testing.T, f fault, url string, env []string) {
 	if f.hint != "" {
 		want += "cloopfs: hint: " + regexp.QuoteMeta(f.hint) + `\n`
 	}
-	if got.code != exitSource || got.stdout != "" || !regexp.MustCompile(want+`\z`).MatchString(got.stderr) {
-		t.Errorf("got exit status %d, %q\nwant %d, %q", got.code, got.stderr, exitSource, want)
+	if got.code != cli.ExitSource || got.stdout != "" || !regexp.MustCompile(want+`\z`).MatchString(got.stderr) {
+		t.Errorf("got exit status %d, %q\nwant %d, %q", got.code, got.stderr, cli.ExitSource, want)
 	}
 }
 

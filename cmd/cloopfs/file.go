@@ -8,6 +8,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cloop"
+	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/internal/signature"
 	"github.com/cloopfs/cloopfs/localfile"
 )
@@ -34,7 +35,7 @@ func openFile(ctx context.Context, at location, opt sourceOptions, log *slog.Log
 	if at.URL == "" {
 		f, err := localfile.Open(at.Path)
 		if err != nil {
-			return nil, withoutPath(err)
+			return nil, cli.WithoutPath(err)
 		}
 		return &file{source: f}, nil
 	}

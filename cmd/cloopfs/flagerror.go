@@ -7,12 +7,14 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // flagError is what is wrong with a flag. The flags' library would show the
 // value as it is, and a forgotten value makes that the next argument.
 func flagError(_ *cobra.Command, err error) error {
-	if f, ok := errors.AsType[*failure](err); ok {
+	if f, ok := errors.AsType[*cli.Error](err); ok {
 		return f // the flag has said it all
 	}
 	if value, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
@@ -22,7 +24,7 @@ func flagError(_ *cobra.Command, err error) error {
 		}
 		err = fmt.Errorf("--%s %s: %w", value.GetFlag().Name, given, valueError(value))
 	}
-	return usage(err)
+	return cli.Usage(err)
 }
 
 // valueError is what is wrong with a flag's value, without that. What package strconv

@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // A mount in the foreground starts the program anew in its process: arguments and
@@ -52,14 +54,14 @@ func runForeground(ctx context.Context) int {
 	os.Unsetenv(foregroundEnv)
 	hideMemory()
 	if err != nil {
-		return exitUsage // started by hand
+		return cli.ExitUsage // started by hand
 	}
 	options := os.NewFile(uintptr(fd), "options")
 	var o mountOptions
 	err = gob.NewDecoder(options).Decode(&o)
 	options.Close()
 	if err != nil {
-		return exitUsage
+		return cli.ExitUsage
 	}
 	o.Line.Access.setProxies()
 	log, queue, err := o.Log.open(os.Stderr)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cache"
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // Store is what is kept on disk of the image's blocks; nil if nothing is.
@@ -72,7 +73,7 @@ func (l *line) Pin() error {
 		return errors.Join(l.file.cached.entry.Pin(), l.proof.pin())
 	}
 	if err := l.file.uncached; err != nil {
-		return &failure{code: exitFailure, err: err, hint: sourceHint(err)}
+		return &cli.Error{Code: cli.ExitFailure, Err: err, Hint: sourceHint(err)}
 	}
 	return errNoCache
 }

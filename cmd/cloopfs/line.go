@@ -13,6 +13,7 @@ import (
 	"github.com/cloopfs/cloopfs/cache"
 	"github.com/cloopfs/cloopfs/cloop"
 	"github.com/cloopfs/cloopfs/fetch"
+	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/internal/iso9660"
 	"github.com/cloopfs/cloopfs/internal/signature"
 	"github.com/cloopfs/cloopfs/profile"
@@ -58,8 +59,8 @@ func openLine(ctx context.Context, at location, opt sourceOptions, memory int64,
 	}
 	l.Close()
 	err = sourceFailure(fmt.Errorf("open %s: %w", at, err))
-	if exitCode(err) == exitSource && unreachable(err) && opt.Cache.hasAll(at) {
-		err = &failure{code: exitSource, err: err, hint: "all of it is in the cache: --offline asks no server"}
+	if cli.ExitCode(err) == cli.ExitSource && unreachable(err) && opt.Cache.hasAll(at) {
+		err = &cli.Error{Code: cli.ExitSource, Err: err, Hint: "all of it is in the cache: --offline asks no server"}
 	}
 	return nil, err
 }

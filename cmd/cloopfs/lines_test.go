@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // Names come from images, and mounts are of any user: no part of them may look
@@ -25,7 +27,7 @@ func TestReportsAreLines(t *testing.T) {
 	if err := printReports(&out, []mountReport{r}, true); err != nil {
 		t.Fatal(err)
 	}
-	report(&out, &failure{err: errors.New(evil), hint: evil})
+	cli.Report(&out, &cli.Error{Err: errors.New(evil), Hint: evil})
 	announce(&out, mountOptions{Mountpoint: evil, Describe: true}, readiness{Disk: contents{Size: 1}, Inside: evil})
 	for line := range strings.Lines(out.String()) {
 		if strings.HasPrefix(line, "source  faked") || strings.ContainsAny(strings.TrimSuffix(line, "\n"), "\x1b\r") {

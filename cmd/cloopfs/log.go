@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
+
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // logOptions are the flags about the log.
@@ -30,7 +32,7 @@ func (o *logOptions) addFlags(f *pflag.FlagSet) {
 func (o *logOptions) validate() error {
 	switch {
 	case o.Verbose && o.Quiet:
-		return usage(fmt.Errorf("--verbose and --quiet exclude each other"))
+		return cli.Usage(fmt.Errorf("--verbose and --quiet exclude each other"))
 	case o.Verbose:
 		o.Level = "debug"
 	case o.Quiet:
@@ -38,7 +40,7 @@ func (o *logOptions) validate() error {
 	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(o.Level)); err != nil {
-		return usage(fmt.Errorf("--log-level %s: not debug, info, warn or error", o.Level))
+		return cli.Usage(fmt.Errorf("--log-level %s: not debug, info, warn or error", o.Level))
 	}
 	if o.File == "" {
 		return nil
@@ -69,7 +71,7 @@ func (o *logOptions) handler(w io.Writer) (slog.Handler, error) {
 	case o.File != "":
 		f, err := os.OpenFile(o.File, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 		if err != nil {
-			return nil, &failure{code: exitFailure, err: fmt.Errorf("open the log: %w", err)}
+			return nil, &cli.Error{Code: cli.ExitFailure, Err: fmt.Errorf("open the log: %w", err)}
 		}
 		w = f
 	case w == nil:

@@ -13,8 +13,7 @@
 //   - mount(8): mount8.go, mountopt.go; what is said after mounting: announce.go; what may not lie
 //     below a mountpoint: below.go, namespace.go
 //   - files that are written: newfile.go, copydisk.go
-//   - what people see: failure.go (errors, exit statuses), print.go, warnings.go, progress.go
-//   - values of flags: units.go, name.go, flagerror.go; completion.go
+//   - what people see beside package cli: flagerror.go, progress.go, completion.go
 package main
 
 import (
@@ -28,6 +27,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // endSignals ask the program to end.
@@ -62,13 +63,13 @@ func run(ctx context.Context, root *cobra.Command, args []string, stdout, stderr
 // finish says why the program failed, if it did, and returns its exit status.
 func finish(ctx context.Context, err error, stderr io.Writer) int {
 	if err == nil {
-		return exitOK
+		return cli.ExitOK
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		return exitInterrupted
+		return cli.ExitInterrupted
 	}
-	report(stderr, err)
-	return exitCode(err)
+	cli.Report(stderr, err)
+	return cli.ExitCode(err)
 }
 
 func newRootCmd() *cobra.Command {
@@ -94,11 +95,11 @@ shown as one disk file for loop devices and guests.`,
 // noCommand is what runs when no command was given, or none that exists.
 func noCommand(root *cobra.Command, args []string) error {
 	if len(args) == 0 {
-		return &failure{code: exitUsage, err: errors.New("no command given"), hint: "cloopfs --help"}
+		return &cli.Error{Code: cli.ExitUsage, Err: errors.New("no command given"), Hint: "cloopfs --help"}
 	}
-	f := &failure{code: exitUsage, err: fmt.Errorf("unknown command %q", shown(args[0])), hint: "cloopfs --help"}
+	f := &cli.Error{Code: cli.ExitUsage, Err: fmt.Errorf("unknown command %q", shown(args[0])), Hint: "cloopfs --help"}
 	if like := root.SuggestionsFor(args[0]); len(like) > 0 {
-		f.hint = "cloopfs " + like[0]
+		f.Hint = "cloopfs " + like[0]
 	}
 	return f
 }
@@ -113,7 +114,7 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 		if !cmd.HasSubCommands() { // else the argument was to be one
 			err = wrongArgs(cmd, len(args))
 		}
-		return usage(err)
+		return cli.Usage(err)
 	}
 }
 
@@ -124,9 +125,9 @@ func group(name, short string, commands ...*cobra.Command) *cobra.Command {
 		Short: short,
 		Args:  cobra.ArbitraryArgs,
 		RunE: func(_ *cobra.Command, args []string) error {
-			f := &failure{code: exitUsage, err: fmt.Errorf("%s: no command given", name), hint: fmt.Sprintf("cloopfs %s --help", name)}
+			f := &cli.Error{Code: cli.ExitUsage, Err: fmt.Errorf("%s: no command given", name), Hint: fmt.Sprintf("cloopfs %s --help", name)}
 			if len(args) > 0 {
-				f.err = fmt.Errorf("%s: unknown command %q", name, shown(args[0]))
+				f.Err = fmt.Errorf("%s: unknown command %q", name, shown(args[0]))
 			}
 			return f
 		},

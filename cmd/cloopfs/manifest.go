@@ -9,13 +9,14 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/manifest"
 )
 
 // proofOptions say by what the content of an image is proven.
 type proofOptions struct {
 	Manifest   manifestValue // a file's path, absolute after complete, URL, or one of the values below; empty: none
-	Pubkey     nameValue
+	Pubkey     cli.Name
 	Key        string // that Pubkey stands for, filled in by complete
 	AllowOlder bool
 }
@@ -35,7 +36,7 @@ func (v *manifestValue) Set(s string) error {
 			return err
 		}
 	}
-	return (*nameValue)(v).Set(s)
+	return (*cli.Name)(v).Set(s)
 }
 
 func (v *manifestValue) String() string {
@@ -80,12 +81,12 @@ func (o *proofOptions) addFlags(f *pflag.FlagSet) {
 // complete checks the flags, and reads the key.
 func (o *proofOptions) complete(ctx context.Context) error {
 	if o.Pubkey == "" && o.AllowOlder {
-		return usage(errors.New("--allow-older without --pubkey: only signed versions are remembered"))
+		return cli.Usage(errors.New("--allow-older without --pubkey: only signed versions are remembered"))
 	}
 	if o.Pubkey != "" {
 		key, err := readKey(ctx, string(o.Pubkey))
 		if err != nil {
-			return usage(fmt.Errorf("--pubkey %w", err))
+			return cli.Usage(fmt.Errorf("--pubkey %w", err))
 		}
 		o.Key = key.String()
 		if o.Manifest == "" {
@@ -99,7 +100,7 @@ func (o *proofOptions) complete(ctx context.Context) error {
 		_, err := parseSource(string(o.Manifest))
 		return err
 	}
-	return (*nameValue)(&o.Manifest).makeAbsolute()
+	return (*cli.Name)(&o.Manifest).MakeAbsolute()
 }
 
 // readKey returns the key that --pubkey gives: itself, or in a file.
@@ -134,7 +135,7 @@ func (o *proofOptions) place(at location) (location, error) {
 	if there := besideURL(at, ".manifest"); there != "" {
 		return location{URL: there}, nil
 	}
-	return location{}, usage(errors.New("a URL with a query has no manifest beside it: --manifest FILE or URL"))
+	return location{}, cli.Usage(errors.New("a URL with a query has no manifest beside it: --manifest FILE or URL"))
 }
 
 var (

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // web is a server of the files of a signed image that can be told to misbehave.
@@ -231,12 +233,12 @@ func TestSignedOffline(t *testing.T) {
 	if got.code != 0 || got.stdout != string(s.disk) || !strings.Contains(got.stderr, "a server can't be asked: what is kept of the file is used") {
 		t.Errorf("without the manifest's server: %d, %q", got.code, got.stderr)
 	}
-	if got := s.extract(url, append(flags, "--cache-size", "0")...); got.code != exitSource || got.stdout != "" {
+	if got := s.extract(url, append(flags, "--cache-size", "0")...); got.code != cli.ExitSource || got.stdout != "" {
 		t.Errorf("without the manifest's server, and nothing kept: %d, %q", got.code, got.stderr)
 	}
 	// A signature that is not there is no outage.
 	os.Remove(s.path("image" + signatureSuffix))
-	if got := s.extract(url, s.flags()...); got.code != exitImage || got.stdout != "" {
+	if got := s.extract(url, s.flags()...); got.code != cli.ExitImage || got.stdout != "" {
 		t.Errorf("without a signature: %d, %q", got.code, got.stderr)
 	}
 }
@@ -262,7 +264,7 @@ func TestNotAsSignedAndSilent(t *testing.T) {
 			})
 			begin := time.Now()
 			got := s.extract(url+"/image", s.flags("--timeout", "60s")...)
-			if took := time.Since(begin); got.code != exitImage || !strings.Contains(got.stderr, says) || took > 30*time.Second {
+			if took := time.Since(begin); got.code != cli.ExitImage || !strings.Contains(got.stderr, says) || took > 30*time.Second {
 				t.Errorf("after %v: exit status %d, %q", took, got.code, got.stderr)
 			}
 		})
@@ -273,7 +275,7 @@ func TestNotAsSignedAndSilent(t *testing.T) {
 func TestNothingSigned(t *testing.T) {
 	s := newSigned(t)
 	got := s.extract(newWeb(t, s).URL+"/none", s.flags()...)
-	if got.code != exitSource || strings.Contains(got.stderr, "manifest") {
+	if got.code != cli.ExitSource || strings.Contains(got.stderr, "manifest") {
 		t.Errorf("exit status %d, %q", got.code, got.stderr)
 	}
 }
@@ -298,7 +300,7 @@ func TestSecretsOfManifest(t *testing.T) {
 		t.Error("the image's server was not told")
 	}
 	got := s.extract(s.path("image"), "--manifest", strings.Replace(other.URL, "://", "://user:hunter2@", 1)+"/none?token=hunter2")
-	if got.code != exitImage || strings.Contains(got.stderr, "hunter2") {
+	if got.code != cli.ExitImage || strings.Contains(got.stderr, "hunter2") {
 		t.Errorf("a manifest that is not there: %d, %q", got.code, got.stderr)
 	}
 }
@@ -321,14 +323,14 @@ func TestSignedLiar(t *testing.T) {
 		serveAs(out, r, wrong)
 	})
 	got := s.extract(liar+"/image", s.flags()...)
-	if got.code != exitImage || !strings.Contains(got.stderr, "read block 700: not as the manifest says") || !strings.HasPrefix(string(s.disk), got.stdout) {
+	if got.code != cli.ExitImage || !strings.Contains(got.stderr, "read block 700: not as the manifest says") || !strings.HasPrefix(string(s.disk), got.stdout) {
 		t.Errorf("exit status %d, %q", got.code, got.stderr)
 	}
-	if got := program(t, nil, append([]string{"verify", liar + "/image"}, s.flags()...)...); got.code != exitImage || !strings.Contains(got.stdout, "block 700: not as the manifest says: its bytes are others\n") {
+	if got := program(t, nil, append([]string{"verify", liar + "/image"}, s.flags()...)...); got.code != cli.ExitImage || !strings.Contains(got.stdout, "block 700: not as the manifest says: its bytes are others\n") {
 		t.Errorf("verify: %+v", got)
 	}
 	got = program(t, nil, append([]string{"prefetch", liar + "/image"}, s.flags()...)...)
-	if got.code != exitImage || !strings.Contains(got.stderr, "1 of 1000 blocks are bad at the source: read block 700: not as the manifest says") {
+	if got.code != cli.ExitImage || !strings.Contains(got.stderr, "1 of 1000 blocks are bad at the source: read block 700: not as the manifest says") {
 		t.Errorf("prefetch: %+v", got)
 	}
 	// What the liar has left in the cache does no harm where the image is right.

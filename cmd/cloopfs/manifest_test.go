@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/internal/testserver"
 	"github.com/cloopfs/cloopfs/manifest"
 	"github.com/cloopfs/cloopfs/manifest/manifesttest"
@@ -255,8 +256,8 @@ func TestNotAsSigned(t *testing.T) {
 			}
 			test.change(s)
 			got := s.extract(s.path("image"), flags...)
-			if got.code != exitImage || !regexp.MustCompile(`^cloopfs: (open \S*: (\S*: |\S*/)?)?`+test.says).MatchString(got.stderr) {
-				t.Errorf("got exit status %d, %q\nwant %d, %q", got.code, got.stderr, exitImage, test.says)
+			if got.code != cli.ExitImage || !regexp.MustCompile(`^cloopfs: (open \S*: (\S*: |\S*/)?)?`+test.says).MatchString(got.stderr) {
+				t.Errorf("got exit status %d, %q\nwant %d, %q", got.code, got.stderr, cli.ExitImage, test.says)
 			}
 			if !strings.HasPrefix(string(s.disk), got.stdout) {
 				t.Error("something was written that is not on the disk")
@@ -378,7 +379,7 @@ func TestInfoOfSignedDisk(t *testing.T) {
 	}
 	entry[12] ^= 1
 	s.write("image", disk)
-	if got := info(exitImage); !strings.Contains(got.stderr, "read block 0: not as the manifest says: its bytes are others") || got.stdout != "" {
+	if got := info(cli.ExitImage); !strings.Contains(got.stderr, "read block 0: not as the manifest says: its bytes are others") || got.stdout != "" {
 		t.Errorf("the partition table is another: got %+v", got)
 	}
 }
@@ -393,22 +394,22 @@ func TestManifestUsage(t *testing.T) {
 		says string
 		args []string
 	}{
-		{exitUsage, "--manifest '': is empty", []string{"verify", "--manifest", "", image}},
-		{exitUsage, "--manifest sha256:123: not the 64 small hexadecimal digits of a SHA-256", []string{"verify", "--manifest", "sha256:123", image}},
-		{exitUsage, "a URL with a query has no manifest beside it", []string{"verify", "--pubkey", key, "http://127.0.0.1:1/image?x"}},
-		{exitUsage, "neither a public key of minisign nor a file", []string{"verify", "--pubkey", s.path("none"), image}},
-		{exitUsage, "image: not a public key of minisign", []string{"verify", "--pubkey", image, image}},
-		{exitUsage, "--allow-older without --pubkey", []string{"verify", "--allow-older", image}},
-		{exitUsage, "a manifest is of one image", []string{"prefetch", "--cache-size", "1GiB", "--manifest", "x", "http://127.0.0.1:1/a", "http://127.0.0.1:1/b"}},
-		{exitUsage, "--name is missing", append(create, "--image-version", "1")},
-		{exitUsage, "--image-version is missing", append(create, "--name", "x")},
-		{exitUsage, "-o FILE is missing", []string{"manifest", "create", image, "--name", "x", "--image-version", "1"}},
-		{exitUsage, "--name or --image-version: ", append(create, "--name", "x\ny", "--image-version", "1")},
-		{exitUsage, "--name or --image-version: ", append(create, "--name", "x", "--image-version", "-1")},
-		{exitUsage, "unknown flag: --manifest", append(create, "--name", "x", "--image-version", "1", "--manifest", "auto")},
-		{exitFailure, "file already exists\ncloopfs: hint: --force replaces it", []string{"manifest", "create", image, "--name", "x", "--image-version", "1", "-o", image + manifestSuffix}},
-		{exitFailure, "it is the image", []string{"manifest", "create", "--force", image, "--name", "x", "--image-version", "1", "-o", image}},
-		{exitImage, "nothing.manifest: not there, and the image is to be checked by it", []string{"verify", "--manifest", s.path("nothing.manifest"), image}},
+		{cli.ExitUsage, "--manifest '': is empty", []string{"verify", "--manifest", "", image}},
+		{cli.ExitUsage, "--manifest sha256:123: not the 64 small hexadecimal digits of a SHA-256", []string{"verify", "--manifest", "sha256:123", image}},
+		{cli.ExitUsage, "a URL with a query has no manifest beside it", []string{"verify", "--pubkey", key, "http://127.0.0.1:1/image?x"}},
+		{cli.ExitUsage, "neither a public key of minisign nor a file", []string{"verify", "--pubkey", s.path("none"), image}},
+		{cli.ExitUsage, "image: not a public key of minisign", []string{"verify", "--pubkey", image, image}},
+		{cli.ExitUsage, "--allow-older without --pubkey", []string{"verify", "--allow-older", image}},
+		{cli.ExitUsage, "a manifest is of one image", []string{"prefetch", "--cache-size", "1GiB", "--manifest", "x", "http://127.0.0.1:1/a", "http://127.0.0.1:1/b"}},
+		{cli.ExitUsage, "--name is missing", append(create, "--image-version", "1")},
+		{cli.ExitUsage, "--image-version is missing", append(create, "--name", "x")},
+		{cli.ExitUsage, "-o FILE is missing", []string{"manifest", "create", image, "--name", "x", "--image-version", "1"}},
+		{cli.ExitUsage, "--name or --image-version: ", append(create, "--name", "x\ny", "--image-version", "1")},
+		{cli.ExitUsage, "--name or --image-version: ", append(create, "--name", "x", "--image-version", "-1")},
+		{cli.ExitUsage, "unknown flag: --manifest", append(create, "--name", "x", "--image-version", "1", "--manifest", "auto")},
+		{cli.ExitFailure, "file already exists\ncloopfs: hint: --force replaces it", []string{"manifest", "create", image, "--name", "x", "--image-version", "1", "-o", image + manifestSuffix}},
+		{cli.ExitFailure, "it is the image", []string{"manifest", "create", "--force", image, "--name", "x", "--image-version", "1", "-o", image}},
+		{cli.ExitImage, "nothing.manifest: not there, and the image is to be checked by it", []string{"verify", "--manifest", s.path("nothing.manifest"), image}},
 	}
 	for _, test := range tests {
 		got := program(t, nil, test.args...)
@@ -429,7 +430,7 @@ func TestManifestUsage(t *testing.T) {
 			}
 		}
 	})
-	got := s.run(exitImage, append(create, "--name", "x", "--image-version", "1")...)
+	got := s.run(cli.ExitImage, append(create, "--name", "x", "--image-version", "1")...)
 	if !strings.Contains(got.stderr, "hint: cloopfs verify lists the bad blocks") {
 		t.Errorf("a bad image: got %+v", got)
 	}
@@ -456,14 +457,14 @@ func TestAllowOlder(t *testing.T) {
 	}
 	check(0, s.flags()...)
 	s.sign("image", 4)
-	check(exitImage, s.flags()...)
+	check(cli.ExitImage, s.flags()...)
 	check(0, s.flags("--allow-older")...)
-	check(exitImage, s.flags()...)
+	check(cli.ExitImage, s.flags()...)
 	check(0, "--pubkey", s.signer.Key(), "--cache-dir", s.path("cache"), "--cache-size", "0") // where nothing is remembered
 	check(0, "--manifest", "auto", "--cache-dir", s.path("cache"), "--cache-size", "1GiB")
 	s.run(0, "cache", "trim", "--cache-dir", s.path("cache"), "--cache-size", "0", "--min-free", "1GiB")
 	s.run(0, "cache", "remove", "--cache-dir", s.path("cache"))
-	check(exitImage, s.flags()...)
+	check(cli.ExitImage, s.flags()...)
 	s.signer = manifesttest.NewSigner(2)
 	s.resign()
 	check(0, s.flags()...)
@@ -474,7 +475,7 @@ func TestAllowOlder(t *testing.T) {
 	s.sign("image", 6)
 	check(0, s.flags()...)
 	s.sign("image", 5)
-	check(exitImage, s.flags()...)
+	check(cli.ExitImage, s.flags()...)
 }
 
 // What was seen and can't be read is no older version; the message says how to go on.
@@ -498,7 +499,7 @@ func TestDamagedSeen(t *testing.T) {
 			if err := damage(files[0]); err != nil {
 				t.Fatal(err)
 			}
-			got := verify(exitImage)
+			got := verify(cli.ExitImage)
 			if !strings.Contains(got.stderr, "what was seen of it before can't be read: ") || !strings.HasSuffix(got.stderr, "\ncloopfs: hint: --allow-older accepts this version\n") {
 				t.Errorf("got %q", got.stderr)
 			}
@@ -551,7 +552,7 @@ func TestRequestsOfManifest(t *testing.T) {
 		}
 		return srv.Stats().Requests
 	}
-	cache := cacheOptions{Dir: nameValue(s.path("cache")), Size: 1 << 30}
+	cache := cacheOptions{Dir: cli.Name(s.path("cache")), Size: 1 << 30}
 	proof := proofOptions{Manifest: "auto", Key: s.signer.Key()}
 	for _, cache := range []cacheOptions{{}, cache, cache} {
 		without := count(proofOptions{}, cache)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/httpblock"
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // mirrorFlag collects the values of --mirror. It shows no credentials, and leaves errors
@@ -42,19 +43,19 @@ func (m *mirrorFlag) check(source location) error {
 	case len(*m) == 0:
 		return nil
 	case source.URL == "":
-		return usage(errors.New("--mirror: SOURCE is a file of this machine"))
+		return cli.Usage(errors.New("--mirror: SOURCE is a file of this machine"))
 	case len(*m) > maxMirrors:
-		return usage(fmt.Errorf("--mirror: more than %d", maxMirrors))
+		return cli.Usage(fmt.Errorf("--mirror: more than %d", maxMirrors))
 	}
 	for i, s := range *m {
 		if s == source.URL || slices.Contains((*m)[:i], s) {
-			return usage(fmt.Errorf("--mirror %s: is given twice", shown(s)))
+			return cli.Usage(fmt.Errorf("--mirror %s: is given twice", shown(s)))
 		}
 		if strings.Contains(s, "#") {
-			return usage(fmt.Errorf("--mirror %s: is given without a fragment", shown(s)))
+			return cli.Usage(fmt.Errorf("--mirror %s: is given without a fragment", shown(s)))
 		}
 		if err := httpblock.CheckURL(s); err != nil {
-			return usage(fmt.Errorf("--mirror %s: %w", shown(s), err))
+			return cli.Usage(fmt.Errorf("--mirror %s: %w", shown(s), err))
 		}
 	}
 	return nil

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // mount8Name is the name under which mount(8) looks in /sbin for who mounts the
@@ -27,9 +29,9 @@ func fromMount8(argv []string) bool {
 // mount8Status is the exit status, in mount(8)'s terms, for one of ours.
 func mount8Status(code int) int {
 	switch code {
-	case exitOK:
+	case cli.ExitOK:
 		return 0
-	case exitUsage:
+	case cli.ExitUsage:
 		return 1
 	}
 	return 32 // the mount failed
@@ -72,7 +74,7 @@ func newMount8Cmd() *cobra.Command {
 func (o *mount8Options) run(cmd *cobra.Command, args []string) error {
 	if o.namespace != "" {
 		err := execInNamespace(o.namespace, o.argv(args))
-		return &failure{code: exitMount, err: fmt.Errorf("enter the mount namespace %s: %w", o.namespace, withoutPath(err))}
+		return &cli.Error{Code: cli.ExitMount, Err: fmt.Errorf("enter the mount namespace %s: %w", o.namespace, cli.WithoutPath(err))}
 	}
 	mount := newMountCmd()
 	mount.SetContext(cmd.Context())

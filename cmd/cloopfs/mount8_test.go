@@ -3,6 +3,8 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 func TestFromMount8(t *testing.T) {
@@ -44,13 +46,13 @@ func TestFromMount8(t *testing.T) {
 
 func TestMount8Status(t *testing.T) {
 	tests := []struct{ code, want int }{
-		{exitOK, 0},
-		{exitUsage, 1},
-		{exitFailure, 32},
-		{exitImage, 32},
-		{exitSource, 32},
-		{exitMount, 32},
-		{exitInterrupted, 32},
+		{cli.ExitOK, 0},
+		{cli.ExitUsage, 1},
+		{cli.ExitFailure, 32},
+		{cli.ExitImage, 32},
+		{cli.ExitSource, 32},
+		{cli.ExitMount, 32},
+		{cli.ExitInterrupted, 32},
 	}
 	for _, tt := range tests {
 		if got := mount8Status(tt.code); got != tt.want {

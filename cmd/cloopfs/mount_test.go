@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 func TestUserAllowOther(t *testing.T) {
@@ -59,11 +61,11 @@ func TestModes(t *testing.T) {
 			err := o.complete(t.Context(), "http://h/f", tt.mode)
 			switch {
 			case tt.allowOther && os.Geteuid() != 0 && !userAllowOther("/etc/fuse.conf"):
-				if exitCode(err) != exitMount {
+				if cli.ExitCode(err) != cli.ExitMount {
 					t.Errorf("got error %v, want that this machine does not allow it", err)
 				}
 			case tt.want == 0:
-				if exitCode(err) != exitUsage {
+				if cli.ExitCode(err) != cli.ExitUsage {
 					t.Errorf("got mode %#o, error %v, want a usage error", o.Mode, err)
 				}
 			case err != nil || o.Mode != tt.want:

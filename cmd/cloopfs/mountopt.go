@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // optionsFlag is the name of the flag -o, which stands for others.
@@ -28,7 +30,7 @@ func (v *optionsValue) Type() string   { return "OPT[,OPT...]" }
 func (v *optionsValue) Set(list string) error {
 	options, err := splitOptions(list)
 	if err != nil {
-		return usage(fmt.Errorf("-o: %w", err))
+		return cli.Usage(fmt.Errorf("-o: %w", err))
 	}
 	for i, o := range options {
 		if err := v.setOption(o); err != nil {
@@ -36,7 +38,7 @@ func (v *optionsValue) Set(list string) error {
 			if !isOptionName(name) {
 				name = fmt.Sprintf("(option %d)", i+1)
 			}
-			return &failure{code: exitUsage, err: fmt.Errorf("-o %s: %w", name, err), hint: optionHints[name]}
+			return &cli.Error{Code: cli.ExitUsage, Err: fmt.Errorf("-o %s: %w", name, err), Hint: optionHints[name]}
 		}
 	}
 	return nil

@@ -6,6 +6,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
+
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // FuzzOptions has -o take any list. What is wrong with it is a usage error of one line
@@ -32,7 +34,7 @@ func FuzzOptions(f *testing.F) {
 			return
 		}
 		err = flagError(cmd, err)
-		if exitCode(err) != exitUsage {
+		if cli.ExitCode(err) != cli.ExitUsage {
 			t.Errorf("got error %v, want one of usage", err)
 		}
 		said := err.Error()

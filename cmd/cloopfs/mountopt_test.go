@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
+
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 func TestSplitOptions(t *testing.T) {
@@ -111,7 +113,7 @@ func TestOptions(t *testing.T) {
 			err := cmd.ParseFlags(tt.args)
 			if tt.err != "" {
 				err = flagError(cmd, err)
-				if err == nil || err.Error() != tt.err || exitCode(err) != exitUsage {
+				if err == nil || err.Error() != tt.err || cli.ExitCode(err) != cli.ExitUsage {
 					t.Errorf("got error %v, want the usage error %q", err, tt.err)
 				}
 				return
@@ -144,8 +146,8 @@ func TestEveryFlagIsAnOption(t *testing.T) {
 func TestFlagErrorKeepsFailure(t *testing.T) {
 	cmd := newMountCmd()
 	err := flagError(cmd, cmd.ParseFlags([]string{"-o", "remount"}))
-	var f *failure
-	if !errors.As(err, &f) || f.hint == "" {
+	var f *cli.Error
+	if !errors.As(err, &f) || f.Hint == "" {
 		t.Errorf("got %v, want a failure with a hint", err)
 	}
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // newFile makes the file at path. write fills it while it has no name, or where the
@@ -60,9 +62,9 @@ func newFileOf(cmd *cobra.Command, path string, replace bool, size int64, write 
 			return out.err
 		}
 		err = sourceFailure(fmt.Errorf("read the disk: %w", err))
-		var known *failure
+		var known *cli.Error
 		if badBlock(err) && errors.As(err, &known) {
-			known.hint = "cloopfs verify lists the bad blocks"
+			known.Hint = "cloopfs verify lists the bad blocks"
 		}
 		return err
 	})
@@ -71,12 +73,12 @@ func newFileOf(cmd *cobra.Command, path string, replace bool, size int64, write 
 // writeFailure says that what newFile makes could not be written. What else has failed, and
 // an interrupt, stay what they are.
 func writeFailure(what string, err error) error {
-	if errors.As(err, new(*failure)) || errors.Is(err, context.Canceled) {
+	if errors.As(err, new(*cli.Error)) || errors.Is(err, context.Canceled) {
 		return err
 	}
-	f := &failure{code: exitFailure, err: fmt.Errorf("write the %s: %w", what, err)}
+	f := &cli.Error{Code: cli.ExitFailure, Err: fmt.Errorf("write the %s: %w", what, err)}
 	if errors.Is(err, os.ErrExist) {
-		f.hint = "--force replaces it"
+		f.Hint = "--force replaces it"
 	}
 	return f
 }

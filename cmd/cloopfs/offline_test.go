@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cloopfs/cloopfs/cache"
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // Offline, the query tells files apart as it does for the server.
@@ -20,7 +21,7 @@ func TestOfflineQuery(t *testing.T) {
 		w.Header().Set("ETag", `"`+r.URL.RawQuery+`"`)
 		http.ServeContent(w, r, "", time.Time{}, strings.NewReader(data))
 	})
-	opt := sourceOptions{Connections: 1, Cache: cacheOptions{Dir: nameValue(t.TempDir() + "/cache"), Size: 1 << 30}}
+	opt := sourceOptions{Connections: 1, Cache: cacheOptions{Dir: cli.Name(t.TempDir() + "/cache"), Size: 1 << 30}}
 	read := func(query string, offline bool) (string, error) {
 		t.Helper()
 		opt.Cache.Offline = offline
@@ -43,8 +44,8 @@ func TestOfflineQuery(t *testing.T) {
 		}
 	}
 	_, err := read("f=c", true)
-	var f *failure
-	if !errors.Is(err, cache.ErrAmbiguous) || !errors.As(err, &f) || f.code != exitSource || !strings.Contains(f.hint, "--cache-key") {
+	var f *cli.Error
+	if !errors.Is(err, cache.ErrAmbiguous) || !errors.As(err, &f) || f.Code != cli.ExitSource || !strings.Contains(f.Hint, "--cache-key") {
 		t.Errorf("a query that is not known: %+v", err)
 	}
 }

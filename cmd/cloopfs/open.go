@@ -10,13 +10,16 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/units"
 )
 
 // sourceOptions are the flags of every command that takes a SOURCE.
 type sourceOptions struct {
-	Timeout     durationValue
+	Timeout     units.Duration
 	Connections int
-	Rate        rateValue
+	Rate        units.Rate
 	Format      string
 	Mirrors     mirrorFlag
 	Access      accessOptions
@@ -47,7 +50,7 @@ func (o *sourceOptions) addFlags(f *pflag.FlagSet, userAgent string) {
 
 // addSourceFlags adds those that say where the image is and how to get it.
 func (o *sourceOptions) addSourceFlags(f *pflag.FlagSet, userAgent string) {
-	o.Timeout = durationValue(30 * time.Second)
+	o.Timeout = units.Duration(30 * time.Second)
 	f.Var(&o.Timeout, "timeout", "a read that can't be served within this fails; 0 waits for ever")
 	f.IntVar(&o.Connections, "connections", 32, "upper limit of parallel requests per server")
 	f.Var(&o.Rate, "limit-rate", "bandwidth cap, per second: 2M (default none)")
@@ -61,13 +64,13 @@ func (o *sourceOptions) addSourceFlags(f *pflag.FlagSet, userAgent string) {
 // validate checks the flags for these SOURCEs, and reads the files that they name.
 func (o *sourceOptions) validate(ctx context.Context, sources ...location) error {
 	if o.Connections < 1 || o.Connections > 1024 {
-		return usage(fmt.Errorf("--connections %d: not between 1 and 1024", o.Connections))
+		return cli.Usage(fmt.Errorf("--connections %d: not between 1 and 1024", o.Connections))
 	}
 	if !slices.Contains(formats(), o.Format) {
-		return usage(fmt.Errorf("--format %s: not one of %s", shown(o.Format), strings.Join(formats(), ", ")))
+		return cli.Usage(fmt.Errorf("--format %s: not one of %s", shown(o.Format), strings.Join(formats(), ", ")))
 	}
 	if len(o.Mirrors) > 0 && len(sources) > 1 {
-		return usage(errors.New("--mirror: of which SOURCE?"))
+		return cli.Usage(errors.New("--mirror: of which SOURCE?"))
 	}
 	for _, at := range sources {
 		if err := o.Mirrors.check(at); err != nil {
@@ -103,12 +106,12 @@ func (o *sourceOptions) openWith(ctx context.Context, stderr io.Writer, source s
 	if err := o.validate(ctx, at); err != nil {
 		return nil, err
 	}
-	l, err := openLine(ctx, at, *o, memory, warnings(stderr))
+	l, err := openLine(ctx, at, *o, memory, cli.Warnings(stderr))
 	if err != nil {
 		return nil, err
 	}
 	if w := l.warning(); w != "" {
-		say(stderr, "%s", w)
+		cli.Say(stderr, "%s", w)
 	}
 	return l, nil
 }

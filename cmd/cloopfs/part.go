@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/profile"
 )
 
@@ -19,12 +20,12 @@ type part struct {
 }
 
 // readTrace reads the profile that prefetch is given, nil if it is given none.
-func readTrace(path nameValue, sources []string) (*profile.Profile, error) {
+func readTrace(path cli.Name, sources []string) (*profile.Profile, error) {
 	if path == "" {
 		return nil, nil
 	}
 	if len(sources) > 1 {
-		return nil, usage(errors.New("prefetch: a profile is of one image: --profile takes one SOURCE"))
+		return nil, cli.Usage(errors.New("prefetch: a profile is of one image: --profile takes one SOURCE"))
 	}
 	p, err := readProfile(string(path))
 	if err != nil {

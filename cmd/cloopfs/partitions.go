@@ -10,6 +10,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/fusefs"
+	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/internal/partition"
 )
 
@@ -50,12 +51,12 @@ func (o *mountOptions) onePartition(ctx context.Context, l *line, disk blockio.R
 		}
 		numbers = append(numbers, strconv.Itoa(p.Number))
 	}
-	f := &failure{
-		code: exitImage, err: fmt.Errorf("open %s: no partition %d", l.At(), o.Partition),
-		hint: "the disk has no partition table",
+	f := &cli.Error{
+		Code: cli.ExitImage, Err: fmt.Errorf("open %s: no partition %d", l.At(), o.Partition),
+		Hint: "the disk has no partition table",
 	}
 	if len(numbers) > 0 {
-		f.hint = "the disk's partitions are " + strings.Join(numbers, ", ")
+		f.Hint = "the disk's partitions are " + strings.Join(numbers, ", ")
 	}
 	return nil, 0, f
 }

@@ -10,13 +10,14 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/profile"
 )
 
 // profileOptions say what is fetched before it is asked for.
 type profileOptions struct {
 	Profile   profileValue // a file's path, absolute after complete, or URL, or one of the values below; empty: none
-	Record    nameValue    // absolute after complete; empty: nothing is recorded
+	Record    cli.Name     // absolute after complete; empty: nothing is recorded
 	Speculate autoValue
 }
 
@@ -29,7 +30,7 @@ const (
 // profileValue is the value of --profile. It shows no secrets of a URL.
 type profileValue string
 
-func (v *profileValue) Set(s string) error { return (*nameValue)(v).Set(s) }
+func (v *profileValue) Set(s string) error { return (*cli.Name)(v).Set(s) }
 
 func (v *profileValue) String() string {
 	if v.isURL() {
@@ -76,12 +77,12 @@ func (o *profileOptions) addFlags(f *pflag.FlagSet) {
 func (o *profileOptions) complete() (err error) {
 	switch {
 	case o.Profile.isFile():
-		err = (*nameValue)(&o.Profile).makeAbsolute()
+		err = (*cli.Name)(&o.Profile).MakeAbsolute()
 	case o.Profile.isURL():
 		_, err = parseSource(string(o.Profile))
 	}
 	if err == nil && o.Record != "" {
-		err = o.Record.makeAbsolute()
+		err = o.Record.MakeAbsolute()
 	}
 	return err
 }
@@ -103,16 +104,16 @@ func (o *profileOptions) file() (*profile.Profile, error) {
 
 // profileFailure says that a profile can't be used.
 func profileFailure(err error) error {
-	f := &failure{code: exitFailure, err: err}
+	f := &cli.Error{Code: cli.ExitFailure, Err: err}
 	switch {
 	case errors.Is(err, profile.ErrVersion):
-		f.hint = "record it again, with mount --record: another version of cloopfs has made it"
+		f.Hint = "record it again, with mount --record: another version of cloopfs has made it"
 	case errors.Is(err, profile.ErrFormat), errors.Is(err, profile.ErrDamaged):
-		f.hint = "record it again, with mount --record"
+		f.Hint = "record it again, with mount --record"
 	case errors.Is(err, profile.ErrOther):
-		f.hint = "each version of an image needs a profile of its own: mount --record"
+		f.Hint = "each version of an image needs a profile of its own: mount --record"
 	case errors.Is(err, os.ErrNotExist):
-		f.hint = "mount --record makes one"
+		f.Hint = "mount --record makes one"
 	}
 	return f
 }
@@ -126,7 +127,7 @@ func readProfile(path string) (*profile.Profile, error) {
 	defer f.Close()
 	p, err := profile.Read(f)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", quote(path), err)
+		return nil, fmt.Errorf("%s: %w", cli.Quote(path), err)
 	}
 	return p, nil
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/schollz/progressbar/v3"
 
 	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/units"
 )
 
 const (
@@ -68,9 +70,9 @@ func (m *meter) look(now time.Time, done, fetched int64) {
 
 // String is how far it is, for people.
 func (m *meter) String() string {
-	s := fmt.Sprintf("%s of %s", formatSize(m.done), formatSize(m.size))
+	s := fmt.Sprintf("%s of %s", units.FormatSize(m.done), units.FormatSize(m.size))
 	if m.rate > 0 {
-		s += fmt.Sprintf(", %s/s, %v left", formatSize(m.rate), m.left)
+		s += fmt.Sprintf(", %s/s, %v left", units.FormatSize(m.rate), m.left)
 	}
 	return s
 }
@@ -178,7 +180,7 @@ func (p *progress) report() {
 		p.bar.Describe(shortOf(p.at) + ": " + p.meter.String())
 		_ = p.bar.Set64(p.done)
 	default:
-		say(p.err, "%s: %s", p.at, p.meter.String())
+		cli.Say(p.err, "%s: %s", p.at, p.meter.String())
 	}
 }
 
@@ -187,7 +189,7 @@ const shortName = 20
 
 // shortOf is the last part of the SOURCE, for where there is little room.
 func shortOf(at location) string {
-	name := []rune(oneLine(path.Base(at.String())))
+	name := []rune(cli.OneLine(path.Base(at.String())))
 	if len(name) > shortName {
 		return string(name[:shortName-3]) + "..."
 	}
@@ -234,16 +236,16 @@ func (p *progress) end(err error) {
 	if errors.Is(err, context.Canceled) {
 		r.Error = "interrupted"
 	} else if err != nil {
-		r.Error = oneLine(err.Error())
+		r.Error = cli.OneLine(err.Error())
 	}
 	switch {
 	case p.json != nil:
 		_ = p.json.Encode(r)
 	case err == nil:
-		of := formatSize(r.Size)
+		of := units.FormatSize(r.Size)
 		if whole := p.line.ImageSize(); r.Size < whole {
-			of += " of " + formatSize(whole)
+			of += " of " + units.FormatSize(whole)
 		}
-		fmt.Fprintf(p.out, "%s: %s, all here and right, %s of it fetched now\n", p.at, of, formatSize(r.Fetched))
+		fmt.Fprintf(p.out, "%s: %s, all here and right, %s of it fetched now\n", p.at, of, units.FormatSize(r.Fetched))
 	}
 }

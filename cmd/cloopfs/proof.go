@@ -10,6 +10,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cloop"
+	"github.com/cloopfs/cloopfs/internal/units"
 	"github.com/cloopfs/cloopfs/manifest"
 )
 
@@ -333,7 +334,7 @@ func openNote(ctx context.Context, at location, opt sourceOptions, log *slog.Log
 	}
 	n := &note{at: at, file: f}
 	if f.Size() > manifest.MaxSize {
-		err = fmt.Errorf("%w: it has %s", manifest.ErrFormat, formatSize(f.Size()))
+		err = fmt.Errorf("%w: it has %s", manifest.ErrFormat, units.FormatSize(f.Size()))
 	} else {
 		err = n.read(ctx, f.source.ReadAtContext)
 	}

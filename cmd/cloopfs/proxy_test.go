@@ -17,6 +17,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // heads collects what requests say before their body, as it was sent.
@@ -312,8 +314,8 @@ func TestProxyFaults(t *testing.T) {
 	check(t, unreachable, "https://origin.test/f", []string{"https_proxy=" + with(front.URL, "pu:pSECRET@")})
 	for _, bad := range []string{"http://pu:SECRET@%zz", "http://pu:SECRET/x@127.0.0.1:1", "pu:SECRET@127.0.0.1:1", "ftp://pu:SECRET@127.0.0.1:1", "socks5://pu:SECRET@127.0.0.1:1"} {
 		got := program(t, []string{"http_proxy=" + bad}, "verify", "--timeout=300ms", "http://127.0.0.2.invalid/f")
-		if got.code != exitSource || strings.Contains(got.stderr, "SECRET") {
-			t.Errorf("%s: got %+v, want exit status %d and no secret", bad, got, exitSource)
+		if got.code != cli.ExitSource || strings.Contains(got.stderr, "SECRET") {
+			t.Errorf("%s: got %+v, want exit status %d and no secret", bad, got, cli.ExitSource)
 		}
 	}
 }

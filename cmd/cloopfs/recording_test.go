@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/profile"
 )
 
@@ -23,7 +24,7 @@ func (nothing) ReadRun(context.Context, blockio.Class, int64, int64, func(int64,
 // there is nothing a recording of nothing is one.
 func TestRecording(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.profile")
-	o := profileOptions{Record: nameValue(path)}
+	o := profileOptions{Record: cli.Name(path)}
 	if err := o.tryRecord(); err != nil {
 		t.Fatal(err)
 	}
@@ -65,13 +66,13 @@ func TestRecording(t *testing.T) {
 
 // The trace to be replayed may be the one that is to be recorded, also the first time.
 func TestRecordWhatIsReplayed(t *testing.T) {
-	path := nameValue(filepath.Join(t.TempDir(), "x.profile"))
+	path := cli.Name(filepath.Join(t.TempDir(), "x.profile"))
 	o := profileOptions{Profile: profileValue(path), Record: path}
 	if p, err := o.file(); p != nil || err != nil {
 		t.Errorf("the first time: %v, %v", p, err)
 	}
 	o.Record = ""
-	if _, err := o.file(); exitCode(err) != exitFailure {
+	if _, err := o.file(); cli.ExitCode(err) != cli.ExitFailure {
 		t.Errorf("not to be recorded: %v", err)
 	}
 }

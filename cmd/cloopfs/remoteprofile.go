@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/internal/units"
 	"github.com/cloopfs/cloopfs/profile"
 )
 
@@ -127,7 +128,7 @@ func download(ctx context.Context, at location, opt sourceOptions, log *slog.Log
 	}
 	defer src.Close()
 	if src.Size() > profile.MaxSize {
-		return nil, fmt.Errorf("%w: it has %s", profile.ErrFormat, formatSize(src.Size()))
+		return nil, fmt.Errorf("%w: it has %s", profile.ErrFormat, units.FormatSize(src.Size()))
 	}
 	content := make([]byte, src.Size())
 	if _, err := src.ReadAtContext(ctx, content, 0); err != nil && err != io.EOF {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/cloopfs/cloopfs/cloop/clooptest"
+	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/units"
 	"github.com/cloopfs/cloopfs/profile"
 )
 
@@ -35,8 +37,8 @@ func newProfiledServer(t *testing.T) *profiledServer {
 		}
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(s.image))
 	}) + "/image"
-	s.opt = sourceOptions{Connections: 1, Format: formatAuto, Timeout: durationValue(time.Second)}
-	s.opt.Cache = cacheOptions{Dir: nameValue(t.TempDir() + "/cache"), Size: 1 << 30}
+	s.opt = sourceOptions{Connections: 1, Format: formatAuto, Timeout: units.Duration(time.Second)}
+	s.opt.Cache = cacheOptions{Dir: cli.Name(t.TempDir() + "/cache"), Size: 1 << 30}
 	return s
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cache"
 	"github.com/cloopfs/cloopfs/fusefs"
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // mountReport is what a daemon says of its mount. Its JSON names are part of the
@@ -152,7 +153,7 @@ func memoryOf(s cache.MemoryStats) memoryReport {
 func readsOf(s fusefs.Stats) readReport {
 	return readReport{
 		Count: s.Reads, Bytes: s.Bytes, Waiting: s.Waiting,
-		Errors: s.Errors, LastError: oneLine(s.LastError), LastErrorAt: known(s.LastErrorAt),
+		Errors: s.Errors, LastError: cli.OneLine(s.LastError), LastErrorAt: known(s.LastErrorAt),
 	}
 }
 
@@ -163,7 +164,7 @@ func serversOf(l *line) []serverReport {
 		list = append(list, serverReport{
 			URL: s.URL, State: string(s.State), OK: s.OK, Requests: s.Requests, Failed: s.Failed, Bytes: s.Bytes,
 			AnswerTime: s.Answer.Seconds(), Rate: int64(s.Rate),
-			LastError: oneLine(s.LastError), LastErrorAt: known(s.LastErrorAt),
+			LastError: cli.OneLine(s.LastError), LastErrorAt: known(s.LastErrorAt),
 		})
 	}
 	return list

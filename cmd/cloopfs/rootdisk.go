@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
+
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // With --root-disk the machine's own root lies on the disk that is served. Then this process
@@ -35,7 +37,7 @@ func readyForRootDisk() (undone []error) {
 		{"this program may be paged out, to be read from the disk that it serves", lockMemory},
 	} {
 		if err := s.do(); err != nil {
-			undone = append(undone, fmt.Errorf("--root-disk: %s: %w", s.what, withoutPath(err)))
+			undone = append(undone, fmt.Errorf("--root-disk: %s: %w", s.what, cli.WithoutPath(err)))
 		}
 	}
 	return undone

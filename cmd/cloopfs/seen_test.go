@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/manifest"
 )
 
@@ -14,7 +15,7 @@ import (
 // what nobody can read stays as it is.
 func TestNewerSeenMeanwhile(t *testing.T) {
 	opt := proofOptions{Key: "key"}
-	dir := cacheOptions{Dir: nameValue(filepath.Join(t.TempDir(), "cache")), Size: 1 << 20}
+	dir := cacheOptions{Dir: cli.Name(filepath.Join(t.TempDir(), "cache")), Size: 1 << 20}
 	log := slog.New(slog.DiscardHandler)
 	version := func(n int64) *proof {
 		m := &manifest.Manifest{Name: "image", Version: n, Facts: manifest.Facts{Container: containerRaw, BlockSize: 1}}

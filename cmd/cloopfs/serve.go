@@ -14,6 +14,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/fusefs"
+	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/internal/control"
 	"github.com/cloopfs/cloopfs/internal/mounts"
 )
@@ -228,6 +229,6 @@ func awaitEnd(ended <-chan struct{}, signals <-chan os.Signal, m mounts.Mount, f
 	case <-signals:
 		// The process's end is the end of its connection to the kernel:
 		// whoever still waits gets an error.
-		return &failure{code: exitFailure, err: fmt.Errorf("%s: aborted while in use", m.Point)}
+		return &cli.Error{Code: cli.ExitFailure, Err: fmt.Errorf("%s: aborted while in use", m.Point)}
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // soon is how long to wait for what should happen at once, before giving up.
@@ -84,8 +86,8 @@ func TestSignals(t *testing.T) {
 			}()
 			waitFor(t, "end of the program", ended)
 			waitFor(t, "end of its requests", left) // also those of a process in the background
-			if got := cmd.ProcessState.ExitCode(); got != exitInterrupted {
-				t.Errorf("got exit status %d, want %d", got, exitInterrupted)
+			if got := cmd.ProcessState.ExitCode(); got != cli.ExitInterrupted {
+				t.Errorf("got exit status %d, want %d", got, cli.ExitInterrupted)
 			}
 			if stdout.Len() > 0 || stderr.Len() > 0 {
 				t.Errorf("got stdout %q, stderr %q, want none", stdout.Bytes(), stderr.Bytes())
@@ -133,8 +135,8 @@ func TestSignalWhileReadingAFile(t *testing.T) {
 					close(ended)
 				}()
 				waitFor(t, "end of the program", ended)
-				if got := cmd.ProcessState.ExitCode(); got != exitInterrupted || out.Len() > 0 {
-					t.Errorf("got exit status %d, output %q, want %d without a word", got, out.Bytes(), exitInterrupted)
+				if got := cmd.ProcessState.ExitCode(); got != cli.ExitInterrupted || out.Len() > 0 {
+					t.Errorf("got exit status %d, output %q, want %d without a word", got, out.Bytes(), cli.ExitInterrupted)
 				}
 			})
 		}
@@ -205,8 +207,8 @@ func TestSignalWhileCreating(t *testing.T) {
 				close(ended)
 			}()
 			waitFor(t, "end of the program", ended)
-			if got := cmd.ProcessState.ExitCode(); got != exitInterrupted {
-				t.Errorf("got exit status %d, want %d", got, exitInterrupted)
+			if got := cmd.ProcessState.ExitCode(); got != cli.ExitInterrupted {
+				t.Errorf("got exit status %d, want %d", got, cli.ExitInterrupted)
 			}
 			left, err := os.ReadDir(cmd.Dir)
 			if err != nil || len(left) > 0 || stderr.Len() > 0 {

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/cloopfs/cloopfs/httpblock"
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // location is a SOURCE taken apart.
@@ -33,10 +34,10 @@ func (l location) text() string {
 // parseSource takes a SOURCE apart.
 func parseSource(arg string) (location, error) {
 	fail := func(reason error) (location, error) {
-		return location{}, usage(fmt.Errorf("%s: %w", shown(arg), reason))
+		return location{}, cli.Usage(fmt.Errorf("%s: %w", shown(arg), reason))
 	}
 	if arg == "" {
-		return location{}, usage(errors.New("SOURCE is empty"))
+		return location{}, cli.Usage(errors.New("SOURCE is empty"))
 	}
 	if !strings.Contains(arg, "://") {
 		return parsePath(arg)
@@ -58,7 +59,7 @@ func parseSource(arg string) (location, error) {
 		return fail(err)
 	}
 	if u.Hostname() == "" {
-		return location{}, usage(fmt.Errorf("%s://%s: names no host", u.Scheme, u.EscapedPath()))
+		return location{}, cli.Usage(fmt.Errorf("%s://%s: names no host", u.Scheme, u.EscapedPath()))
 	}
 	l.URL = base
 	return l, nil
@@ -75,7 +76,7 @@ func parsePath(arg string) (location, error) {
 		typed := strings.TrimPrefix(arg[at:], "#")
 		inside, err := url.PathUnescape(typed)
 		if err != nil {
-			return location{}, usage(fmt.Errorf("%s: a %% that escapes nothing", shown(arg)))
+			return location{}, cli.Usage(fmt.Errorf("%s: a %% that escapes nothing", shown(arg)))
 		}
 		return location{Path: arg[:at], Inside: strings.Trim(inside, "/"), Typed: typed}, nil
 	}

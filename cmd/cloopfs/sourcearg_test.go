@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // What a SOURCE means, and what is shown of it: in messages and in the arguments
@@ -69,7 +71,7 @@ func TestParseSource(t *testing.T) {
 		}
 	}
 	for _, arg := range []string{"", "k.iso#%", "k.iso#%zz", "http://h/k.iso#%zz", "ftp://h/k.iso#A", "file://h/k.iso#A", "http:///k.iso#A"} {
-		if l, err := parseSource(arg); exitCode(err) != exitUsage {
+		if l, err := parseSource(arg); cli.ExitCode(err) != cli.ExitUsage {
 			t.Errorf("%q: %+v, %v; want a usage error", arg, l, err)
 		}
 	}

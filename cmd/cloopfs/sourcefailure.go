@@ -8,6 +8,7 @@ import (
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cloop"
 	"github.com/cloopfs/cloopfs/httpblock"
+	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/internal/iso9660"
 	"github.com/cloopfs/cloopfs/internal/partition"
 	"github.com/cloopfs/cloopfs/manifest"
@@ -15,33 +16,33 @@ import (
 
 // sourceFailure says that an image could not be opened or read.
 func sourceFailure(err error) error {
-	f := &failure{code: exitSource, err: err, hint: sourceHint(err)}
+	f := &cli.Error{Code: cli.ExitSource, Err: err, Hint: sourceHint(err)}
 	var notDisk *notDiskError
 	var notInside *notInsideError
 	switch {
 	case notProven(err):
-		f.code, f.hint = exitImage, proofHint(err)
+		f.Code, f.Hint = cli.ExitImage, proofHint(err)
 	case errors.As(err, &notDisk):
-		f.code, f.hint = exitImage, notDisk.kind.Hint
+		f.Code, f.Hint = cli.ExitImage, notDisk.kind.Hint
 		if notDisk.kind.Name == "" {
-			f.hint = "--format raw presents it as it is"
+			f.Hint = "--format raw presents it as it is"
 		}
 	case errors.As(err, &notInside):
-		f.hint = fmt.Sprintf("cloopfs info %s lists the images inside", quote(notInside.outer.String()))
+		f.Hint = fmt.Sprintf("cloopfs info %s lists the images inside", cli.Quote(notInside.outer.String()))
 	case errors.Is(err, cloop.ErrUnsupported):
-		f.code, f.hint = exitImage, "unpack it with the tools that made it: the disk can be mounted as it is"
+		f.Code, f.Hint = cli.ExitImage, "unpack it with the tools that made it: the disk can be mounted as it is"
 	case errors.Is(err, cloop.ErrFormat), errors.Is(err, cloop.ErrCorrupt), errors.Is(err, iso9660.ErrFormat), errors.Is(err, iso9660.ErrDamaged),
 		errors.Is(err, partition.ErrDamaged), errors.Is(err, blockio.ErrBeyondEnd), errors.Is(err, blockio.ErrEmpty):
-		f.code = exitImage
+		f.Code = cli.ExitImage
 	case errors.Is(err, httpblock.ErrOptions):
-		f.code = exitUsage
+		f.Code = cli.ExitUsage
 	}
 	return f
 }
 
 // imageFault says that err is about what is in the image, and not about getting it.
 func imageFault(err error) bool {
-	return exitCode(sourceFailure(err)) == exitImage || errors.Is(err, iso9660.ErrNotFound)
+	return cli.ExitCode(sourceFailure(err)) == cli.ExitImage || errors.Is(err, iso9660.ErrNotFound)
 }
 
 // unreachable says that err is about a server that can't be asked, and not about what

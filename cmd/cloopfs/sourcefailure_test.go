@@ -14,6 +14,7 @@ import (
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cloop"
 	"github.com/cloopfs/cloopfs/httpblock"
+	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/internal/iso9660"
 	"github.com/cloopfs/cloopfs/localfile"
 )
@@ -43,7 +44,7 @@ func TestFailure(t *testing.T) {
 		{"ended early", source(blockio.ErrShortSource), 4},
 	}
 	for _, tt := range tests {
-		if got := exitCode(tt.err); got != tt.want {
+		if got := cli.ExitCode(tt.err); got != tt.want {
 			t.Errorf("%s: got exit status %d, want %d", tt.name, got, tt.want)
 		}
 	}

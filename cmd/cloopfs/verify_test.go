@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/cloopfs/cloopfs/cloop/clooptest"
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // Adjacent blocks that are bad for the same reason are one line, however many
@@ -28,7 +29,7 @@ func TestVerifyMergesRuns(t *testing.T) {
 	got := program(t, nil, "verify", writeFile(t, "image", image))
 	const starts, ends = "starts inside the header or index", "ends before its start"
 	want := result{
-		code: exitImage,
+		code: cli.ExitImage,
 		stdout: fmt.Sprintf("block %d: corrupt cloop image: %s\nblocks %d-%d: corrupt cloop image: %s\n",
 			from-1, ends, from, to-1, starts),
 		stderr: fmt.Sprintf("cloopfs: %d of %d blocks are bad\n", to-from+1, blocks),
@@ -86,7 +87,7 @@ func TestVerifyPrintsAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if err := verify(t.Context(), l, out); exitCode(err) != exitImage || err.Error() != "2 of 64 blocks are bad" {
+	if err := verify(t.Context(), l, out); cli.ExitCode(err) != cli.ExitImage || err.Error() != "2 of 64 blocks are bad" {
 		t.Errorf("verify: %v", err)
 	}
 	lines := strings.Split(out.String(), "\n")

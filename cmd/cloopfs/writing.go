@@ -11,12 +11,13 @@ import (
 	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/overlay"
 )
 
 // writeOptions say where writes to a disk go. Without any the disk is read-only.
 type writeOptions struct {
-	Overlay   nameValue // absolute after complete
+	Overlay   cli.Name // absolute after complete
 	Ephemeral bool
 	Temp      string // where writes go that are not to be kept; absolute after complete
 }
@@ -141,11 +142,11 @@ func (w *writes) report() *overlayReport {
 // complete makes paths absolute.
 func (o *writeOptions) complete() (err error) {
 	if o.Ephemeral && o.Overlay != "" {
-		return usage(errors.New("--ephemeral and --overlay exclude each other"))
+		return cli.Usage(errors.New("--ephemeral and --overlay exclude each other"))
 	}
 	if o.Overlay != "" {
 		path, err := filepath.Abs(string(o.Overlay))
-		o.Overlay = nameValue(path)
+		o.Overlay = cli.Name(path)
 		return err
 	}
 	o.Temp = "/var/tmp"
@@ -169,22 +170,22 @@ func overlayFailure(err error) error {
 	if err == nil {
 		return nil
 	}
-	f := &failure{code: exitFailure, err: err}
+	f := &cli.Error{Code: cli.ExitFailure, Err: err}
 	var path string
 	if p, ok := errors.AsType[*os.PathError](err); ok {
-		path = quote(p.Path)
+		path = cli.Quote(p.Path)
 	}
 	switch {
 	case errors.Is(err, overlay.ErrInUse):
-		f.hint = "cloopfs status tells by which mount; one image can have any number of overlays"
+		f.Hint = "cloopfs status tells by which mount; one image can have any number of overlays"
 	case errors.Is(err, overlay.ErrBaseMismatch):
-		f.hint = "mount the image that it was made for (a copy must have its date, too), or begin anew: cloopfs overlay discard " + path
+		f.Hint = "mount the image that it was made for (a copy must have its date, too), or begin anew: cloopfs overlay discard " + path
 	case errors.Is(err, overlay.ErrUnsafe):
-		f.hint = "an overlay belongs to its user alone: chown, chmod 700 " + path
+		f.Hint = "an overlay belongs to its user alone: chown, chmod 700 " + path
 	case errors.Is(err, overlay.ErrDamaged):
-		f.hint = "restore it from a copy, or throw it away: cloopfs overlay discard " + path
+		f.Hint = "restore it from a copy, or throw it away: cloopfs overlay discard " + path
 	case errors.Is(err, overlay.ErrNoHoles):
-		f.hint = "keep it on ext4, xfs, btrfs, f2fs or tmpfs"
+		f.Hint = "keep it on ext4, xfs, btrfs, f2fs or tmpfs"
 	}
 	return f
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cloopfs/cloopfs/cloop/clooptest"
+	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
 // An image is an overlay's base wherever it lies and however it is reached, and
@@ -59,7 +60,7 @@ func TestBase(t *testing.T) {
 	}
 	web := location{URL: host + "/image"}
 	cached := func(trust bool) sourceOptions {
-		return sourceOptions{Cache: cacheOptions{Dir: nameValue(t.TempDir() + "/cache"), Size: 1 << 30, TrustSize: trust}}
+		return sourceOptions{Cache: cacheOptions{Dir: cli.Name(t.TempDir() + "/cache"), Size: 1 << 30, TrustSize: trust}}
 	}
 
 	date = now

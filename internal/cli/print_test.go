@@ -1,4 +1,4 @@
-package main
+package cli
 
 import "testing"
 
@@ -15,8 +15,8 @@ func TestOneLine(t *testing.T) {
 		{"\n", " "},
 	}
 	for _, tt := range tests {
-		if got := oneLine(tt.in); got != tt.want {
-			t.Errorf("oneLine(%q): got %q, want %q", tt.in, got, tt.want)
+		if got := OneLine(tt.in); got != tt.want {
+			t.Errorf("OneLine(%q): got %q, want %q", tt.in, got, tt.want)
 		}
 	}
 }
@@ -33,8 +33,8 @@ func TestQuote(t *testing.T) {
 		"~/x":               "'~/x'",
 		"http://[::1]:80/f": "'http://[::1]:80/f'",
 	} {
-		if got := quote(word); got != want {
-			t.Errorf("quote(%q) = %s, want %s", word, got, want)
+		if got := Quote(word); got != want {
+			t.Errorf("Quote(%q) = %s, want %s", word, got, want)
 		}
 	}
 }

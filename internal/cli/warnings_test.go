@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"errors"
@@ -9,8 +9,8 @@ import (
 // A warning reads like other messages.
 func TestWarnings(t *testing.T) {
 	var out strings.Builder
-	warnings(&out).Warn("what is fetched is not kept", "directory", "/d", "error", errors.New("it was removed"))
-	warnings(&out).With("source", "x").Warn("the cache is full")
+	Warnings(&out).Warn("what is fetched is not kept", "directory", "/d", "error", errors.New("it was removed"))
+	Warnings(&out).With("source", "x").Warn("the cache is full")
 	want := "cloopfs: what is fetched is not kept: it was removed (directory /d)\ncloopfs: the cache is full (source x)\n"
 	if out.String() != want {
 		t.Errorf("%q, want %q", out.String(), want)

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"context"
@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// warnings is the log of a command that keeps none: what a user should know is
+// Warnings is the log of a command that keeps none: what a user should know is
 // said on w.
-func warnings(w io.Writer) *slog.Logger { return slog.New(&warningHandler{w: w}) }
+func Warnings(w io.Writer) *slog.Logger { return slog.New(&warningHandler{w: w}) }
 
 // warningHandler writes warnings as messages of the program.
 type warningHandler struct {
@@ -41,7 +41,7 @@ func (h *warningHandler) Handle(_ context.Context, r slog.Record) error {
 	if len(details) > 0 {
 		text += " (" + strings.Join(details, ", ") + ")"
 	}
-	say(h.w, "%s", text)
+	Say(h.w, "%s", text)
 	return nil
 }
 

@@ -1,15 +1,15 @@
-package main
+package units
 
 import (
 	"testing"
 	"time"
 )
 
-func TestSizeValue(t *testing.T) {
+func TestSize(t *testing.T) {
 	const none = -1 // an error
 	tests := []struct {
 		in   string
-		want sizeValue
+		want Size
 	}{
 		{"0", 0},
 		{"1", 1},
@@ -53,7 +53,7 @@ func TestSizeValue(t *testing.T) {
 		{"1e400", none},
 	}
 	for _, tt := range tests {
-		got := sizeValue(42)
+		got := Size(42)
 		err := got.Set(tt.in)
 		switch {
 		case tt.want == none:
@@ -67,9 +67,9 @@ func TestSizeValue(t *testing.T) {
 }
 
 // A flag's default, as the help shows it, can be typed.
-func TestSizeValueString(t *testing.T) {
+func TestSizeString(t *testing.T) {
 	tests := []struct {
-		in   sizeValue
+		in   Size
 		want string
 	}{
 		{0, "0B"},
@@ -83,7 +83,7 @@ func TestSizeValueString(t *testing.T) {
 		if got := tt.in.String(); got != tt.want {
 			t.Errorf("String of %d: got %q, want %q", tt.in, got, tt.want)
 		}
-		var again sizeValue
+		var again Size
 		if err := again.Set(tt.in.String()); err != nil || again != tt.in {
 			t.Errorf("Set(%q): got %d, error %v, want %d", tt.in.String(), again, err, tt.in)
 		}
@@ -111,14 +111,14 @@ func TestFormatSize(t *testing.T) {
 		{1<<63 - 1, "8 EiB"},
 	}
 	for _, tt := range tests {
-		if got := formatSize(tt.in); got != tt.want {
-			t.Errorf("formatSize(%d): got %q, want %q", tt.in, got, tt.want)
+		if got := FormatSize(tt.in); got != tt.want {
+			t.Errorf("FormatSize(%d): got %q, want %q", tt.in, got, tt.want)
 		}
 	}
 }
 
-func TestDurationValue(t *testing.T) {
-	const none = durationValue(-1) // an error
+func TestDuration(t *testing.T) {
+	const none = Duration(-1) // an error
 	tests := []struct {
 		in   string
 		want time.Duration
@@ -149,14 +149,14 @@ func TestDurationValue(t *testing.T) {
 		{"9999999h", -1},
 	}
 	for _, tt := range tests {
-		got := durationValue(42)
+		got := Duration(42)
 		err := got.Set(tt.in)
 		switch {
-		case durationValue(tt.want) == none:
+		case Duration(tt.want) == none:
 			if err == nil || got != 42 {
 				t.Errorf("Set(%q): got %v, error %v, want an error and no change", tt.in, time.Duration(got), err)
 			}
-		case err != nil || got != durationValue(tt.want):
+		case err != nil || got != Duration(tt.want):
 			t.Errorf("Set(%q): got %v, error %v, want %v", tt.in, time.Duration(got), err, tt.want)
 		}
 	}
