@@ -145,21 +145,23 @@ func TestDocsName(t *testing.T) {
 	}
 }
 
-// Who looks for a file of the program finds it by the list at the top of main.go.
+// Who looks for a file of the program finds it by the lists at the top of these.
 func TestFilesOfTheProgram(t *testing.T) {
-	list, _, _ := strings.Cut(read(t, "cmd/cloopfs/main.go"), "\npackage main")
-	for _, name := range files(t, "*.go") {
-		base := path.Base(name)
-		if path.Dir(name) != "cmd/cloopfs" || strings.HasPrefix(base, "cmd_") || strings.HasSuffix(base, "_test.go") || base == "main.go" {
-			continue
+	for _, at := range []string{"cmd/cloopfs/main.go", "internal/line/doc.go"} {
+		list, _, _ := strings.Cut(read(t, at), "\npackage ")
+		for _, name := range files(t, "*.go") {
+			base := path.Base(name)
+			if path.Dir(name) != path.Dir(at) || strings.HasPrefix(base, "cmd_") || strings.HasSuffix(base, "_test.go") || name == at {
+				continue
+			}
+			if !regexp.MustCompile(`[ (]` + regexp.QuoteMeta(base) + `\b`).MatchString(list) {
+				t.Errorf("%s does not list %s", at, name)
+			}
 		}
-		if !regexp.MustCompile(`[ (]` + regexp.QuoteMeta(base) + `\b`).MatchString(list) {
-			t.Errorf("main.go does not list %s", name)
-		}
-	}
-	for _, m := range regexp.MustCompile(`\b\w+\.go\b`).FindAllString(list, -1) {
-		if _, err := fs.Stat(tree, "cmd/cloopfs/"+m); err != nil {
-			t.Errorf("main.go lists %s: %v", m, err)
+		for _, m := range regexp.MustCompile(`\b\w+\.go\b`).FindAllString(list, -1) {
+			if _, err := fs.Stat(tree, path.Join(path.Dir(at), m)); err != nil {
+				t.Errorf("%s lists %s: %v", at, m, err)
+			}
 		}
 	}
 }

@@ -13,14 +13,15 @@ const module = "github.com/cloopfs/cloopfs/"
 
 // imports lists what each package of the module imports of the module: no more and
 // no less. A package that is not listed fails the test: say here where it belongs.
-// Layers know blockio and nothing of each other; cmd alone joins them.
+// Layers know blockio and nothing of each other: internal/line joins those from the image's
+// bytes to its disk, cmd what is written over it and how it is shown.
 var imports = map[string][]string{
 	"blockio":               {},
 	"blockio/blockiotest":   {"blockio"},
 	"cache":                 {"blockio"},
 	"cloop":                 {"blockio", "internal/deflate", "internal/inflate", "internal/lzo"},
 	"cloop/clooptest":       {},
-	"cmd/cloopfs":           {"blockio", "cache", "cloop", "fetch", "fusefs", "httpblock", "internal/cli", "internal/control", "internal/iso9660", "internal/mounts", "internal/partition", "internal/signature", "internal/units", "localfile", "manifest", "overlay", "profile"},
+	"cmd/cloopfs":           {"blockio", "cache", "cloop", "fusefs", "internal/cli", "internal/control", "internal/iso9660", "internal/line", "internal/mounts", "internal/partition", "internal/signature", "internal/units", "localfile", "manifest", "overlay", "profile"},
 	"fetch":                 {"blockio", "internal/recent"},
 	"fusefs":                {"blockio", "internal/errno", "internal/proc"},
 	"httpblock":             {"blockio", "internal/recent"},
@@ -31,6 +32,7 @@ var imports = map[string][]string{
 	"internal/errno":        {"blockio"},
 	"internal/fdtest":       {},
 	"internal/inflate":      {},
+	"internal/line":         {"blockio", "cache", "cloop", "fetch", "httpblock", "internal/cli", "internal/iso9660", "internal/partition", "internal/signature", "internal/units", "localfile", "manifest", "profile"},
 	"internal/lzo":          {},
 	"internal/window":       {"blockio"},
 	"internal/iso9660":      {"blockio", "internal/window"},
@@ -61,6 +63,7 @@ var libraries = map[string][]string{
 	"httpblock":             {"github.com/cenkalti/backoff/v5", "github.com/git-lfs/go-netrc/netrc", "github.com/hashicorp/golang-lru/v2/simplelru", "golang.org/x/time/rate"},
 	"internal/control":      {"golang.org/x/sys/unix"},
 	"internal/inflate":      {"golang.org/x/sys/cpu"},
+	"internal/line":         {"github.com/spf13/pflag"},
 	"internal/mounts":       {"github.com/moby/sys/mountinfo", "golang.org/x/sys/unix"},
 	"internal/partition":    {"github.com/diskfs/go-diskfs/backend", "github.com/diskfs/go-diskfs/partition/gpt", "github.com/diskfs/go-diskfs/partition/mbr"},
 	"localfile":             {"golang.org/x/sys/unix"},

@@ -69,7 +69,7 @@ func testMain(m *testing.M) (code int, err error) {
 	}
 	cloopfs = filepath.Join(scratch, "cloopfs")
 	// Without a cache unless a test asks for one, and never in that of this machine.
-	variables := "-X main.defaultCacheSize=0 -X main.rootCacheDir=" + filepath.Join(scratch, "cache")
+	variables := "-X github.com/cloopfs/cloopfs/internal/line.DefaultCacheSize=0 -X github.com/cloopfs/cloopfs/internal/line.RootCacheDir=" + filepath.Join(scratch, "cache")
 	build := exec.Command("go", "build", "-ldflags", variables, "-o", cloopfs, "./cmd/cloopfs")
 	build.Dir = ".."
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

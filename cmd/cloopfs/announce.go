@@ -11,6 +11,7 @@ import (
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/fusefs"
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 	"github.com/cloopfs/cloopfs/internal/signature"
 )
 
@@ -19,10 +20,10 @@ const firstContactTime = 5 * time.Second
 
 // firstContact finds out what a person wants to hear about a disk that has been
 // mounted. What can't be read in a short time is left out.
-func (o *mountOptions) firstContact(ctx context.Context, l *line, disk blockio.ReaderAt) readiness {
-	r := readiness{Disk: contents{Size: disk.Size()}, Warning: l.warning()}
+func (o *mountOptions) firstContact(ctx context.Context, l *line.Line, disk blockio.ReaderAt) readiness {
+	r := readiness{Disk: line.Contents{Size: disk.Size()}, Warning: l.Warning()}
 	if err := l.Uncached(); o.Fill && r.Warning == "" && err != nil {
-		r.Warning, r.Hint = fmt.Sprintf("nothing is filled in the background: %v", err), sourceHint(err)
+		r.Warning, r.Hint = fmt.Sprintf("nothing is filled in the background: %v", err), line.Hint(err)
 	}
 	if !o.Describe {
 		return r
@@ -31,7 +32,7 @@ func (o *mountOptions) firstContact(ctx context.Context, l *line, disk blockio.R
 	defer cancel()
 	find := l.Contents
 	if o.Partition > 0 {
-		find = func(ctx context.Context) (contents, error) { return examine(ctx, disk, signature.Kind{}) }
+		find = func(ctx context.Context) (line.Contents, error) { return line.Examine(ctx, disk, signature.Kind{}) }
 	}
 	c, err := find(ctx)
 	if err != nil {
@@ -40,7 +41,7 @@ func (o *mountOptions) firstContact(ctx context.Context, l *line, disk blockio.R
 	r.Disk = c
 	if l.Index().Raw() && c.Kind.Name == signature.ISO9660 && o.Source.Inside == "" && o.Partition == 0 {
 		if images, err := l.ImagesInside(ctx); err == nil && len(images) > 0 {
-			r.Inside = o.Source.of(images[0].Path)
+			r.Inside = o.Source.ForInside(images[0].Path)
 		}
 	}
 	return r
@@ -49,8 +50,8 @@ func (o *mountOptions) firstContact(ctx context.Context, l *line, disk blockio.R
 // announce tells a person what there is and what to do next, and everybody what
 // is wrong with it.
 func announce(w io.Writer, o mountOptions, r readiness) {
-	if n := r.Disk.lost(); n > 0 {
-		cli.Say(w, "the disk's size is no multiple of %d: its last %d bytes can't be read through a loop device", sectorSize, n)
+	if n := r.Disk.Lost(); n > 0 {
+		cli.Say(w, "the disk's size is no multiple of %d: its last %d bytes can't be read through a loop device", line.SectorSize, n)
 	}
 	if r.Unclean {
 		cli.Say(w, notClosed)
@@ -81,14 +82,14 @@ func announce(w io.Writer, o mountOptions, r readiness) {
 
 // nextStep is the command that shows the files on the disk; empty if there is
 // none.
-func (o *mountOptions) nextStep(disk contents) string {
+func (o *mountOptions) nextStep(disk line.Contents) string {
 	file, options := filepath.Join(o.Mountpoint, fusefs.DiskName), "loop,ro"
 	if o.Write.writable() {
 		options = "loop"
 	}
 	command := "mount -o " + options + " %s /mnt"
-	switch tabled := disk.tabled() && len(disk.Partitions) > 0; {
-	case disk.mountable():
+	switch tabled := disk.Tabled() && len(disk.Partitions) > 0; {
+	case disk.Mountable():
 	case tabled && o.Write.writable():
 		command = "losetup --find --show --partscan %s"
 	case tabled:
@@ -107,7 +108,7 @@ func (o *mountOptions) nextStep(disk contents) string {
 }
 
 // largest is the number of a disk's largest partition.
-func largest(disk contents) int {
+func largest(disk line.Contents) int {
 	best := disk.Partitions[0]
 	for _, p := range disk.Partitions {
 		if p.Len > best.Len {

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/internal/line"
 	"github.com/cloopfs/cloopfs/internal/partition"
 	"github.com/cloopfs/cloopfs/internal/signature"
 )
@@ -27,22 +28,22 @@ func diskKind(name string) signature.Kind { return signature.Kind{Name: name, Di
 // announced are disks, and what a person hears of them.
 var announced = []struct {
 	name  string
-	disk  contents
+	disk  line.Contents
 	words string // the disk in a few words
 	next  string // the file of it that can be mounted; "" if there is none
 }{
-	{"file system", contents{Size: 2 << 30, Kind: diskKind("ext4")}, "2 GiB ext4", "disk.img"},
-	{"unknown", contents{Size: 1000}, "1000 B", ""},
-	{"no disk", contents{Size: 4 << 10, Kind: signature.Kind{Name: "a gzip file"}}, "4 KiB", ""},
-	{"ISO", contents{Size: 700 << 20, Kind: diskKind(signature.ISO9660)}, "700 MiB ISO 9660", "disk.img"},
-	{"ISO with a table", contents{Size: 700 << 20, Kind: diskKind(signature.ISO9660), Partitions: parts(5)}, "700 MiB ISO 9660", "disk.img"},
-	{"GPT", contents{Size: 8 << 30, Kind: diskKind(signature.GPT), Partitions: parts(1<<20, 4<<30, 1<<30)}, "8 GiB GPT with 3 partitions", "disk.img.p2"},
-	{"one partition", contents{Size: 8 << 30, Kind: diskKind(signature.MBR), Partitions: parts(1 << 30)}, "8 GiB MBR with 1 partition", "disk.img.p1"},
-	{"equal partitions", contents{Size: 8 << 30, Kind: diskKind(signature.MBR), Partitions: parts(1<<30, 1<<30)}, "8 GiB MBR with 2 partitions", "disk.img.p1"},
-	{"empty table", contents{Size: 8 << 30, Kind: diskKind(signature.MBR)}, "8 GiB MBR with 0 partitions", ""},
-	{"LUKS", contents{Size: 1 << 30, Kind: diskKind(signature.LUKS)}, "1 GiB LUKS", ""},
-	{"LVM", contents{Size: 1 << 30, Kind: diskKind(signature.LVM)}, "1 GiB LVM", ""},
-	{"swap", contents{Size: 1 << 30, Kind: diskKind(signature.Swap)}, "1 GiB swap", ""},
+	{"file system", line.Contents{Size: 2 << 30, Kind: diskKind("ext4")}, "2 GiB ext4", "disk.img"},
+	{"unknown", line.Contents{Size: 1000}, "1000 B", ""},
+	{"no disk", line.Contents{Size: 4 << 10, Kind: signature.Kind{Name: "a gzip file"}}, "4 KiB", ""},
+	{"ISO", line.Contents{Size: 700 << 20, Kind: diskKind(signature.ISO9660)}, "700 MiB ISO 9660", "disk.img"},
+	{"ISO with a table", line.Contents{Size: 700 << 20, Kind: diskKind(signature.ISO9660), Partitions: parts(5)}, "700 MiB ISO 9660", "disk.img"},
+	{"GPT", line.Contents{Size: 8 << 30, Kind: diskKind(signature.GPT), Partitions: parts(1<<20, 4<<30, 1<<30)}, "8 GiB GPT with 3 partitions", "disk.img.p2"},
+	{"one partition", line.Contents{Size: 8 << 30, Kind: diskKind(signature.MBR), Partitions: parts(1 << 30)}, "8 GiB MBR with 1 partition", "disk.img.p1"},
+	{"equal partitions", line.Contents{Size: 8 << 30, Kind: diskKind(signature.MBR), Partitions: parts(1<<30, 1<<30)}, "8 GiB MBR with 2 partitions", "disk.img.p1"},
+	{"empty table", line.Contents{Size: 8 << 30, Kind: diskKind(signature.MBR)}, "8 GiB MBR with 0 partitions", ""},
+	{"LUKS", line.Contents{Size: 1 << 30, Kind: diskKind(signature.LUKS)}, "1 GiB LUKS", ""},
+	{"LVM", line.Contents{Size: 1 << 30, Kind: diskKind(signature.LVM)}, "1 GiB LVM", ""},
+	{"swap", line.Contents{Size: 1 << 30, Kind: diskKind(signature.Swap)}, "1 GiB swap", ""},
 }
 
 func TestAnnounce(t *testing.T) {
@@ -60,7 +61,7 @@ func TestAnnounce(t *testing.T) {
 			}
 			var out bytes.Buffer
 			announce(&out, mountOptions{Mountpoint: "/m", Describe: true, AllowOther: true}, readiness{Disk: c.disk})
-			if lost := c.disk.lost(); lost > 0 {
+			if lost := c.disk.Lost(); lost > 0 {
 				want = "cloopfs: the disk's size is no multiple of 512: its last 488 bytes can't be read through a loop device\n" + want
 			}
 			if diff := cmp.Diff(want, out.String()); diff != "" {
@@ -73,7 +74,7 @@ func TestAnnounce(t *testing.T) {
 func TestAnnounceInside(t *testing.T) {
 	var out bytes.Buffer
 	announce(&out, mountOptions{Mountpoint: "/m", Describe: true}, readiness{
-		Disk: contents{Size: 512}, Inside: "http://host/k.iso#KNOPPIX/KNOPPIX",
+		Disk: line.Contents{Size: 512}, Inside: "http://host/k.iso#KNOPPIX/KNOPPIX",
 	})
 	want := "cloopfs: mounted at /m: disk.img, 512 B\n" +
 		"cloopfs: hint: to mount the system inside: cloopfs mount 'http://host/k.iso#KNOPPIX/KNOPPIX' DIR\n"
@@ -86,12 +87,12 @@ func TestAnnounceInside(t *testing.T) {
 func TestAnnounceWritable(t *testing.T) {
 	o := mountOptions{Mountpoint: "/m", AllowOther: true, Write: writeOptions{Ephemeral: true}}
 	for _, c := range []struct {
-		disk contents
+		disk line.Contents
 		want string
 	}{
-		{contents{Size: 512, Kind: diskKind("ext4")}, "mount -o loop /m/disk.img /mnt"},
-		{contents{Size: 512, Kind: diskKind(signature.MBR), Partitions: make([]partition.Partition, 1)}, "losetup --find --show --partscan /m/disk.img"},
-		{contents{Size: 512, Kind: diskKind(signature.MBR)}, ""},
+		{line.Contents{Size: 512, Kind: diskKind("ext4")}, "mount -o loop /m/disk.img /mnt"},
+		{line.Contents{Size: 512, Kind: diskKind(signature.MBR), Partitions: make([]partition.Partition, 1)}, "losetup --find --show --partscan /m/disk.img"},
+		{line.Contents{Size: 512, Kind: diskKind(signature.MBR)}, ""},
 	} {
 		if got := strings.TrimPrefix(o.nextStep(c.disk), "sudo "); got != c.want {
 			t.Errorf("%v: %q, want %q", c.disk, got, c.want)
@@ -107,7 +108,7 @@ func TestAnnounceToScript(t *testing.T) {
 	} {
 		var out bytes.Buffer
 		announce(&out, mountOptions{Mountpoint: "/m"}, readiness{
-			Disk: contents{Size: size, Kind: diskKind("ext4")}, Inside: "k.iso#KNOPPIX/KNOPPIX",
+			Disk: line.Contents{Size: size, Kind: diskKind("ext4")}, Inside: "k.iso#KNOPPIX/KNOPPIX",
 		})
 		if got := out.String(); got != want {
 			t.Errorf("%d bytes: %q, want %q", size, got, want)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 )
 
 // A mount in the background is served by a second process of this program in a
@@ -53,7 +54,7 @@ func mountBackground(ctx context.Context, args []string, o mountOptions, stderr 
 
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = args
-	cmd.Env = append(withoutProxies(os.Environ()), backgroundEnv+"=1")
+	cmd.Env = append(line.WithoutProxies(os.Environ()), backgroundEnv+"=1")
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{optionsRead, answerWrite} // optionsFD, answerFD; 0-2 are /dev/null
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -135,7 +136,7 @@ func runBackground(ctx context.Context) int {
 	if err != nil {
 		return cli.ExitUsage // started by hand
 	}
-	o.Line.Access.setProxies()
+	o.Line.Access.SetProxies()
 	say := func(a answer) {
 		_ = gob.NewEncoder(reply).Encode(a) // the other end may have been interrupted
 		reply.Close()

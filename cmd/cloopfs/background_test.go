@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/cloopfs/cloopfs/internal/line"
 )
 
 // What ps(1) shows: the flags that were given, no secrets, and the mountpoint as
@@ -29,7 +31,7 @@ func TestBackgroundArgs(t *testing.T) {
 		if err := cmd.ParseFlags(c.typed); err != nil {
 			t.Fatal(err)
 		}
-		got := backgroundArgs(cmd.Flags(), mountOptions{Source: location{URL: c.source}, Mountpoint: "/w/mnt"})
+		got := backgroundArgs(cmd.Flags(), mountOptions{Source: line.Location{URL: c.source}, Mountpoint: "/w/mnt"})
 		if diff := cmp.Diff(c.want, got); diff != "" {
 			t.Errorf("arguments of %q (-want +got):\n%s", c.typed, diff)
 		}
@@ -38,7 +40,7 @@ func TestBackgroundArgs(t *testing.T) {
 
 // The arguments of the background process name the file inside, and no secret.
 func TestBackgroundArgsOfFileInside(t *testing.T) {
-	l, err := parseSource("http://user:geheim@h/k.iso?geheim2=geheim#KNOPPIX/a%20b")
+	l, err := line.Parse("http://user:geheim@h/k.iso?geheim2=geheim#KNOPPIX/a%20b")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,12 +13,13 @@ import (
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cache"
 	"github.com/cloopfs/cloopfs/cloop"
+	"github.com/cloopfs/cloopfs/internal/line"
 	"github.com/cloopfs/cloopfs/internal/units"
 )
 
 // bringing is the way of an image into the cache.
 type bringing struct {
-	line    *line
+	line    *line.Line
 	class   blockio.Class
 	workers int
 	done    atomic.Int64   // bytes of the image that are here and right
@@ -81,7 +82,7 @@ func onlyCorrupt(err *blockio.BlockError) error {
 }
 
 // bytesMissing is how many bytes of the image are not in the cache, as it seems.
-func bytesMissing(ctx context.Context, l *line) (int64, error) {
+func bytesMissing(ctx context.Context, l *line.Line) (int64, error) {
 	missing := l.ImageSize()
 	// In large pieces: of its own accord the index is read page by page.
 	if err := l.ReadBytes(ctx, []blockio.Extent{l.Index().Table()}, func(int) {}); err != nil {
@@ -116,7 +117,7 @@ func bytesMissing(ctx context.Context, l *line) (int64, error) {
 
 // restOf is what of the image lies before its first and behind its last block:
 // header, index, padding.
-func restOf(ctx context.Context, l *line) ([]blockio.Extent, error) {
+func restOf(ctx context.Context, l *line.Line) ([]blockio.Extent, error) {
 	ends := [2]blockio.Extent{}
 	for i, n := range []int64{0, l.Index().Blocks() - 1} {
 		e, err := l.Index().Extent(ctx, n)
@@ -207,7 +208,7 @@ func (b *bringing) bring(ctx context.Context, s segment) error {
 		switch {
 		case err == nil:
 			next = end
-		case badBlock(err) && errors.As(err, &be):
+		case line.BadBlock(err) && errors.As(err, &be):
 			b.isBad(err)
 			bad = true
 			if e, err := b.line.Index().Extent(ctx, be.Block); err == nil {
@@ -232,7 +233,7 @@ func (b *bringing) bring(ctx context.Context, s segment) error {
 }
 
 // isStored says whether a block that has been fetched was stored.
-func isStored(ctx context.Context, l *line, n int64) error {
+func isStored(ctx context.Context, l *line.Line, n int64) error {
 	e, err := l.Index().Extent(ctx, n)
 	if err == nil && e.Len > 0 && !l.Store().Have(n, e) {
 		err = l.NotStored()
@@ -242,7 +243,7 @@ func isStored(ctx context.Context, l *line, n int64) error {
 
 // lineError is what is wrong with one of several images.
 type lineError struct {
-	line *line
+	line *line.Line
 	err  error
 }
 
@@ -252,22 +253,22 @@ func (e *lineError) Unwrap() error { return e.err }
 
 // fit says whether images fit into the cache that they share. The error is a
 // *roomError if they do not, and a *lineError if it is about one of them.
-func fit(ctx context.Context, lines []*line) error {
-	lines = slices.DeleteFunc(slices.Clone(lines), func(l *line) bool { return !l.Remote() }) // nothing can come
+func fit(ctx context.Context, lines []*line.Line) error {
+	lines = slices.DeleteFunc(slices.Clone(lines), func(l *line.Line) bool { return !l.Remote() }) // nothing can come
 	if len(lines) == 0 {
 		return nil
 	}
-	err := fits(lines, sum(lines, func(l *line) int64 { return l.ImageSize() }))
+	err := fits(lines, sum(lines, func(l *line.Line) int64 { return l.ImageSize() }))
 	if err == nil {
 		return nil // even if nothing of them were here: nobody needs to look
 	}
-	missing := make(map[*line]int64)
+	missing := make(map[*line.Line]int64)
 	for _, l := range lines {
 		if missing[l], err = bytesMissing(ctx, l); err != nil {
 			return &lineError{l, err}
 		}
 	}
-	total := sum(lines, func(l *line) int64 { return missing[l] })
+	total := sum(lines, func(l *line.Line) int64 { return missing[l] })
 	if total == 0 {
 		return nil // then no bound matters
 	}
@@ -275,7 +276,7 @@ func fit(ctx context.Context, lines []*line) error {
 }
 
 // sum adds up what images take. Several in one file take no more than the file.
-func sum(lines []*line, size func(*line) int64) (total int64) {
+func sum(lines []*line.Line, size func(*line.Line) int64) (total int64) {
 	files := make(map[string]int64)
 	for _, l := range lines {
 		path := l.Entry().Path()
@@ -287,7 +288,7 @@ func sum(lines []*line, size func(*line) int64) (total int64) {
 }
 
 // fits says whether so many more bytes of images fit into the cache.
-func fits(lines []*line, missing int64) error {
+func fits(lines []*line.Line, missing int64) error {
 	var entries []*cache.Entry
 	for _, l := range lines {
 		entries = append(entries, l.Entry())

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/cache"
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 	"github.com/cloopfs/cloopfs/internal/units"
 )
 
@@ -27,7 +28,7 @@ func newCacheCmd() *cobra.Command {
 
 // cacheCommand is what the commands have in common.
 type cacheCommand struct {
-	sourceOptions
+	line.Options
 	dir  *cache.Dir   // nil if there is none
 	all  []cache.Stat // of all images
 	list []cache.Stat // of those that were named, or of all
@@ -47,7 +48,7 @@ func (c *cacheCommand) command(cmd *cobra.Command, run func(cmd *cobra.Command) 
 		}
 		return run(cmd)
 	}
-	c.addFlags(cmd.Flags(), userAgent())
+	c.AddFlags(cmd.Flags(), userAgent())
 	shown := slices.Concat(more, []string{"cache-dir", "cache-key"})
 	cmd.Flags().VisitAll(func(f *pflag.Flag) { f.Hidden = !slices.Contains(shown, f.Name) })
 	return cmd
@@ -60,10 +61,10 @@ func (c *cacheCommand) open(sources []string, stderr io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := c.Cache.complete(); err != nil {
+	if err := c.Cache.Complete(); err != nil {
 		return err
 	}
-	c.dir, err = c.Cache.openDir(slog.New(slog.DiscardHandler), true)
+	c.dir, err = c.Cache.OpenDir(slog.New(slog.DiscardHandler), true)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && len(keys) == 0:
 		cli.Say(stderr, "there is no cache in %s", c.Cache.Dir)
@@ -103,17 +104,17 @@ func (c *cacheCommand) keys(sources []string) (keys []string, err error) {
 		if len(sources) > 1 {
 			return nil, cli.Usage(errors.New("--cache-key stands for one SOURCE"))
 		}
-		return []string{c.Cache.key("")}, nil
+		return []string{c.Cache.NameOf("")}, nil
 	}
 	for _, source := range sources {
-		at, err := parseSource(source)
+		at, err := line.Parse(source)
 		if err != nil {
 			return nil, err
 		}
 		if at.URL == "" {
 			return nil, cli.Usage(fmt.Errorf("%s: a local file is never in the cache", at))
 		}
-		keys = append(keys, c.Cache.key(at.URL))
+		keys = append(keys, c.Cache.NameOf(at.URL))
 	}
 	return keys, nil
 }

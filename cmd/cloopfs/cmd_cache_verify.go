@@ -15,6 +15,7 @@ import (
 	"github.com/cloopfs/cloopfs/cache"
 	"github.com/cloopfs/cloopfs/cloop"
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 )
 
 func newCacheVerifyCmd() *cobra.Command {
@@ -88,7 +89,7 @@ func (c *cacheCommand) verify(ctx context.Context, s cache.Stat) (*verified, err
 	}
 	for _, source := range s.Sources {
 		// Not all that was opened is an image, or has its index here.
-		if err := c.verifyImage(ctx, entry, source, v, listed); err != nil && !errors.Is(err, errOffline) && !imageFault(err) {
+		if err := c.verifyImage(ctx, entry, source, v, listed); err != nil && !errors.Is(err, line.ErrOffline) && !line.ImageFault(err) {
 			return nil, err
 		}
 	}
@@ -104,11 +105,11 @@ func (c *cacheCommand) verify(ctx context.Context, s cache.Stat) (*verified, err
 // verifyImage looks at the blocks that an entry has of one of its images, and takes
 // these off the list. What is not on it was compared as pages.
 func (c *cacheCommand) verifyImage(ctx context.Context, entry *cache.Entry, source string, v *verified, listed map[int64]int64) error {
-	at, err := parseSource(source)
+	at, err := line.Parse(source)
 	if err != nil {
 		return err
 	}
-	l, err := OpenEntry(ctx, c.dir, entry, at)
+	l, err := line.OpenEntry(ctx, c.dir, entry, at)
 	if err != nil {
 		return err
 	}
@@ -122,7 +123,7 @@ func (c *cacheCommand) verifyImage(ctx context.Context, entry *cache.Entry, sour
 	g.SetLimit(runtime.GOMAXPROCS(0) + 1)
 	g.Go(func() error {
 		notLocated := func(err *blockio.BlockError) error {
-			if !errors.Is(err, errOffline) && !errors.Is(err, cloop.ErrCorrupt) {
+			if !errors.Is(err, line.ErrOffline) && !errors.Is(err, cloop.ErrCorrupt) {
 				return err
 			}
 			if l.Store().Listed(err.Block) {
@@ -139,7 +140,7 @@ func (c *cacheCommand) verifyImage(ctx context.Context, entry *cache.Entry, sour
 }
 
 // compare looks at the blocks of a segment.
-func (v *verified) compare(ctx context.Context, l *line, s segment) error {
+func (v *verified) compare(ctx context.Context, l *line.Line, s segment) error {
 	check, err := l.Index().Checker(ctx, s.first, s.count)
 	if err != nil {
 		return err

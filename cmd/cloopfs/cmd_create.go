@@ -13,6 +13,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/cloop"
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 	"github.com/cloopfs/cloopfs/internal/units"
 	"github.com/cloopfs/cloopfs/localfile"
 )
@@ -88,7 +89,7 @@ func oneOf(names []string) string {
 func (o *createOptions) resolve(cmd *cobra.Command, output string) error {
 	method := slices.Index(codecs, o.codec)
 	if method < 0 {
-		return fmt.Errorf("--codec %s: not %s", shown(o.codec), oneOf(codecs))
+		return fmt.Errorf("--codec %s: not %s", line.Shown(o.codec), oneOf(codecs))
 	}
 	e := &o.encoding
 	e.Method, e.BlockSize = cloop.Method(method), int(o.blockSize)
@@ -97,7 +98,7 @@ func (o *createOptions) resolve(cmd *cobra.Command, output string) error {
 	case layout >= 0:
 		e.Layout = cloop.Layout(layout)
 	case cmd.Flags().Changed("layout"):
-		return fmt.Errorf("--layout %s: not %s", shown(o.layout), oneOf(layouts))
+		return fmt.Errorf("--layout %s: not %s", line.Shown(o.layout), oneOf(layouts))
 	case output == "-":
 		e.Layout = cloop.V4Footer
 	case e.Method != cloop.Zlib:

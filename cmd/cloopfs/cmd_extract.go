@@ -11,10 +11,11 @@ import (
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 )
 
 func newExtractCmd() *cobra.Command {
-	var o sourceOptions
+	var o line.Options
 	cmd := &cobra.Command{
 		Use:   "extract [flags] SOURCE OUTPUT|-",
 		Short: "Write the decoded disk to a file",
@@ -29,7 +30,7 @@ its name when it is complete.`,
 			if args[1] == "-" && isTerminal(cmd.OutOrStdout()) {
 				return cli.Usage(errors.New("extract: not writing a disk to a terminal"))
 			}
-			l, err := o.open(cmd.Context(), cmd.ErrOrStderr(), args[0])
+			l, err := o.Open(cmd.Context(), cmd.ErrOrStderr(), args[0])
 			if err != nil {
 				return err
 			}
@@ -40,14 +41,14 @@ its name when it is complete.`,
 			return extractTo(cmd.Context(), l, args[1])
 		},
 	}
-	o.addFlags(cmd.Flags(), userAgent())
+	o.AddFlags(cmd.Flags(), userAgent())
 	return cmd
 }
 
 // extractTo writes the disk to path. A regular file that is there, or that a
 // link there leads to, is replaced when the disk is complete, and lends its
 // mode; a device is written in place.
-func extractTo(ctx context.Context, l *line, path string) error {
+func extractTo(ctx context.Context, l *line.Line, path string) error {
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return extractInto(ctx, l, path)
 	}
@@ -66,7 +67,7 @@ func extractTo(ctx context.Context, l *line, path string) error {
 }
 
 // extractInto writes the disk to a device, or to whatever else is at path.
-func extractInto(ctx context.Context, l *line, path string) error {
+func extractInto(ctx context.Context, l *line.Line, path string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return outputFailure(err)
@@ -76,7 +77,7 @@ func extractInto(ctx context.Context, l *line, path string) error {
 }
 
 // extract writes the disk to w.
-func extract(ctx context.Context, l *line, w io.Writer) error {
+func extract(ctx context.Context, l *line.Line, w io.Writer) error {
 	err := copyDisk(ctx, w, l.Disk(), l.Index().BlockSize())
 	var out *outputError
 	var block *blockio.BlockError
@@ -86,9 +87,9 @@ func extract(ctx context.Context, l *line, w io.Writer) error {
 	case errors.As(err, &out):
 		return outputFailure(out.err)
 	case errors.As(err, &block):
-		return sourceFailure(block)
+		return line.Failure(block)
 	}
-	return sourceFailure(err)
+	return line.Failure(err)
 }
 
 // outputFailure says that the output could not be written; nil stays nil.

@@ -16,13 +16,14 @@ import (
 	"github.com/cloopfs/cloopfs/cloop"
 	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/internal/iso9660"
+	"github.com/cloopfs/cloopfs/internal/line"
 	"github.com/cloopfs/cloopfs/internal/partition"
 	"github.com/cloopfs/cloopfs/internal/signature"
 	"github.com/cloopfs/cloopfs/internal/units"
 )
 
 func newInfoCmd() *cobra.Command {
-	var o sourceOptions
+	var o line.Options
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "info [flags] SOURCE",
@@ -35,7 +36,7 @@ the SOURCE to type for each. It reads the index and little else.`,
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: completeArgs(completeFile),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			l, err := o.open(cmd.Context(), cmd.ErrOrStderr(), args[0])
+			l, err := o.Open(cmd.Context(), cmd.ErrOrStderr(), args[0])
 			if err != nil {
 				return err
 			}
@@ -45,7 +46,7 @@ the SOURCE to type for each. It reads the index and little else.`,
 				return cmd.Context().Err()
 			}
 			if err != nil {
-				return sourceFailure(fmt.Errorf("read %s: %w", l.At(), err))
+				return line.Failure(fmt.Errorf("read %s: %w", l.At(), err))
 			}
 			if asJSON {
 				enc := json.NewEncoder(cmd.OutOrStdout())
@@ -55,7 +56,7 @@ the SOURCE to type for each. It reads the index and little else.`,
 			return in.print(cmd.OutOrStdout())
 		},
 	}
-	o.addFlags(cmd.Flags(), userAgent())
+	o.AddFlags(cmd.Flags(), userAgent())
 	cmd.Flags().BoolVar(&asJSON, "json", false, "for programs")
 	return cmd
 }
@@ -107,7 +108,7 @@ type insideInfo struct {
 }
 
 // inspect finds out what there is to say.
-func inspect(ctx context.Context, l *line) (*imageInfo, error) {
+func inspect(ctx context.Context, l *line.Line) (*imageInfo, error) {
 	in := &imageInfo{
 		Source: l.At().String(), Format: "raw",
 		ImageSize: l.ImageSize(), DiskSize: l.Disk().Size(),
@@ -188,7 +189,7 @@ func startContent(ctx context.Context, r blockio.ReaderAt) (string, error) {
 const mostLooks = 2
 
 // addPartitions adds the partitions, and what is on the largest of them.
-func (in *imageInfo) addPartitions(ctx context.Context, l *line, table []partition.Partition) error {
+func (in *imageInfo) addPartitions(ctx context.Context, l *line.Line, table []partition.Partition) error {
 	bySize := slices.Clone(table)
 	slices.SortStableFunc(bySize, func(a, b partition.Partition) int { return cmp.Compare(b.Len, a.Len) })
 	if l.At().URL != "" {
@@ -208,7 +209,7 @@ func (in *imageInfo) addPartitions(ctx context.Context, l *line, table []partiti
 }
 
 // addImages adds the images inside an ISO 9660 image.
-func (in *imageInfo) addImages(ctx context.Context, l *line) error {
+func (in *imageInfo) addImages(ctx context.Context, l *line.Line) error {
 	images, err := l.ImagesInside(ctx)
 	if errors.Is(err, iso9660.ErrDamaged) {
 		return nil
@@ -217,7 +218,7 @@ func (in *imageInfo) addImages(ctx context.Context, l *line) error {
 		return err
 	}
 	for i, f := range images {
-		info := insideInfo{Path: f.Path, Source: l.At().of(f.Path), Size: f.Size()}
+		info := insideInfo{Path: f.Path, Source: l.At().ForInside(f.Path), Size: f.Size()}
 		if l.At().URL == "" || i < mostLooks {
 			if info.Content, err = fileContent(ctx, l.Bytes(), f); err != nil {
 				return err
@@ -272,8 +273,8 @@ func (in *imageInfo) print(w io.Writer) error {
 		cli.Row(t, "codec", "%s: %d blocks, %s%s", c.Codec, c.Blocks, units.FormatSize(c.Stored), unproven)
 	}
 	cli.Row(t, "content", "%s", orUnknown(in.Content))
-	if n := in.DiskSize % sectorSize; n > 0 {
-		cli.Row(t, "size", "no multiple of %d: a loop device leaves out the last %d bytes", sectorSize, n)
+	if n := in.DiskSize % line.SectorSize; n > 0 {
+		cli.Row(t, "size", "no multiple of %d: a loop device leaves out the last %d bytes", line.SectorSize, n)
 	}
 	for _, p := range in.Partitions {
 		cli.Row(t, "partition", "%d: %s at %d, %s", p.Number, units.FormatSize(p.Size), p.Offset, orUnknown(p.Content))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 	"github.com/cloopfs/cloopfs/manifest"
 )
 
@@ -22,7 +23,7 @@ func newManifestCmd() *cobra.Command {
 
 // manifestOptions are the flags of manifest create.
 type manifestOptions struct {
-	line    sourceOptions
+	line    line.Options
 	name    string
 	version int64
 	output  string
@@ -49,7 +50,7 @@ image's.`,
 		ValidArgsFunction: completeArgs(completeFile),
 		RunE:              func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0]) },
 	}
-	o.line.addSourceFlags(cmd.Flags(), userAgent())
+	o.line.AddSourceFlags(cmd.Flags(), userAgent())
 	f := cmd.Flags()
 	f.StringVar(&o.name, "name", "", "`NAME` of the image, the same for all its versions")
 	f.Int64Var(&o.version, "image-version", 0, "version of the image: `N` is 1 or more, and higher than that of all before")
@@ -64,8 +65,8 @@ func (o *manifestOptions) run(cmd *cobra.Command, source string) error {
 	if err != nil {
 		return cli.Usage(err)
 	}
-	o.line.window = prefetchWindow
-	l, err := o.line.open(ctx, stderr, source)
+	o.line.Window = prefetchWindow
+	l, err := o.line.Open(ctx, stderr, source)
 	if err != nil {
 		return err
 	}
@@ -74,7 +75,7 @@ func (o *manifestOptions) run(cmd *cobra.Command, source string) error {
 		return err
 	}
 	if m.Facts, err = l.Facts(ctx); err != nil {
-		return sourceFailure(fmt.Errorf("read %s: %w", l.At(), err))
+		return line.Failure(fmt.Errorf("read %s: %w", l.At(), err))
 	}
 	if m.Date.IsZero() {
 		m.Date = l.ModTime().UTC()
@@ -95,7 +96,7 @@ func (o *manifestOptions) run(cmd *cobra.Command, source string) error {
 	if err != nil {
 		return writeFailure("manifest", err)
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "%s%s\n", manifestRoot, m.Root)
+	fmt.Fprintf(cmd.OutOrStdout(), "%s%s\n", line.RootPrefix, m.Root)
 	cli.Say(stderr, "hint: minisign -Sm %s", cli.Quote(o.output))
 	return nil
 }
@@ -110,7 +111,8 @@ func (o *manifestOptions) begin() (*manifest.Manifest, error) {
 	case o.output == "":
 		return nil, errors.New("manifest create: -o FILE is missing")
 	}
-	m := &manifest.Manifest{Name: o.name, Version: o.version, Facts: manifest.Facts{Container: containerRaw, BlockSize: 1}}
+	m := &manifest.Manifest{Name: o.name, Version: o.version}
+	m.Facts = manifest.Facts{Container: "any", BlockSize: 1} // until the image is open
 	if err := m.Check(); err != nil {
 		return nil, fmt.Errorf("--name or --image-version: %w", errors.Unwrap(err))
 	}
@@ -130,7 +132,7 @@ func (o *manifestOptions) begin() (*manifest.Manifest, error) {
 func (o *manifestOptions) hashes() string { return o.output + ".hashes" }
 
 // mayWrite says whether the two files can be made: before anything is hashed.
-func (o *manifestOptions) mayWrite(source location) error {
+func (o *manifestOptions) mayWrite(source line.Location) error {
 	for _, path := range []string{o.hashes(), o.output} {
 		if isAt(source, path) {
 			return &cli.Error{Code: cli.ExitFailure, Err: fmt.Errorf("write the manifest: %s: it is the image", path)}
@@ -143,7 +145,7 @@ func (o *manifestOptions) mayWrite(source location) error {
 }
 
 // hash writes the hashes of the line's blocks.
-func hash(ctx context.Context, l *line, out manifest.File, facts manifest.Facts, done func(int64)) (manifest.Hash, error) {
+func hash(ctx context.Context, l *line.Line, out manifest.File, facts manifest.Facts, done func(int64)) (manifest.Hash, error) {
 	tell := func(blocks int64) {
 		if done != nil {
 			done(min(blocks*facts.BlockSize, l.Disk().Size()))
@@ -155,7 +157,7 @@ func hash(ctx context.Context, l *line, out manifest.File, facts manifest.Facts,
 }
 
 // hashLeaves hashes blocks, if they decode.
-func hashLeaves(ctx context.Context, l *line, first int64, leaves []manifest.Leaf) error {
+func hashLeaves(ctx context.Context, l *line.Line, first int64, leaves []manifest.Leaf) error {
 	count := int64(len(leaves))
 	check, err := l.Index().Checker(ctx, first, count)
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/internal/control"
+	"github.com/cloopfs/cloopfs/internal/line"
 	"github.com/cloopfs/cloopfs/internal/mounts"
 	"github.com/cloopfs/cloopfs/internal/units"
 )
@@ -24,7 +25,7 @@ import (
 // know. It travels to the background process as a gob:
 // paths are bytes.
 type mountOptions struct {
-	Source     location
+	Source     line.Location
 	Mountpoint string // absolute
 	Partition  int    // 0: the whole disk
 	Describe   bool   // somebody reads what the disk is
@@ -37,7 +38,7 @@ type mountOptions struct {
 	UID, GID   uint32
 	Mode       uint32
 	Log        logOptions
-	Line       sourceOptions
+	Line       line.Options
 }
 
 func newMountCmd() *cobra.Command {
@@ -95,7 +96,7 @@ With --overlay or --ephemeral the disk can be written to; then it is disk.img al
 	f.Uint32Var(&o.UID, "uid", uint32(os.Getuid()), "owner of the files")
 	f.Uint32Var(&o.GID, "gid", uint32(os.Getgid()), "group of the files")
 	f.StringVar(&mode, "mode", "", "permissions of disk.img, octal (default 0400, with --allow-other 0444; 0600 and 0644 if it can be written to)")
-	o.Line.addFlags(f, userAgent())
+	o.Line.AddFlags(f, userAgent())
 	o.Log.addFlags(f)
 	options.flags = f
 	f.VarP(options, optionsFlag, "o", "flags as mount(8) writes them: allow_other,memory=1G")
@@ -104,10 +105,10 @@ With --overlay or --ephemeral the disk can be written to; then it is disk.img al
 
 // complete checks the flags and fills in what follows from them.
 func (o *mountOptions) complete(ctx context.Context, source, mode string) (err error) {
-	if o.Source, err = parseSource(source); err != nil {
+	if o.Source, err = line.Parse(source); err != nil {
 		return err
 	}
-	if err := o.Line.validate(ctx, o.Source); err != nil {
+	if err := o.Line.Validate(ctx, o.Source); err != nil {
 		return err
 	}
 	if err := o.Log.validate(); err != nil {
@@ -149,14 +150,14 @@ func (o *mountOptions) complete(ctx context.Context, source, mode string) (err e
 		}
 	}
 	if strings.Contains(o.Mountpoint, "://") {
-		return cli.Usage(fmt.Errorf("MOUNTPOINT %s is a URL: SOURCE comes first", shown(o.Mountpoint)))
+		return cli.Usage(fmt.Errorf("MOUNTPOINT %s is a URL: SOURCE comes first", line.Shown(o.Mountpoint)))
 	}
 	abs, err := filepath.Abs(o.Mountpoint)
 	if err != nil {
 		return err
 	}
 	o.Mountpoint = abs
-	if o.Source, err = o.Source.absolute(); err != nil {
+	if o.Source, err = o.Source.Absolute(); err != nil {
 		return err
 	}
 	return o.outside(nil)

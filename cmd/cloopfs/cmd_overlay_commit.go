@@ -9,13 +9,14 @@ import (
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cloop"
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 	"github.com/cloopfs/cloopfs/internal/units"
 	"github.com/cloopfs/cloopfs/overlay"
 )
 
 // commitOptions are the flags of overlay commit.
 type commitOptions struct {
-	line   sourceOptions
+	line   line.Options
 	source string
 	force  bool
 }
@@ -42,7 +43,7 @@ is now. Passwords and query values are not kept in the overlay.`,
 			return o.run(cmd, args[0], args[1])
 		},
 	}
-	o.line.addFlags(cmd.Flags(), userAgent())
+	o.line.AddFlags(cmd.Flags(), userAgent())
 	cmd.Flags().StringVar(&o.source, "source", "", "where the overlay's base is now (`SOURCE`)")
 	cmd.Flags().BoolVar(&o.force, "force", false, "replace OUTPUT")
 	return cmd
@@ -74,7 +75,7 @@ func (o *commitOptions) run(cmd *cobra.Command, path, output string) error {
 	if source == "" {
 		source = dir.Base().Source
 	}
-	l, err := o.line.openWith(ctx, stderr, source, commitMemory)
+	l, err := o.line.OpenWith(ctx, stderr, source, commitMemory)
 	if err != nil {
 		return o.hinted(err)
 	}
@@ -119,7 +120,7 @@ func (o *commitOptions) hinted(err error) error {
 }
 
 // changesOf is what an overlay over the line's disk has changed.
-func changesOf(l *line, disk *overlay.Disk) cloop.Changes {
+func changesOf(l *line.Line, disk *overlay.Disk) cloop.Changes {
 	size := int64(l.Index().BlockSize())
 	return cloop.Changes{
 		Base: l.Index(), Runs: l.Runs(), Disk: disk,

@@ -11,10 +11,11 @@ import (
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 )
 
 func newPrefetchCmd() *cobra.Command {
-	var o sourceOptions
+	var o line.Options
 	var trace cli.Name
 	var asJSON bool
 	cmd := &cobra.Command{
@@ -37,7 +38,7 @@ same session works again. All that is in the cache of this image is kept then.`,
 			if err != nil {
 				return err
 			}
-			list, err := o.openToPrefetch(cmd.Context(), args, cmd.ErrOrStderr())
+			list, err := openToPrefetch(cmd.Context(), o, args, cmd.ErrOrStderr())
 			defer list.close()
 			if err != nil {
 				return err
@@ -48,7 +49,7 @@ same session works again. All that is in the cache of this image is kept then.`,
 			return list.prefetch(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), asJSON)
 		},
 	}
-	o.addFlags(cmd.Flags(), userAgent())
+	o.AddFlags(cmd.Flags(), userAgent())
 	cmd.Flags().Var(&trace, "profile", "bring only what the access trace in `FILE` names")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "for programs: an object now and then for each SOURCE, and a last one")
 	return cmd
@@ -59,10 +60,10 @@ const prefetchWindow = 7 << 20
 
 // wanted is an image to be prefetched.
 type wanted struct {
-	at   location
-	line *line // nil if it can't be opened
-	err  error // why it can't be had
-	part *part // what is wanted of it; nil: all
+	at   line.Location
+	line *line.Line // nil if it can't be opened
+	err  error      // why it can't be had
+	part *part      // what is wanted of it; nil: all
 }
 
 // wantedList is the images to be prefetched. One that can't be had is no reason to
@@ -71,13 +72,13 @@ type wantedList []*wanted
 
 // openToPrefetch opens images and pins what is kept of them. An error is one of
 // usage.
-func (o *sourceOptions) openToPrefetch(ctx context.Context, sources []string, stderr io.Writer) (list wantedList, err error) {
+func openToPrefetch(ctx context.Context, o line.Options, sources []string, stderr io.Writer) (list wantedList, err error) {
 	if len(sources) > 1 && o.Proof.OfOneImage() {
 		return nil, cli.Usage(errors.New("prefetch: a manifest is of one image: --manifest takes one SOURCE, or auto"))
 	}
-	var places []location
+	var places []line.Location
 	for _, source := range sources {
-		at, err := parseSource(source)
+		at, err := line.Parse(source)
 		if err != nil {
 			return nil, err
 		}
@@ -86,12 +87,12 @@ func (o *sourceOptions) openToPrefetch(ctx context.Context, sources []string, st
 		}
 		list, places = append(list, &wanted{at: at}), append(places, at)
 	}
-	if err := o.validate(ctx, places...); err != nil {
+	if err := o.Validate(ctx, places...); err != nil {
 		return nil, err
 	}
-	o.window = prefetchWindow
+	o.Window = prefetchWindow
 	for _, w := range list {
-		if w.line, w.err = openLine(ctx, w.at, *o, 0, cli.Warnings(stderr)); w.err != nil {
+		if w.line, w.err = line.Open(ctx, w.at, o, 0, cli.Warnings(stderr)); w.err != nil {
 			continue
 		}
 		if err := w.line.Pin(); err != nil {
@@ -110,7 +111,7 @@ func (list wantedList) close() {
 }
 
 // lines are those images that can be had, as it seems.
-func (list wantedList) lines() (lines []*line) {
+func (list wantedList) lines() (lines []*line.Line) {
 	for _, w := range list {
 		if w.err == nil {
 			lines = append(lines, w.line)
@@ -171,8 +172,8 @@ func (list wantedList) fit(ctx context.Context) {
 		var full *roomError
 		switch {
 		case errors.As(err, &one):
-			err = sourceFailure(fmt.Errorf("prefetch %s: %w", one.line.At(), one.err))
-			lines = []*line{one.line}
+			err = line.Failure(fmt.Errorf("prefetch %s: %w", one.line.At(), one.err))
+			lines = []*line.Line{one.line}
 		case errors.As(err, &full):
 			err = noRoom(err)
 		default:
@@ -211,17 +212,17 @@ func (w *wanted) prefetch(ctx context.Context, p *progress) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(err, errNotStored):
+	case errors.Is(err, line.ErrNotStored):
 		return fail(err)
 	case err != nil:
-		return sourceFailure(fail(err))
+		return line.Failure(fail(err))
 	case b.bad > 0:
 		return &cli.Error{Code: cli.ExitImage, Err: fail(fmt.Errorf("%d of %d blocks are bad at the source: %w", b.bad, l.Index().Blocks(), b.why))}
 	}
-	if err := l.Proof().Bring(ctx); errors.Is(err, errNotStored) {
+	if err := l.Proof().Bring(ctx); errors.Is(err, line.ErrNotStored) {
 		return fail(err)
 	} else if err != nil {
-		return sourceFailure(fail(err))
+		return line.Failure(fail(err))
 	}
 	if err := l.Entry().Completed(isWholeFile(l) && w.part == nil, true); err != nil {
 		return fail(err)
@@ -230,4 +231,4 @@ func (w *wanted) prefetch(ctx context.Context, p *progress) error {
 }
 
 // isWholeFile says that the image is all of the file.
-func isWholeFile(l *line) bool { return l.ImageSize() == l.FileSize() }
+func isWholeFile(l *line.Line) bool { return l.ImageSize() == l.FileSize() }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/internal/control"
+	"github.com/cloopfs/cloopfs/internal/line"
 	"github.com/cloopfs/cloopfs/internal/mounts"
 	"github.com/cloopfs/cloopfs/internal/units"
 )
@@ -78,7 +79,7 @@ func mountsToAsk(args []string) ([]mounts.Mount, error) {
 		err = errors.New("not a cloopfs mount")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("status of %s: %w", shown(args[0]), cli.WithoutPath(err))
+		return nil, fmt.Errorf("status of %s: %w", line.Shown(args[0]), cli.WithoutPath(err))
 	}
 	return []mounts.Mount{m}, nil
 }

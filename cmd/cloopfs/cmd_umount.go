@@ -10,6 +10,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/internal/control"
+	"github.com/cloopfs/cloopfs/internal/line"
 	"github.com/cloopfs/cloopfs/internal/mounts"
 )
 
@@ -42,7 +43,7 @@ const endTime = 10 * time.Second
 
 func umount(cmd *cobra.Command, path string, lazy, force bool) error {
 	fail := func(err error, hint string) error {
-		return &cli.Error{Code: cli.ExitFailure, Err: fmt.Errorf("umount %s: %w", shown(path), err), Hint: hint}
+		return &cli.Error{Code: cli.ExitFailure, Err: fmt.Errorf("umount %s: %w", line.Shown(path), err), Hint: hint}
 	}
 	m, found, err := mounts.At(path)
 	if err != nil {

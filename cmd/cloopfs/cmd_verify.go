@@ -12,10 +12,11 @@ import (
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cloop"
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 )
 
 func newVerifyCmd() *cobra.Command {
-	var o sourceOptions
+	var o line.Options
 	cmd := &cobra.Command{
 		Use:   "verify [flags] SOURCE",
 		Short: "Decode every block of an image, and list the bad ones",
@@ -27,7 +28,7 @@ right if they decode.`,
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: completeArgs(completeFile),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			l, err := o.open(cmd.Context(), cmd.ErrOrStderr(), args[0])
+			l, err := o.Open(cmd.Context(), cmd.ErrOrStderr(), args[0])
 			if err != nil {
 				return err
 			}
@@ -35,7 +36,7 @@ right if they decode.`,
 			return verify(cmd.Context(), l, cmd.OutOrStdout())
 		},
 	}
-	o.addFlags(cmd.Flags(), userAgent())
+	o.AddFlags(cmd.Flags(), userAgent())
 	return cmd
 }
 
@@ -80,7 +81,7 @@ func (b *badList) flush() {
 }
 
 // verify reads the whole disk and prints the blocks that can't be decoded.
-func verify(ctx context.Context, l *line, w io.Writer) error {
+func verify(ctx context.Context, l *line.Line, w io.Writer) error {
 	bad := &badList{w: w}
 	err := findBad(ctx, l, bad.add)
 	bad.flush()
@@ -88,7 +89,7 @@ func verify(ctx context.Context, l *line, w io.Writer) error {
 		return ctx.Err()
 	}
 	if err != nil {
-		return sourceFailure(err)
+		return line.Failure(err)
 	}
 	if bad.count > 0 {
 		return &cli.Error{Code: cli.ExitImage, Err: fmt.Errorf("%d of %d blocks are bad", bad.count, l.Index().Blocks())}
@@ -103,7 +104,7 @@ func verify(ctx context.Context, l *line, w io.Writer) error {
 
 // findBad finds the blocks that can't be decoded, several chunks of the disk at a
 // time, and tells of them in order. An error is one that is not the image's fault.
-func findBad(ctx context.Context, l *line, tell func(badRun)) error {
+func findBad(ctx context.Context, l *line.Line, tell func(badRun)) error {
 	chunk, readers := chunks(l.Index().BlockSize())
 	free := make(chan []byte, readers)
 	for range readers {
@@ -150,7 +151,7 @@ func findBad(ctx context.Context, l *line, tell func(badRun)) error {
 
 // badIn reads as much of the disk at off as buf holds: at once, and block by
 // block if that fails.
-func badIn(ctx context.Context, l *line, buf []byte, off int64) ([]badRun, error) {
+func badIn(ctx context.Context, l *line.Line, buf []byte, off int64) ([]badRun, error) {
 	_, err := l.Disk().ReadAtContext(ctx, buf, off)
 	if err == nil || err == io.EOF {
 		return nil, nil
@@ -162,7 +163,7 @@ func badIn(ctx context.Context, l *line, buf []byte, off int64) ([]badRun, error
 		var be *blockio.BlockError
 		switch {
 		case err == nil, err == io.EOF:
-		case badBlock(err) && errors.As(err, &be):
+		case line.BadBlock(err) && errors.As(err, &be):
 			reason := reasonOf(be.Err)
 			if k := len(bad) - 1; k >= 0 && bad[k].end == n && bad[k].reason == reason {
 				bad[k].end++

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 )
 
 // What the shell completes an argument with by itself.
@@ -46,7 +47,7 @@ func completeMountpoint(_ *cobra.Command, args []string, _ string) ([]cobra.Comp
 func addCompletion(root *cobra.Command) {
 	for _, cmd := range root.Commands() {
 		completeFlag(cmd, "log-level", "debug", "info", "warn", "error")
-		completeFlag(cmd, "format", formats()...)
+		completeFlag(cmd, "format", line.Formats()...)
 		completeFlag(cmd, "codec", codecs...)
 		completeFlag(cmd, "layout", layouts...)
 		completeFlag(cmd, "speculate", "auto", "off")

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 )
 
 // A process that crashes says why on its standard error, where in the background nobody
@@ -47,7 +48,7 @@ func startCrashLog(o mountOptions) (*crashLog, error) {
 	if o.RootDisk {
 		cmd.Args[0] = rootDiskMark + crashName
 	}
-	cmd.Env = append(withoutProxies(os.Environ()), crashEnv+"=1")
+	cmd.Env = append(line.WithoutProxies(os.Environ()), crashEnv+"=1")
 	cmd.Stdin = read
 	err = cmd.Start()
 	read.Close()

@@ -7,13 +7,14 @@ import (
 	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/internal/line"
 )
 
 // fillPause is the time before what did not come is asked for again.
 const fillPause = 10 * time.Second
 
 // fill brings all of a mounted image into the cache, while no reader waits.
-func fill(ctx context.Context, l *line, log *slog.Logger) {
+func fill(ctx context.Context, l *line.Line, log *slog.Logger) {
 	log = log.With("source", l.At().String())
 	if l.Store() == nil {
 		log.Warn("nothing to fill in the background: there is no on-disk cache")
@@ -25,7 +26,7 @@ func fill(ctx context.Context, l *line, log *slog.Logger) {
 		switch {
 		case err == nil, ctx.Err() != nil:
 			return
-		case errors.Is(err, blockio.ErrChanged), errors.Is(err, errNotStored):
+		case errors.Is(err, blockio.ErrChanged), errors.Is(err, line.ErrNotStored):
 			log.Warn("no longer filling in the background", "error", err)
 			return
 		}
@@ -47,7 +48,7 @@ func (b *bringing) fill(ctx context.Context, log *slog.Logger) error {
 			return err
 		}
 		var full *roomError
-		if err := fit(ctx, []*line{l}); errors.As(err, &full) {
+		if err := fit(ctx, []*line.Line{l}); errors.As(err, &full) {
 			log.Warn("not filling in the background", "error", err)
 			return nil
 		} else if err != nil {

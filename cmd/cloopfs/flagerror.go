@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 )
 
 // flagError is what is wrong with a flag. The flags' library would show the
@@ -18,7 +19,7 @@ func flagError(_ *cobra.Command, err error) error {
 		return f // the flag has said it all
 	}
 	if value, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
-		given := shown(value.GetValue())
+		given := line.Shown(value.GetValue())
 		if given == "" {
 			given = "''"
 		}

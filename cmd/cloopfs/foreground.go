@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 )
 
 // A mount in the foreground starts the program anew in its process: arguments and
@@ -38,7 +39,7 @@ func mountForeground(args []string, o mountOptions) error {
 	if _, err := options.Seek(0, io.SeekStart); err != nil {
 		return fail(err)
 	}
-	env := append(withoutProxies(os.Environ()), foregroundEnv+"="+strconv.Itoa(fd))
+	env := append(line.WithoutProxies(os.Environ()), foregroundEnv+"="+strconv.Itoa(fd))
 	return fail(syscall.Exec("/proc/self/exe", args, env))
 }
 
@@ -63,7 +64,7 @@ func runForeground(ctx context.Context) int {
 	if err != nil {
 		return cli.ExitUsage
 	}
-	o.Line.Access.setProxies()
+	o.Line.Access.SetProxies()
 	log, queue, err := o.Log.open(os.Stderr)
 	if err == nil {
 		err = serveMount(ctx, o, log, func(r readiness) { announce(os.Stderr, o, r) })

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 )
 
 // Names come from images, and mounts are of any user: no part of them may look
@@ -28,7 +29,7 @@ func TestReportsAreLines(t *testing.T) {
 		t.Fatal(err)
 	}
 	cli.Report(&out, &cli.Error{Err: errors.New(evil), Hint: evil})
-	announce(&out, mountOptions{Mountpoint: evil, Describe: true}, readiness{Disk: contents{Size: 1}, Inside: evil})
+	announce(&out, mountOptions{Mountpoint: evil, Describe: true}, readiness{Disk: line.Contents{Size: 1}, Inside: evil})
 	for line := range strings.Lines(out.String()) {
 		if strings.HasPrefix(line, "source  faked") || strings.ContainsAny(strings.TrimSuffix(line, "\n"), "\x1b\r") {
 			t.Errorf("printed the line %q", line)

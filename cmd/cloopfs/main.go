@@ -2,18 +2,16 @@
 //
 // A command has a file of its own, cmd_*.go. The others:
 //
-//   - SOURCE and its flags: sourcearg.go, open.go; who we are to servers: access.go, header.go, proxies.go
-//   - the line from the image's bytes to the disk: line.go joins it; file.go, remote.go, cached.go, kept.go,
-//     offline.go and mirrors.go are of the file, disk.go and images.go of what is on the disk; state.go says how it is,
-//     identity.go which image it is of; sourcefailure.go and hint.go are of what fails
-//   - the proof of its content: manifest.go (flags), proof.go, facts.go, seen.go
-//   - what is brought ahead: profiles.go, remoteprofile.go, recording.go; the whole image: bring.go, part.go, fill.go
+//   - what is brought ahead: profiles.go, recording.go; the whole image: bring.go, part.go, fill.go
 //   - the process that serves a mount: background.go, foreground.go, serve.go, partitions.go, writing.go, report.go,
 //     outage.go, rootdisk.go, privileges.go; its log: log.go, logqueue.go, syslog.go, crash.go
 //   - mount(8): mount8.go, mountopt.go; what is said after mounting: announce.go; what may not lie
 //     below a mountpoint: below.go, namespace.go
 //   - files that are written: newfile.go, copydisk.go
-//   - what people see beside package cli: flagerror.go, progress.go, completion.go
+//   - what people see: flagerror.go (wrong flags), progress.go, completion.go
+//
+// SOURCE, its flags and the way from there to the disk are package line's, exit statuses and
+// messages package cli's.
 package main
 
 import (
@@ -29,6 +27,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 )
 
 // endSignals ask the program to end.
@@ -97,7 +96,7 @@ func noCommand(root *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return &cli.Error{Code: cli.ExitUsage, Err: errors.New("no command given"), Hint: "cloopfs --help"}
 	}
-	f := &cli.Error{Code: cli.ExitUsage, Err: fmt.Errorf("unknown command %q", shown(args[0])), Hint: "cloopfs --help"}
+	f := &cli.Error{Code: cli.ExitUsage, Err: fmt.Errorf("unknown command %q", line.Shown(args[0])), Hint: "cloopfs --help"}
 	if like := root.SuggestionsFor(args[0]); len(like) > 0 {
 		f.Hint = "cloopfs " + like[0]
 	}
@@ -127,7 +126,7 @@ func group(name, short string, commands ...*cobra.Command) *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			f := &cli.Error{Code: cli.ExitUsage, Err: fmt.Errorf("%s: no command given", name), Hint: fmt.Sprintf("cloopfs %s --help", name)}
 			if len(args) > 0 {
-				f.Err = fmt.Errorf("%s: unknown command %q", name, shown(args[0]))
+				f.Err = fmt.Errorf("%s: unknown command %q", name, line.Shown(args[0]))
 			}
 			return f
 		},

@@ -16,6 +16,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 	"github.com/cloopfs/cloopfs/internal/testserver"
 	"github.com/cloopfs/cloopfs/manifest"
 	"github.com/cloopfs/cloopfs/manifest/manifesttest"
@@ -285,8 +286,8 @@ func TestAllReadersAreChecked(t *testing.T) {
 	s := newSigned(t)
 	s.edit("image", func(p []byte) { p[indexOf(p)[n]&offsetOf] ^= 1 })
 	for _, record := range []bool{false, true} {
-		opt := sourceOptions{Format: "auto", Proof: proofOptions{Manifest: "auto"}, record: record}
-		l, err := openLine(t.Context(), location{Path: s.path("image")}, opt, 0, slog.New(slog.DiscardHandler))
+		opt := line.Options{Format: "auto", Proof: line.ProofOptions{Manifest: "auto"}, Record: record}
+		l, err := line.Open(t.Context(), line.Location{Path: s.path("image")}, opt, 0, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -535,10 +536,10 @@ func TestRequestsOfManifest(t *testing.T) {
 	s.run(0, "create", "--level", "1", s.path("disk"), s.path("image"))
 	s.sign("image", 1)
 	srv, url := serveSigned(t, s)
-	count := func(proof proofOptions, cache cacheOptions) int {
+	count := func(proof line.ProofOptions, cache line.CacheOptions) int {
 		srv.Reset()
-		opt := sourceOptions{Connections: 32, Format: "auto", Proof: proof, Cache: cache}
-		l, err := openLine(t.Context(), location{URL: url}, opt, 0, slog.New(slog.DiscardHandler))
+		opt := line.Options{Connections: 32, Format: "auto", Proof: proof, Cache: cache}
+		l, err := line.Open(t.Context(), line.Location{URL: url}, opt, 0, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -552,10 +553,10 @@ func TestRequestsOfManifest(t *testing.T) {
 		}
 		return srv.Stats().Requests
 	}
-	cache := cacheOptions{Dir: cli.Name(s.path("cache")), Size: 1 << 30}
-	proof := proofOptions{Manifest: "auto", Key: s.signer.Key()}
-	for _, cache := range []cacheOptions{{}, cache, cache} {
-		without := count(proofOptions{}, cache)
+	cache := line.CacheOptions{Dir: cli.Name(s.path("cache")), Size: 1 << 30}
+	proof := line.ProofOptions{Manifest: "auto", Key: s.signer.Key()}
+	for _, cache := range []line.CacheOptions{{}, cache, cache} {
+		without := count(line.ProofOptions{}, cache)
 		if with := count(proof, cache); with > without+3 {
 			t.Errorf("%d requests with a manifest, %d without; want at most 3 more: %v", with, without, srv.Stats().Ranges)
 		}

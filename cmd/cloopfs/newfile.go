@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 )
 
 // newFile makes the file at path. write fills it while it has no name, or where the
@@ -61,9 +62,9 @@ func newFileOf(cmd *cobra.Command, path string, replace bool, size int64, write 
 		case errors.As(err, &out):
 			return out.err
 		}
-		err = sourceFailure(fmt.Errorf("read the disk: %w", err))
+		err = line.Failure(fmt.Errorf("read the disk: %w", err))
 		var known *cli.Error
-		if badBlock(err) && errors.As(err, &known) {
+		if line.BadBlock(err) && errors.As(err, &known) {
 			known.Hint = "cloopfs verify lists the bad blocks"
 		}
 		return err
@@ -185,7 +186,7 @@ func renameNew(from, to string) error {
 }
 
 // isAt says whether path leads to the local file at l.
-func isAt(l location, path string) bool {
+func isAt(l line.Location, path string) bool {
 	info, err := os.Stat(l.Path)
 	return l.URL == "" && err == nil && leadsTo(path, info)
 }

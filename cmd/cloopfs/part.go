@@ -9,6 +9,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 	"github.com/cloopfs/cloopfs/profile"
 )
 
@@ -45,19 +46,19 @@ func (w *wanted) only(ctx context.Context, p *profile.Profile) {
 		w.err = profileFailure(fail(err))
 		return
 	} else if err != nil {
-		w.err = sourceFailure(fail(err))
+		w.err = line.Failure(fail(err))
 		return
 	}
 	w.part.spans = inOrder(p)
 	if err := w.part.measure(ctx, w.line); err != nil {
-		w.err = sourceFailure(fail(err))
+		w.err = line.Failure(fail(err))
 		return
 	}
 	if w.part.missing == 0 || !w.line.Remote() {
 		return // then no bound matters
 	}
 	var full *roomError
-	if err := fits([]*line{w.line}, w.part.missing); errors.As(err, &full) {
+	if err := fits([]*line.Line{w.line}, w.part.missing); errors.As(err, &full) {
 		w.err = noRoom(err)
 	} else if err != nil {
 		w.err = fail(err)
@@ -81,7 +82,7 @@ func inOrder(p *profile.Profile) []blockio.Span {
 }
 
 // measure finds out how large a part is, and how much of it is missing.
-func (p *part) measure(ctx context.Context, l *line) error {
+func (p *part) measure(ctx context.Context, l *line.Line) error {
 	rest, err := restOf(ctx, l)
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/fusefs"
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 	"github.com/cloopfs/cloopfs/internal/partition"
 )
 
@@ -31,15 +32,15 @@ func partitionFiles(disk blockio.ReaderAt) func(context.Context) ([]fusefs.Parti
 
 // onePartition is the part of the line's disk, with what was written to it, that
 // --partition asks for. It can be written to if disk can.
-func (o *mountOptions) onePartition(ctx context.Context, l *line, disk blockio.ReaderAt) (_ blockio.ReaderAt, off int64, _ error) {
+func (o *mountOptions) onePartition(ctx context.Context, l *line.Line, disk blockio.ReaderAt) (_ blockio.ReaderAt, off int64, _ error) {
 	if o.Line.Timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(o.Line.Timeout)+time.Second) // as in openLine
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(o.Line.Timeout)+time.Second) // as in line.Open
 		defer cancel()
 	}
 	table, err := partition.Read(ctx, disk)
 	if err != nil {
-		return nil, 0, sourceFailure(fmt.Errorf("open %s: %w", l.At(), err))
+		return nil, 0, line.Failure(fmt.Errorf("open %s: %w", l.At(), err))
 	}
 	var numbers []string
 	for _, p := range table {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 	"github.com/cloopfs/cloopfs/profile"
 )
 
@@ -34,7 +35,7 @@ func (v *profileValue) Set(s string) error { return (*cli.Name)(v).Set(s) }
 
 func (v *profileValue) String() string {
 	if v.isURL() {
-		return shown(string(*v))
+		return line.Shown(string(*v))
 	}
 	return string(*v)
 }
@@ -79,7 +80,7 @@ func (o *profileOptions) complete() (err error) {
 	case o.Profile.isFile():
 		err = (*cli.Name)(&o.Profile).MakeAbsolute()
 	case o.Profile.isURL():
-		_, err = parseSource(string(o.Profile))
+		_, err = line.Parse(string(o.Profile))
 	}
 	if err == nil && o.Record != "" {
 		err = o.Record.MakeAbsolute()
@@ -134,7 +135,7 @@ func readProfile(path string) (*profile.Profile, error) {
 
 // replayRemote replays the profile that is asked for by its URL, or that lies beside
 // the image.
-func (o *profileOptions) replayRemote(ctx context.Context, l *line, opt sourceOptions, log *slog.Logger) {
+func (o *profileOptions) replayRemote(ctx context.Context, l *line.Line, opt line.Options, log *slog.Logger) {
 	switch {
 	case o.Profile.isURL():
 		l.ReplayRemote(ctx, string(o.Profile), opt, log)

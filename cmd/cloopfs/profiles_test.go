@@ -3,6 +3,8 @@ package main
 import (
 	"log/slog"
 	"testing"
+
+	"github.com/cloopfs/cloopfs/internal/line"
 )
 
 // What ps(1) shows of --profile has no secrets.
@@ -21,6 +23,6 @@ func TestProfileValue(t *testing.T) {
 func TestNoRemoteProfile(t *testing.T) {
 	for _, given := range []profileValue{profileNone, "", "./x.profile"} {
 		o := profileOptions{Profile: given}
-		o.replayRemote(t.Context(), nil, sourceOptions{}, slog.New(slog.DiscardHandler)) // of no line
+		o.replayRemote(t.Context(), nil, line.Options{}, slog.New(slog.DiscardHandler)) // of no line
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 	"github.com/cloopfs/cloopfs/internal/units"
 )
 
@@ -27,8 +28,8 @@ const (
 
 // progress tells how far an image has been brought.
 type progress struct {
-	line *line // nil for an image that can't be had
-	at   location
+	line *line.Line // nil for an image that can't be had
+	at   line.Location
 	out  io.Writer // for the result
 	err  io.Writer // for people, meanwhile
 	json *json.Encoder
@@ -188,7 +189,7 @@ func (p *progress) report() {
 const shortName = 20
 
 // shortOf is the last part of the SOURCE, for where there is little room.
-func shortOf(at location) string {
+func shortOf(at line.Location) string {
 	name := []rune(cli.OneLine(path.Base(at.String())))
 	if len(name) > shortName {
 		return string(name[:shortName-3]) + "..."
@@ -197,7 +198,7 @@ func shortOf(at location) string {
 }
 
 // fetchedBlocks is how many bytes of stored blocks came from the server.
-func fetchedBlocks(l *line) int64 {
+func fetchedBlocks(l *line.Line) int64 {
 	stats := l.FetchStats()
 	n := stats.Refetched.Bytes
 	for _, class := range stats.Class {

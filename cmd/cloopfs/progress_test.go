@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cloopfs/cloopfs/internal/line"
 )
 
 // What is found here is neither fast nor slow: the rate is that of what is fetched
@@ -44,7 +46,7 @@ func TestShortSource(t *testing.T) {
 		"http://example.org/knoppix_7.7.1-2016-10-22": "knoppix_7.7.1-201...",
 		"http://example.org/":                         "example.org",
 	} {
-		at, err := parseSource(source)
+		at, err := line.Parse(source)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -58,7 +60,7 @@ func TestShortSource(t *testing.T) {
 func TestInterruptedReport(t *testing.T) {
 	var out strings.Builder
 	err := fmt.Errorf("prefetch: %w", context.Canceled)
-	newProgress(&wanted{at: location{URL: "http://example.org/x"}, err: err}, &out, io.Discard, true).end(err)
+	newProgress(&wanted{at: line.Location{URL: "http://example.org/x"}, err: err}, &out, io.Discard, true).end(err)
 	if want := `"complete":false,"ended":true,"error":"interrupted"`; !strings.Contains(out.String(), want) {
 		t.Errorf("%s, want %s in it", out.String(), want)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 	"github.com/cloopfs/cloopfs/profile"
 )
 
@@ -35,7 +36,7 @@ func TestRecording(t *testing.T) {
 	record := func(read func(rec *profile.Recorder)) string {
 		rec := profile.NewRecorder(nothing{}, image)
 		r := &recording{path: path, rec: rec, log: slog.New(slog.DiscardHandler)}
-		stop := inBackgroundOf(t.Context(), r.run)
+		stop := line.InBackground(t.Context(), r.run)
 		read(rec)
 		stop()
 		text, err := os.ReadFile(path)

@@ -10,6 +10,7 @@ import (
 	"github.com/cloopfs/cloopfs/cache"
 	"github.com/cloopfs/cloopfs/fusefs"
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 )
 
 // mountReport is what a daemon says of its mount. Its JSON names are part of the
@@ -111,7 +112,7 @@ type readReport struct {
 
 // reporter returns the function that answers for a mount. It only reads
 // counters: no file, which may lie on the disk that is served.
-func reporter(o mountOptions, l *line, disk blockio.ReaderAt, written *writes, server *fusefs.Server) func() []byte {
+func reporter(o mountOptions, l *line.Line, disk blockio.ReaderAt, written *writes, server *fusefs.Server) func() []byte {
 	since, source := time.Now(), o.Source.String()
 	return func() []byte {
 		causes := causesOf(l) // first: what arrives meanwhile must not be more than all
@@ -158,7 +159,7 @@ func readsOf(s fusefs.Stats) readReport {
 }
 
 // serversOf says how the image's servers are.
-func serversOf(l *line) []serverReport {
+func serversOf(l *line.Line) []serverReport {
 	list := []serverReport{} // an empty list in JSON too
 	for _, s := range l.Servers() {
 		list = append(list, serverReport{
@@ -171,7 +172,7 @@ func serversOf(l *line) []serverReport {
 }
 
 // keptOf says what is kept on disk.
-func keptOf(l *line) *cacheReport {
+func keptOf(l *line.Line) *cacheReport {
 	e := l.Entry()
 	if e == nil {
 		return nil
@@ -185,7 +186,7 @@ func keptOf(l *line) *cacheReport {
 
 // causesOf divides what was fetched from servers by the reason. Requests that are under
 // way have none yet.
-func causesOf(l *line) []causeReport {
+func causesOf(l *line.Line) []causeReport {
 	stats := l.FetchStats()
 	again := stats.Refetched
 	retry := causeReport{"retry", again.Requests, again.Bytes, again.Used}
@@ -227,14 +228,14 @@ type manifestReport struct {
 }
 
 // manifestOf says by what an image is checked; nil if by nothing.
-func manifestOf(p *proof) *manifestReport {
+func manifestOf(p *line.Proof) *manifestReport {
 	if p == nil {
 		return nil
 	}
 	m, stats := p.Manifest(), p.Stats()
 	return &manifestReport{
 		Name: m.Name, Version: m.Version, Date: m.Date.Format(time.DateOnly),
-		Root: manifestRoot + m.Root.String(), Key: p.Key(), Proven: stats.Proven, Refused: stats.Refused,
+		Root: line.RootPrefix + m.Root.String(), Key: p.Key(), Proven: stats.Proven, Refused: stats.Refused,
 	}
 }
 

@@ -27,6 +27,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/cloopfs/cloopfs/cloop/clooptest"
+	"github.com/cloopfs/cloopfs/internal/line"
 	"github.com/cloopfs/cloopfs/internal/testserver"
 	"github.com/cloopfs/cloopfs/profile"
 )
@@ -36,7 +37,7 @@ const fixtures = "../../testdata"
 
 func TestMain(m *testing.M) {
 	// Without a cache unless a test asks for one, and never in that of this machine.
-	defaultCacheSize, rootCacheDir = "0", "/proc/no cache"
+	line.DefaultCacheSize, line.RootCacheDir = "0", "/proc/no cache"
 	testscript.Main(m, map[string]func(){"cloopfs": main, mount8Name: main})
 }
 
@@ -266,12 +267,11 @@ func mkprofileCmd(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) < 2 {
 		ts.Fatalf("usage: mkprofile image file FIRST+COUNT...")
 	}
-	l, err := openLine(context.Background(), location{Path: ts.MkAbs(args[0])}, sourceOptions{Format: "auto"}, 0, slog.New(slog.DiscardHandler))
+	l, err := line.Open(context.Background(), line.Location{Path: ts.MkAbs(args[0])}, line.Options{Format: "auto", Record: true}, 0, slog.New(slog.DiscardHandler))
 	ts.Check(err)
 	defer l.Close()
 	var p profile.Profile
-	p.Image, err = l.Profiled(context.Background())
-	ts.Check(err)
+	p.Image = l.Recorder().Profile().Image
 	for _, arg := range args[2:] {
 		r := profile.Run{Gap: time.Second}
 		_, err := fmt.Sscanf(arg, "%d+%d", &r.First, &r.Count)

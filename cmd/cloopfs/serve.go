@@ -16,6 +16,7 @@ import (
 	"github.com/cloopfs/cloopfs/fusefs"
 	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/internal/control"
+	"github.com/cloopfs/cloopfs/internal/line"
 	"github.com/cloopfs/cloopfs/internal/mounts"
 )
 
@@ -23,7 +24,7 @@ import (
 type readiness struct {
 	// Disk is what is on the disk, as far as somebody wants to know and it
 	// could be read.
-	Disk contents
+	Disk line.Contents
 	// Inside is the SOURCE of the best of the images inside the disk, if any.
 	Inside string
 	// Warning is about the cache, and Hint is what helps; they may be empty.
@@ -60,8 +61,8 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	if err != nil {
 		return err
 	}
-	o.Line.record, o.Line.ahead = o.Profile.Record != "", bool(o.Profile.Speculate)
-	l, err := openLine(ctx, o.Source, o.Line, int64(o.Memory), log)
+	o.Line.Record, o.Line.Ahead = o.Profile.Record != "", bool(o.Profile.Speculate)
+	l, err := line.Open(ctx, o.Source, o.Line, int64(o.Memory), log)
 	if err != nil {
 		return err
 	}
@@ -93,7 +94,7 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	}
 	if l.Recorder() != nil {
 		r := &recording{path: string(o.Profile.Record), rec: l.Recorder(), log: log}
-		defer inBackgroundOf(ctx, r.run)()
+		defer line.InBackground(ctx, r.run)()
 	}
 	m, found, err := mounts.At(o.Mountpoint)
 	if err == nil && !found {
@@ -119,7 +120,7 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	}
 	if l.Uncached() != nil {
 		args := []any{"source", o.Source.String(), "error", l.Uncached()}
-		if hint := sourceHint(l.Uncached()); hint != "" {
+		if hint := line.Hint(l.Uncached()); hint != "" {
 			args = append(args, "hint", hint)
 		}
 		log.Warn("nothing is kept in the cache", args...)
@@ -136,10 +137,10 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 			log.Warn("the cache can't be kept within its bounds", "error", err)
 		}
 	}
-	defer inBackgroundOf(ctx, func(ctx context.Context) { o.Profile.replayRemote(ctx, l, o.Line, log) })()
-	defer inBackgroundOf(ctx, func(ctx context.Context) { watchServers(ctx, func() []serverReport { return serversOf(l) }, log) })()
+	defer line.InBackground(ctx, func(ctx context.Context) { o.Profile.replayRemote(ctx, l, o.Line, log) })()
+	defer line.InBackground(ctx, func(ctx context.Context) { watchServers(ctx, func() []serverReport { return serversOf(l) }, log) })()
 	if o.Fill {
-		defer inBackgroundOf(ctx, func(ctx context.Context) { fill(ctx, l, log) })()
+		defer line.InBackground(ctx, func(ctx context.Context) { fill(ctx, l, log) })()
 	}
 
 	ended := make(chan struct{})
@@ -158,7 +159,7 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 
 // present mounts the line's disk, with what was written to it, or the partition of it
 // that is asked for.
-func (o *mountOptions) present(ctx context.Context, l *line, written *writes, log *slog.Logger) (*fusefs.Server, blockio.ReaderAt, error) {
+func (o *mountOptions) present(ctx context.Context, l *line.Line, written *writes, log *slog.Logger) (*fusefs.Server, blockio.ReaderAt, error) {
 	disk, start := written.over(l.Disk()), int64(0)
 	if o.Partition > 0 {
 		var err error
@@ -175,9 +176,9 @@ func (o *mountOptions) present(ctx context.Context, l *line, written *writes, lo
 
 // show mounts the disk, which is written or a partition of it, or l's own. It begins at
 // the byte start of that.
-func (o *mountOptions) show(l *line, disk blockio.ReaderAt, start int64, written *writes, log *slog.Logger) (*fusefs.Server, error) {
+func (o *mountOptions) show(l *line.Line, disk blockio.ReaderAt, start int64, written *writes, log *slog.Logger) (*fusefs.Server, error) {
 	options := fusefs.Options{
-		Source:     o.Source.mounted(),
+		Source:     o.Source.Mounted(),
 		ModTime:    l.ModTime(),
 		Timeout:    time.Duration(o.Line.Timeout),
 		AllowOther: o.AllowOther,

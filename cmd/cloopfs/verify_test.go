@@ -16,6 +16,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/cloop/clooptest"
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 )
 
 // Adjacent blocks that are bad for the same reason are one line, however many
@@ -80,9 +81,9 @@ func TestVerifyPrintsAtOnce(t *testing.T) {
 		}
 		content(w, r, image)
 	})
-	var o sourceOptions
-	o.addFlags(pflag.NewFlagSet("verify", pflag.ContinueOnError), userAgent())
-	l, err := o.open(t.Context(), io.Discard, url)
+	var o line.Options
+	o.AddFlags(pflag.NewFlagSet("verify", pflag.ContinueOnError), userAgent())
+	l, err := o.Open(t.Context(), io.Discard, url)
 	if err != nil {
 		t.Fatal(err)
 	}

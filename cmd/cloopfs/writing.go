@@ -12,6 +12,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 	"github.com/cloopfs/cloopfs/overlay"
 )
 
@@ -38,7 +39,7 @@ type writes struct {
 }
 
 // open opens the overlay over the line's disk.
-func (o *writeOptions) open(ctx context.Context, l *line, log *slog.Logger) (*writes, error) {
+func (o *writeOptions) open(ctx context.Context, l *line.Line, log *slog.Logger) (*writes, error) {
 	w := &writes{path: string(o.Overlay), log: log}
 	if o.Ephemeral {
 		var err error
@@ -157,12 +158,12 @@ func (o *writeOptions) complete() (err error) {
 }
 
 // baseOf is what an overlay has to know of the line's disk.
-func baseOf(ctx context.Context, l *line) (overlay.Base, error) {
+func baseOf(ctx context.Context, l *line.Line) (overlay.Base, error) {
 	id, err := l.Identity(ctx)
 	if err != nil {
-		return overlay.Base{}, sourceFailure(fmt.Errorf("open %s: %w", l.At(), err))
+		return overlay.Base{}, line.Failure(fmt.Errorf("open %s: %w", l.At(), err))
 	}
-	return overlay.Base{Source: l.At().text(), Size: l.Disk().Size(), Identity: id}, nil
+	return overlay.Base{Source: l.At().Text(), Size: l.Disk().Size(), Identity: id}, nil
 }
 
 // overlayFailure says that an overlay can't be used; nil stays nil.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/cloop/clooptest"
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/line"
 )
 
 // An image is an overlay's base wherever it lies and however it is reached, and
@@ -30,10 +31,10 @@ func TestBase(t *testing.T) {
 		}
 		http.ServeContent(w, r, "", date, bytes.NewReader(image))
 	})
-	identity := func(at location, opt sourceOptions) string {
+	identity := func(at line.Location, opt line.Options) string {
 		t.Helper()
 		opt.Connections = 1
-		l, err := openLine(t.Context(), at, opt, 0, slog.New(slog.DiscardHandler))
+		l, err := line.Open(t.Context(), at, opt, 0, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,18 +57,18 @@ func TestBase(t *testing.T) {
 		if err := os.Chtimes(path, date, date); err != nil {
 			t.Fatal(err)
 		}
-		return identity(location{Path: path}, sourceOptions{})
+		return identity(line.Location{Path: path}, line.Options{})
 	}
-	web := location{URL: host + "/image"}
-	cached := func(trust bool) sourceOptions {
-		return sourceOptions{Cache: cacheOptions{Dir: cli.Name(t.TempDir() + "/cache"), Size: 1 << 30, TrustSize: trust}}
+	web := line.Location{URL: host + "/image"}
+	cached := func(trust bool) line.Options {
+		return line.Options{Cache: line.CacheOptions{Dir: cli.Name(t.TempDir() + "/cache"), Size: 1 << 30, TrustSize: trust}}
 	}
 
 	date = now
 	want := local(image, now)
 	for name, got := range map[string]string{
-		"a server":             identity(web, sourceOptions{}),
-		"another path there":   identity(location{URL: host + "/mirror?key=1"}, sourceOptions{}),
+		"a server":             identity(web, line.Options{}),
+		"another path there":   identity(line.Location{URL: host + "/mirror?key=1"}, line.Options{}),
 		"a server, with cache": identity(web, cached(false)),
 	} {
 		if got != want {
@@ -78,8 +79,8 @@ func TestBase(t *testing.T) {
 		"blocks":       local(clooptest.Build(other, 4096), now),
 		"date":         local(image, now.Add(time.Second)),
 		"block size":   local(clooptest.Build(disk, 8192), now),
-		"ETag":         func() string { date, etag = time.Time{}, `"1"`; return identity(web, sourceOptions{}) }(),
-		"a later ETag": func() string { etag = `"2"`; return identity(web, sourceOptions{}) }(),
+		"ETag":         func() string { date, etag = time.Time{}, `"1"`; return identity(web, line.Options{}) }(),
+		"a later ETag": func() string { etag = `"2"`; return identity(web, line.Options{}) }(),
 	} {
 		if got == want {
 			t.Errorf("with another %s it is the same", name)
@@ -89,7 +90,7 @@ func TestBase(t *testing.T) {
 	// Without a date, what the server says of the version counts, with a cache and
 	// without, online and not.
 	etag = `"1"`
-	first, keep := identity(web, sourceOptions{}), cached(false)
+	first, keep := identity(web, line.Options{}), cached(false)
 	if identity(web, keep) != first {
 		t.Error("the cache makes it another")
 	}
@@ -97,11 +98,11 @@ func TestBase(t *testing.T) {
 	if identity(web, keep) != first {
 		t.Error("offline it is another")
 	}
-	if etag = `"2"`; identity(web, sourceOptions{}) == first {
+	if etag = `"2"`; identity(web, line.Options{}) == first {
 		t.Error("another ETag makes no difference")
 	}
 	etag = ""
-	if identity(web, cached(true)) != identity(web, sourceOptions{}) {
+	if identity(web, cached(true)) != identity(web, line.Options{}) {
 		t.Error("--trust-size makes it another")
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"context"
@@ -27,7 +27,7 @@ func (m *mirrorFlag) Set(s string) error {
 func (m *mirrorFlag) String() string {
 	list := make([]string, len(*m))
 	for i, s := range *m {
-		list[i] = shown(s)
+		list[i] = Shown(s)
 	}
 	return strings.Join(list, ",")
 }
@@ -38,7 +38,7 @@ func (m *mirrorFlag) Type() string { return "URL" }
 const maxMirrors = 16
 
 // check says whether the mirrors are of a SOURCE.
-func (m *mirrorFlag) check(source location) error {
+func (m *mirrorFlag) check(source Location) error {
 	switch {
 	case len(*m) == 0:
 		return nil
@@ -49,13 +49,13 @@ func (m *mirrorFlag) check(source location) error {
 	}
 	for i, s := range *m {
 		if s == source.URL || slices.Contains((*m)[:i], s) {
-			return cli.Usage(fmt.Errorf("--mirror %s: is given twice", shown(s)))
+			return cli.Usage(fmt.Errorf("--mirror %s: is given twice", Shown(s)))
 		}
 		if strings.Contains(s, "#") {
-			return cli.Usage(fmt.Errorf("--mirror %s: is given without a fragment", shown(s)))
+			return cli.Usage(fmt.Errorf("--mirror %s: is given without a fragment", Shown(s)))
 		}
 		if err := httpblock.CheckURL(s); err != nil {
-			return cli.Usage(fmt.Errorf("--mirror %s: %w", shown(s), err))
+			return cli.Usage(fmt.Errorf("--mirror %s: %w", Shown(s), err))
 		}
 	}
 	return nil
@@ -74,7 +74,7 @@ const (
 
 // joinMirrors lets those mirrors in that have the image: the end of its index and some of
 // its blocks, among them the first and the last. It ends with ctx.
-func (l *line) joinMirrors(ctx context.Context, log *slog.Logger) {
+func (l *Line) joinMirrors(ctx context.Context, log *slog.Logger) {
 	pieces, err := l.pieces(ctx)
 	if ctx.Err() != nil {
 		return
@@ -86,7 +86,7 @@ func (l *line) joinMirrors(ctx context.Context, log *slog.Logger) {
 }
 
 // pieces reads what mirrors are compared by, as far as that comes in time.
-func (l *line) pieces(ctx context.Context) (pieces []blockio.Piece, err error) {
+func (l *Line) pieces(ctx context.Context) (pieces []blockio.Piece, err error) {
 	ctx, cancel := context.WithTimeout(ctx, pieceTime)
 	defer cancel()
 	var extents []blockio.Extent

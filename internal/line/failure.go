@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"crypto/tls"
@@ -14,9 +14,9 @@ import (
 	"github.com/cloopfs/cloopfs/manifest"
 )
 
-// sourceFailure says that an image could not be opened or read.
-func sourceFailure(err error) error {
-	f := &cli.Error{Code: cli.ExitSource, Err: err, Hint: sourceHint(err)}
+// Failure says that an image could not be opened or read.
+func Failure(err error) error {
+	f := &cli.Error{Code: cli.ExitSource, Err: err, Hint: Hint(err)}
 	var notDisk *notDiskError
 	var notInside *notInsideError
 	switch {
@@ -40,9 +40,9 @@ func sourceFailure(err error) error {
 	return f
 }
 
-// imageFault says that err is about what is in the image, and not about getting it.
-func imageFault(err error) bool {
-	return cli.ExitCode(sourceFailure(err)) == cli.ExitImage || errors.Is(err, iso9660.ErrNotFound)
+// ImageFault says that err is about what is in the image, and not about getting it.
+func ImageFault(err error) bool {
+	return cli.ExitCode(Failure(err)) == cli.ExitImage || errors.Is(err, iso9660.ErrNotFound)
 }
 
 // unreachable says that err is about a server that can't be asked, and not about what
@@ -59,8 +59,8 @@ func unreachable(err error) bool {
 	return !errors.As(err, new(*tls.CertificateVerificationError))
 }
 
-// badBlock says that err is about a block of the image, or its entry in the index, that is
+// BadBlock says that err is about a block of the image, or its entry in the index, that is
 // wrong: others may be right.
-func badBlock(err error) bool {
+func BadBlock(err error) bool {
 	return errors.Is(err, cloop.ErrCorrupt) || errors.Is(err, manifest.ErrMismatch)
 }

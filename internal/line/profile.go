@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"bytes"
@@ -16,8 +16,8 @@ import (
 
 // ReplayRemote replays the profile at url, or if that is empty the one that lies beside
 // the image. That there is none, or none of this image, is no error.
-func (l *line) ReplayRemote(ctx context.Context, url string, opt sourceOptions, log *slog.Logger) {
-	at, find := location{URL: url}, getProfile
+func (l *Line) ReplayRemote(ctx context.Context, url string, opt Options, log *slog.Logger) {
+	at, find := Location{URL: url}, getProfile
 	if url == "" {
 		at.URL, find = besideURL(l.at, ".profile"), l.profileBeside
 	}
@@ -47,7 +47,7 @@ const profileTime = 24 * time.Hour
 
 // profileBeside gets the profile at a place beside the image; nil if there is none. The
 // answer is kept, also that what is there is no profile: that is an error but once.
-func (l *line) profileBeside(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (*profile.Profile, error) {
+func (l *Line) profileBeside(ctx context.Context, at Location, opt Options, log *slog.Logger) (*profile.Profile, error) {
 	c := l.file.cached
 	if c != nil {
 		content, old, err := c.entry.Beside(at.String())
@@ -111,7 +111,7 @@ func (c *cached) keepBeside(name string, content []byte) error {
 }
 
 // getProfile gets the profile at a place.
-func getProfile(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (*profile.Profile, error) {
+func getProfile(ctx context.Context, at Location, opt Options, log *slog.Logger) (*profile.Profile, error) {
 	content, err := download(ctx, at, opt, log)
 	if err != nil {
 		return nil, err
@@ -120,7 +120,7 @@ func getProfile(ctx context.Context, at location, opt sourceOptions, log *slog.L
 }
 
 // download gets a file that may be a profile.
-func download(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) ([]byte, error) {
+func download(ctx context.Context, at Location, opt Options, log *slog.Logger) ([]byte, error) {
 	opt.Mirrors = nil // they are of the image
 	src, err := openRemote(ctx, at, opt, log)
 	if err != nil {
@@ -139,7 +139,7 @@ func download(ctx context.Context, at location, opt sourceOptions, log *slog.Log
 
 // Replay fetches what a profile says while no reader waits, if there is a server to
 // ask. The error wraps profile.ErrOther if it is of another image.
-func (l *line) Replay(ctx context.Context, p *profile.Profile) error {
+func (l *Line) Replay(ctx context.Context, p *profile.Profile) error {
 	err := l.CheckProfile(ctx, p)
 	if err == nil && l.file.remote != nil {
 		l.fetch.Replay(p.Spans())
@@ -148,8 +148,8 @@ func (l *line) Replay(ctx context.Context, p *profile.Profile) error {
 }
 
 // CheckProfile says whether a profile is of the image.
-func (l *line) CheckProfile(ctx context.Context, p *profile.Profile) error {
-	of, err := l.Profiled(ctx)
+func (l *Line) CheckProfile(ctx context.Context, p *profile.Profile) error {
+	of, err := l.profiled(ctx)
 	if err != nil {
 		return err
 	}
@@ -159,8 +159,8 @@ func (l *line) CheckProfile(ctx context.Context, p *profile.Profile) error {
 	return nil
 }
 
-// Profiled is the image, as profiles know it.
-func (l *line) Profiled(ctx context.Context) (profile.Image, error) {
+// profiled is the image, as profiles know it.
+func (l *Line) profiled(ctx context.Context) (profile.Image, error) {
 	id, err := l.identity(ctx, "cloopfs profile", "")
 	return profile.Image{Size: l.source.Size(), Blocks: l.index.Blocks(), Identity: id}, err
 }

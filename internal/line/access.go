@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"context"
@@ -18,19 +18,19 @@ import (
 	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
-// accessOptions are the flags about who we are to a web server, and whom we
+// AccessOptions are the flags about who we are to a web server, and whom we
 // believe.
-type accessOptions struct {
+type AccessOptions struct {
 	Headers   headerFlag
 	Netrc     bool
-	TokenFile string // absolute after complete, as the names below
+	TokenFile string // absolute after Validate, as the names below
 	CACert    string
 	Cert      string
 	Key       string
 	Insecure  bool
 	UserAgent string
 
-	// Filled in by complete: what the files say, for a process that may not
+	// Filled in by Validate: what the files say, for a process that may not
 	// be able to read them any more.
 	Header    http.Header
 	NetrcText string
@@ -42,7 +42,7 @@ type accessOptions struct {
 	Proxies   map[string]string
 }
 
-func (o *accessOptions) addFlags(f *pflag.FlagSet, userAgent string) {
+func (o *AccessOptions) addFlags(f *pflag.FlagSet, userAgent string) {
 	f.Var(&o.Headers, "header", "send this header, 'Name: value', or those in @FILE, one a line; may be repeated")
 	f.BoolVar(&o.Netrc, "netrc", false, "sign in as $NETRC says, else ~/.netrc")
 	f.StringVar(&o.TokenFile, "bearer-token-file", "", "sign in with the token in this file")
@@ -55,7 +55,7 @@ func (o *accessOptions) addFlags(f *pflag.FlagSet, userAgent string) {
 
 // complete checks the flags and reads the files that they name, each once: it
 // may be a pipe.
-func (o *accessOptions) complete(ctx context.Context) error {
+func (o *AccessOptions) complete(ctx context.Context) error {
 	if err := o.absolute(); err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func (o *accessOptions) complete(ctx context.Context) error {
 
 // absolute makes the names of files absolute: the process in the background
 // runs elsewhere. A URL that took a forgotten name's place is refused.
-func (o *accessOptions) absolute() error {
+func (o *AccessOptions) absolute() error {
 	for _, f := range []struct {
 		flag string
 		name *string
@@ -104,7 +104,7 @@ func (o *accessOptions) absolute() error {
 		case *f.name == "":
 			continue
 		case strings.Contains(*f.name, "://"):
-			return cli.Usage(fmt.Errorf("--%s %s: not a file", f.flag, shown(*f.name)))
+			return cli.Usage(fmt.Errorf("--%s %s: not a file", f.flag, Shown(*f.name)))
 		}
 		abs, err := filepath.Abs(*f.name)
 		if err != nil {
@@ -116,7 +116,7 @@ func (o *accessOptions) absolute() error {
 }
 
 // apply says to opt what the flags said.
-func (o *accessOptions) apply(opt *httpblock.Options) error {
+func (o *AccessOptions) apply(opt *httpblock.Options) error {
 	opt.UserAgent, opt.Header, opt.Netrc = o.UserAgent, o.Header, o.NetrcText
 	if o.TokenFile != "" {
 		opt.Token = o.tokens()
@@ -128,13 +128,13 @@ func (o *accessOptions) apply(opt *httpblock.Options) error {
 
 // elsewhere is o for a server that is not the SOURCE's: who we are there is not for
 // it to know. (What netrc says is about one host each.)
-func (o accessOptions) elsewhere() accessOptions {
+func (o AccessOptions) elsewhere() AccessOptions {
 	o.Header, o.TokenFile, o.Cert = nil, "", ""
 	return o
 }
 
 // tls returns nil if the flags say nothing about TLS.
-func (o *accessOptions) tls() (*tls.Config, error) {
+func (o *AccessOptions) tls() (*tls.Config, error) {
 	if !o.Insecure && o.CACert == "" && o.Cert == "" {
 		return nil, nil
 	}
@@ -161,7 +161,7 @@ func (o *accessOptions) tls() (*tls.Config, error) {
 }
 
 // readNetrc returns what the netrc file says, if that is asked for.
-func (o *accessOptions) readNetrc(ctx context.Context) (string, error) {
+func (o *AccessOptions) readNetrc(ctx context.Context) (string, error) {
 	if !o.Netrc {
 		return "", nil
 	}
@@ -179,7 +179,7 @@ func (o *accessOptions) readNetrc(ctx context.Context) (string, error) {
 
 // tokens returns what says the token: at first that which complete has read,
 // then what is in the file by then.
-func (o *accessOptions) tokens() func() (string, error) {
+func (o *AccessOptions) tokens() func() (string, error) {
 	told := false
 	return func() (string, error) {
 		if !told || o.TokenOnce {

@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"context"
@@ -21,7 +21,7 @@ type remoteFile interface {
 
 // kind is what there is to know of a scheme.
 type kind struct {
-	open func(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (remoteFile, error)
+	open func(ctx context.Context, at Location, opt Options, log *slog.Logger) (remoteFile, error)
 	port string // where a URL names none
 }
 
@@ -37,7 +37,7 @@ func kindOf(scheme string) (kind, error) {
 }
 
 // openRemote opens the file at a location that has a URL.
-func openRemote(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (*counting, error) {
+func openRemote(ctx context.Context, at Location, opt Options, log *slog.Logger) (*counting, error) {
 	u, err := url.Parse(at.URL)
 	if err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func openRemote(ctx context.Context, at location, opt sourceOptions, log *slog.L
 }
 
 // openWeb opens a file on a web server.
-func openWeb(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (remoteFile, error) {
+func openWeb(ctx context.Context, at Location, opt Options, log *slog.Logger) (remoteFile, error) {
 	options := httpblock.Options{
 		Timeout:     time.Duration(opt.Timeout),
 		Connections: opt.Connections,

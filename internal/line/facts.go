@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"bytes"
@@ -12,7 +12,7 @@ import (
 )
 
 // Facts is what a manifest says of the image.
-func (l *line) Facts(ctx context.Context) (manifest.Facts, error) {
+func (l *Line) Facts(ctx context.Context) (manifest.Facts, error) {
 	return factsOf(ctx, l.source.Size(), l.index)
 }
 
@@ -43,7 +43,7 @@ func containerOf(index *cloop.Index) string {
 
 // rightSize says whether the image has the size that was signed: before anything else of
 // it is looked at.
-func (p *proof) rightSize(size int64) error {
+func (p *Proof) rightSize(size int64) error {
 	if p == nil {
 		return nil
 	}
@@ -52,7 +52,7 @@ func (p *proof) rightSize(size int64) error {
 
 // agrees says whether the image is the one that the manifest is of, as far as header and
 // index tell.
-func (p *proof) agrees(ctx context.Context, size int64, index *cloop.Index) error {
+func (p *Proof) agrees(ctx context.Context, size int64, index *cloop.Index) error {
 	if p == nil {
 		return nil
 	}
@@ -84,7 +84,7 @@ func differs[T comparable](what string, is, said T) error {
 
 // Bytes is the bytes of an image that is not compressed. Where they are proven they are
 // read as blocks.
-func (l *line) Bytes() blockio.Source {
+func (l *Line) Bytes() blockio.Source {
 	if l.proof == nil {
 		return l.source
 	}

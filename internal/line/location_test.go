@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"os"
@@ -52,7 +52,7 @@ func TestParseSource(t *testing.T) {
 		{arg: "none#A", path: "none#A", shown: "none#A"}, // nothing is there: it is said of the whole
 		{arg: "dir#x#A", path: "dir#x#A", shown: "dir#x#A"},
 	} {
-		l, err := parseSource(c.arg)
+		l, err := Parse(c.arg)
 		if err != nil {
 			t.Errorf("%s: %v", c.arg, err)
 			continue
@@ -63,15 +63,15 @@ func TestParseSource(t *testing.T) {
 		if c.mounted == "" {
 			c.mounted = c.shown
 		}
-		if l.String() != c.shown || l.mounted() != c.mounted {
-			t.Errorf("%s: shown as %q and %q, want %q and %q", c.arg, l.String(), l.mounted(), c.shown, c.mounted)
+		if l.String() != c.shown || l.Mounted() != c.mounted {
+			t.Errorf("%s: shown as %q and %q, want %q and %q", c.arg, l.String(), l.Mounted(), c.shown, c.mounted)
 		}
-		if strings.Contains(l.String()+l.mounted(), "geheim") {
-			t.Errorf("%s: a secret is shown: %q, %q", c.arg, l.String(), l.mounted())
+		if strings.Contains(l.String()+l.Mounted(), "geheim") {
+			t.Errorf("%s: a secret is shown: %q, %q", c.arg, l.String(), l.Mounted())
 		}
 	}
 	for _, arg := range []string{"", "k.iso#%", "k.iso#%zz", "http://h/k.iso#%zz", "ftp://h/k.iso#A", "file://h/k.iso#A", "http:///k.iso#A"} {
-		if l, err := parseSource(arg); cli.ExitCode(err) != cli.ExitUsage {
+		if l, err := Parse(arg); cli.ExitCode(err) != cli.ExitUsage {
 			t.Errorf("%q: %+v, %v; want a usage error", arg, l, err)
 		}
 	}
@@ -84,9 +84,9 @@ func TestSourceOfFileInside(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, inside := range []string{"KNOPPIX/KNOPPIX", "a b", "a#b", "50%25", "ü", "a?b"} {
-		for _, outer := range []location{{Path: "k.iso"}, {URL: "http://h/k.iso"}} {
-			typed := outer.of(inside)
-			if l, err := parseSource(typed); err != nil || l.Inside != inside || l.URL != outer.URL || l.Path != outer.Path {
+		for _, outer := range []Location{{Path: "k.iso"}, {URL: "http://h/k.iso"}} {
+			typed := outer.ForInside(inside)
+			if l, err := Parse(typed); err != nil || l.Inside != inside || l.URL != outer.URL || l.Path != outer.Path {
 				t.Errorf("%q in %v: %q means %+v, %v", inside, outer, typed, l, err)
 			}
 		}
@@ -104,8 +104,8 @@ func TestShown(t *testing.T) {
 		{"", ""},
 	}
 	for _, tt := range tests {
-		if got := shown(tt.in); got != tt.want {
-			t.Errorf("shown(%q): got %q, want %q", tt.in, got, tt.want)
+		if got := Shown(tt.in); got != tt.want {
+			t.Errorf("Shown(%q): got %q, want %q", tt.in, got, tt.want)
 		}
 	}
 }
@@ -123,7 +123,7 @@ func TestBesideURL(t *testing.T) {
 		{"", "", ""},
 	}
 	for _, test := range tests {
-		if got := besideURL(location{URL: test.url, Inside: test.inside}, ".profile"); got != test.want {
+		if got := besideURL(Location{URL: test.url, Inside: test.inside}, ".profile"); got != test.want {
 			t.Errorf("%s#%s: got %q, want %q", test.url, test.inside, got, test.want)
 		}
 	}

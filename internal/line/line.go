@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"context"
@@ -19,15 +19,15 @@ import (
 	"github.com/cloopfs/cloopfs/profile"
 )
 
-// line is the whole way from the image's bytes to the disk.
-type line struct {
-	at     location
+// Line is the whole way from the image's bytes to the disk.
+type Line struct {
+	at     Location
 	source blockio.Source   // the image's bytes
 	file   *file            // what the image is, or lies in
 	parts  []blockio.Extent // of file: the image
 	store  *cache.Blocks    // nil if nothing is kept on disk
 	fetch  *fetch.Scheduler
-	proof  *proof       // nil if the image is checked by no manifest
+	proof  *Proof       // nil if the image is checked by no manifest
 	runs   blockio.Runs // the stored blocks, checked if they can be
 	memory *cache.Memory
 	record *profile.Recorder // nil if nobody wants to know what is read
@@ -38,9 +38,9 @@ type line struct {
 	stop   func()         // what goes on in the background; may be nil
 }
 
-// openLine opens the image at a location and joins the layers over it. memory
+// Open opens the image at a location and joins the layers over it. memory
 // is the bound of the decoded blocks kept, in bytes.
-func openLine(ctx context.Context, at location, opt sourceOptions, memory int64, log *slog.Logger) (*line, error) {
+func Open(ctx context.Context, at Location, opt Options, memory int64, log *slog.Logger) (*Line, error) {
 	if opt.Timeout > 0 {
 		// Each wait is bounded by itself, and says why it failed; this is for
 		// a server that drips.
@@ -52,13 +52,13 @@ func openLine(ctx context.Context, at location, opt sourceOptions, memory int64,
 		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
-	l := &line{at: at}
+	l := &Line{at: at}
 	err := l.open(ctx, opt, memory, log)
 	if err == nil {
 		return l, nil
 	}
 	l.Close()
-	err = sourceFailure(fmt.Errorf("open %s: %w", at, err))
+	err = Failure(fmt.Errorf("open %s: %w", at, err))
 	if cli.ExitCode(err) == cli.ExitSource && unreachable(err) && opt.Cache.hasAll(at) {
 		err = &cli.Error{Code: cli.ExitSource, Err: err, Hint: "all of it is in the cache: --offline asks no server"}
 	}
@@ -66,7 +66,7 @@ func openLine(ctx context.Context, at location, opt sourceOptions, memory int64,
 }
 
 // open opens the line's file and its proof, and joins the layers over them.
-func (l *line) open(ctx context.Context, opt sourceOptions, memory int64, log *slog.Logger) error {
+func (l *Line) open(ctx context.Context, opt Options, memory int64, log *slog.Logger) error {
 	if err := l.openProven(ctx, opt, log); err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func (l *line) open(ctx context.Context, opt sourceOptions, memory int64, log *s
 		return err
 	}
 	if l.file.remote != nil && len(opt.Mirrors) > 0 {
-		l.stop = inBackgroundOf(ctx, func(ctx context.Context) { l.joinMirrors(ctx, log) })
+		l.stop = InBackground(ctx, func(ctx context.Context) { l.joinMirrors(ctx, log) })
 	}
 	return nil
 }
@@ -87,18 +87,18 @@ func (l *line) open(ctx context.Context, opt sourceOptions, memory int64, log *s
 const maxDecodeAhead = 8
 
 // join joins the layers over the line's file.
-func (l *line) join(ctx context.Context, opt sourceOptions, memory int64) error {
+func (l *Line) join(ctx context.Context, opt Options, memory int64) error {
 	err := l.find(ctx, opt.Format)
-	if c := l.file.cached; err != nil && c != nil && l.file.remote != nil && imageFault(err) && c.ForgetServed() {
+	if c := l.file.cached; err != nil && c != nil && l.file.remote != nil && ImageFault(err) && c.ForgetServed() {
 		err = l.find(ctx, opt.Format) // what was kept may have been damaged on its way here
 	}
 	if err != nil {
 		return err
 	}
-	options := fetch.Options{Window: opt.window}
+	options := fetch.Options{Window: opt.Window}
 	if l.file.remote != nil {
 		options.Requests = l.file.remote.Connections
-		options.Ahead, options.Spare, options.Trip = opt.ahead, l.spare, l.file.remote.Trip
+		options.Ahead, options.Spare, options.Trip = opt.Ahead, l.spare, l.file.remote.Trip
 	}
 	if c := l.file.cached; c != nil {
 		// The blocks of a raw file end where chunks do.
@@ -116,8 +116,8 @@ func (l *line) join(ctx context.Context, opt sourceOptions, memory int64) error 
 	l.memory = cache.NewMemory(memory, l.index.BlockSize())
 	l.runs = l.proof.check(l.fetch, l.index)
 	runs := l.runs
-	if opt.record {
-		of, err := l.Profiled(ctx)
+	if opt.Record {
+		of, err := l.profiled(ctx)
 		if err != nil {
 			return err
 		}
@@ -131,7 +131,7 @@ func (l *line) join(ctx context.Context, opt sourceOptions, memory int64) error 
 }
 
 // find finds the image and its index.
-func (l *line) find(ctx context.Context, format string) (err error) {
+func (l *Line) find(ctx context.Context, format string) (err error) {
 	if l.parts, err = l.openSource(ctx); err != nil {
 		return err
 	}
@@ -148,7 +148,7 @@ func (l *line) find(ctx context.Context, format string) (err error) {
 }
 
 // spare says how many bytes may be fetched that perhaps nobody will ask for.
-func (l *line) spare() int64 {
+func (l *Line) spare() int64 {
 	switch c := l.file.cached; {
 	case l.file.remote.Overloaded():
 		return 0
@@ -160,7 +160,7 @@ func (l *line) spare() int64 {
 }
 
 // Close ends everything that is under way, also of a line that was not opened whole.
-func (l *line) Close() {
+func (l *Line) Close() {
 	if l.stop != nil {
 		l.stop()
 	}
@@ -170,14 +170,14 @@ func (l *line) Close() {
 	if l.fetch != nil {
 		l.fetch.Close()
 	}
-	l.proof.Close()
+	l.proof.close()
 	if l.file != nil {
 		l.file.Close()
 	}
 }
 
 // openSource finds the bytes of the image: parts of the line's file.
-func (l *line) openSource(ctx context.Context) (parts []blockio.Extent, err error) {
+func (l *Line) openSource(ctx context.Context) (parts []blockio.Extent, err error) {
 	l.source = l.file.source // which can do more than its interface says
 	if l.file.Size() == 0 {
 		return nil, blockio.ErrEmpty
@@ -207,7 +207,7 @@ func (l *line) openSource(ctx context.Context) (parts []blockio.Extent, err erro
 
 // notInsideError says that the image outer has no such file in it.
 type notInsideError struct {
-	outer location
+	outer Location
 	err   error
 }
 
@@ -215,8 +215,8 @@ func (e *notInsideError) Error() string { return e.err.Error() }
 
 func (e *notInsideError) Unwrap() error { return e.err }
 
-// inBackgroundOf runs f beside the caller, until stop is called.
-func inBackgroundOf(ctx context.Context, f func(context.Context)) (stop func()) {
+// InBackground runs f beside the caller, until stop is called.
+func InBackground(ctx context.Context, f func(context.Context)) (stop func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() { f(ctx) })

@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"context"
@@ -14,8 +14,8 @@ import (
 	"github.com/cloopfs/cloopfs/manifest"
 )
 
-// proof is what the content of an image is proven by.
-type proof struct {
+// Proof is what the content of an image is proven by.
+type Proof struct {
 	manifest *manifest.Manifest
 	key      string  // the number of the key that has signed it; empty: nobody's
 	notes    []*note // the texts
@@ -25,26 +25,26 @@ type proof struct {
 }
 
 // Manifest is the manifest of the image.
-func (p *proof) Manifest() *manifest.Manifest { return p.manifest }
+func (p *Proof) Manifest() *manifest.Manifest { return p.manifest }
 
 // Key is the number of the key that has signed the manifest; empty if no signature was
 // asked for.
-func (p *proof) Key() string { return p.key }
+func (p *Proof) Key() string { return p.key }
 
 // Stats tells of the stored blocks that were compared.
-func (p *proof) Stats() manifest.CheckedStats { return p.checked.Stats() }
+func (p *Proof) Stats() manifest.CheckedStats { return p.checked.Stats() }
 
 // proving is a proof on its way.
 type proving struct {
 	read   chan struct{} // closed when the manifest is known, and proven
 	opened chan struct{} // closed when all is known
-	proof  *proof
+	proof  *Proof
 	err    error // of the manifest; after opened, of all
 }
 
 // openProven opens the line's file, and at the same time its proof, if one is asked for. That
 // the proof is wrong is said at once: the file's server may be silent.
-func (l *line) openProven(ctx context.Context, opt sourceOptions, log *slog.Logger) (err error) {
+func (l *Line) openProven(ctx context.Context, opt Options, log *slog.Logger) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if opt.proving, err = opt.prove(ctx, l.at, cancel, log); err != nil {
@@ -62,7 +62,7 @@ func (l *line) openProven(ctx context.Context, opt sourceOptions, log *slog.Logg
 
 // prove begins to get the proof of the image at a location, nil if none is asked for. It
 // takes as long as ctx at most. If the proof is found wrong giveUp is called.
-func (o *sourceOptions) prove(ctx context.Context, at location, giveUp func(), log *slog.Logger) (*proving, error) {
+func (o *Options) prove(ctx context.Context, at Location, giveUp func(), log *slog.Logger) (*proving, error) {
 	if o.Proof.Manifest == "" {
 		return nil, nil
 	}
@@ -70,7 +70,7 @@ func (o *sourceOptions) prove(ctx context.Context, at location, giveUp func(), l
 	if err != nil {
 		return nil, err
 	}
-	p := &proving{read: make(chan struct{}), opened: make(chan struct{}), proof: new(proof)}
+	p := &proving{read: make(chan struct{}), opened: make(chan struct{}), proof: new(Proof)}
 	opt := *o
 	opt.Cache.Key, opt.Mirrors = "", nil // which are the image's alone
 	if there.URL == "" || !sameServer(at.URL, there.URL) {
@@ -101,20 +101,20 @@ func (p *proving) root(ctx context.Context) (string, error) {
 }
 
 // result is the proof, nil if none was asked for.
-func (p *proving) result() (*proof, error) {
+func (p *proving) result() (*Proof, error) {
 	if p == nil {
 		return nil, nil
 	}
 	<-p.opened
 	if p.err != nil {
-		p.proof.Close()
+		p.proof.close()
 		return nil, p.err
 	}
 	return p.proof, nil
 }
 
 // get gets the manifest, its signature and the hashes, all at once.
-func (p *proving) get(ctx context.Context, there location, opt sourceOptions, log *slog.Logger) error {
+func (p *proving) get(ctx context.Context, there Location, opt Options, log *slog.Logger) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var hashesErr error
@@ -149,7 +149,7 @@ func (p *proving) get(ctx context.Context, there location, opt sourceOptions, lo
 
 // openBeside opens a file that belongs to an image. If its server can't be asked, what is
 // kept of it serves.
-func openBeside(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (*file, error) {
+func openBeside(ctx context.Context, at Location, opt Options, log *slog.Logger) (*file, error) {
 	f, err := openFile(ctx, at, opt, log)
 	if err == nil {
 		return f, nil
@@ -170,8 +170,8 @@ func openBeside(ctx context.Context, at location, opt sourceOptions, log *slog.L
 // read gets the manifest, and its signature if it has to have one. What does not fit is
 // got once more, past all that keeps it: it may have been damaged on its way, or just
 // been replaced.
-func (p *proof) read(ctx context.Context, there location, opt sourceOptions, log *slog.Logger) error {
-	places := []location{there}
+func (p *Proof) read(ctx context.Context, there Location, opt Options, log *slog.Logger) error {
+	places := []Location{there}
 	if opt.Proof.Key != "" {
 		places = append(places, there.with(".minisig"))
 	}
@@ -209,7 +209,7 @@ func (p *proof) read(ctx context.Context, there location, opt sourceOptions, log
 }
 
 // understand reads what the texts say, and says whether that is what was asked for.
-func (p *proof) understand(o proofOptions) error {
+func (p *Proof) understand(o ProofOptions) error {
 	text := p.notes[0]
 	if o.Key != "" {
 		key, err := manifest.ParseKey(o.Key)
@@ -232,8 +232,8 @@ func (p *proof) understand(o proofOptions) error {
 	return nil
 }
 
-// Close lets go of all files.
-func (p *proof) Close() {
+// close lets go of all files.
+func (p *Proof) close() {
 	if p == nil {
 		return
 	}
@@ -249,12 +249,12 @@ func (p *proof) Close() {
 }
 
 // pin keeps what is in the cache of the proof, and what will be.
-func (p *proof) pin() error {
+func (p *Proof) pin() error {
 	return p.each(func(f *file) error { return f.cached.entry.Pin() })
 }
 
 // Bring brings all of the proof into the cache, and keeps it there.
-func (p *proof) Bring(ctx context.Context) error {
+func (p *Proof) Bring(ctx context.Context) error {
 	return p.each(func(f *file) error {
 		whole := blockio.Extent{Len: f.Size()}
 		for off := int64(0); off < whole.Len; off += piece {
@@ -264,7 +264,7 @@ func (p *proof) Bring(ctx context.Context) error {
 			}
 		}
 		if entry := f.cached.entry; entry.Removed() || !entry.HaveBytes([]blockio.Extent{whole}, whole) {
-			return fmt.Errorf("%w in %s", errNotStored, f.cached.dir.Path())
+			return fmt.Errorf("%w in %s", ErrNotStored, f.cached.dir.Path())
 		}
 		return f.cached.entry.Completed(true, true)
 	})
@@ -272,7 +272,7 @@ func (p *proof) Bring(ctx context.Context) error {
 
 // each calls do for those files of the proof that come from a web server: all of them are to be in
 // the cache.
-func (p *proof) each(do func(f *file) error) error {
+func (p *Proof) each(do func(f *file) error) error {
 	for _, f := range p.files() {
 		switch {
 		case f.cached != nil:
@@ -287,7 +287,7 @@ func (p *proof) each(do func(f *file) error) error {
 }
 
 // files are those of the proof.
-func (p *proof) files() []*file {
+func (p *Proof) files() []*file {
 	if p == nil {
 		return nil
 	}
@@ -299,7 +299,7 @@ func (p *proof) files() []*file {
 }
 
 // Fetched is what the servers of the proof have done.
-func (p *proof) Fetched() (requests, failed, bytes int64) {
+func (p *Proof) Fetched() (requests, failed, bytes int64) {
 	var all []blockio.Server
 	for _, f := range p.files() {
 		if f.remote != nil {
@@ -310,7 +310,7 @@ func (p *proof) Fetched() (requests, failed, bytes int64) {
 }
 
 // check returns the blocks of the line's image, checked.
-func (p *proof) check(runs blockio.Runs, index *cloop.Index) blockio.Runs {
+func (p *Proof) check(runs blockio.Runs, index *cloop.Index) blockio.Runs {
 	if p == nil {
 		return runs
 	}
@@ -321,13 +321,13 @@ func (p *proof) check(runs blockio.Runs, index *cloop.Index) blockio.Runs {
 
 // note is a text that is a file of its own.
 type note struct {
-	at      location
+	at      Location
 	file    *file
 	content []byte
 }
 
 // openNote reads a text.
-func openNote(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (*note, error) {
+func openNote(ctx context.Context, at Location, opt Options, log *slog.Logger) (*note, error) {
 	f, err := openBeside(ctx, at, opt, log)
 	if err != nil {
 		return nil, err

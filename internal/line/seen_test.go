@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"errors"
@@ -14,12 +14,12 @@ import (
 // Between the two looks at what was seen another process may remember a newer version, and
 // what nobody can read stays as it is.
 func TestNewerSeenMeanwhile(t *testing.T) {
-	opt := proofOptions{Key: "key"}
-	dir := cacheOptions{Dir: cli.Name(filepath.Join(t.TempDir(), "cache")), Size: 1 << 20}
+	opt := ProofOptions{Key: "key"}
+	dir := CacheOptions{Dir: cli.Name(filepath.Join(t.TempDir(), "cache")), Size: 1 << 20}
 	log := slog.New(slog.DiscardHandler)
-	version := func(n int64) *proof {
+	version := func(n int64) *Proof {
 		m := &manifest.Manifest{Name: "image", Version: n, Facts: manifest.Facts{Container: containerRaw, BlockSize: 1}}
-		return &proof{manifest: m, notes: []*note{{at: location{Path: "image.manifest"}}}}
+		return &Proof{manifest: m, notes: []*note{{at: Location{Path: "image.manifest"}}}}
 	}
 	older := version(6)
 	if err := opt.notOlder(older, dir, log); err != nil {

@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"errors"
@@ -25,11 +25,11 @@ func seenName(key, name string) string { return digest("cloopfs seen", key, name
 
 // notOlder says whether a signed manifest may be used: no newer one of its name and key was
 // seen, and none of its version that is another. Nothing is remembered without a cache directory.
-func (o *proofOptions) notOlder(p *proof, c cacheOptions, log *slog.Logger) error {
+func (o *ProofOptions) notOlder(p *Proof, c CacheOptions, log *slog.Logger) error {
 	if o.Key == "" || c.Size == 0 {
 		return nil
 	}
-	dir, err := c.openDir(log, true)
+	dir, err := c.OpenDir(log, true)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, cache.ErrNoCache) {
 		return nil
 	}
@@ -51,7 +51,7 @@ func (o *proofOptions) notOlder(p *proof, c cacheOptions, log *slog.Logger) erro
 
 // compare says whether the manifest is newer than what was seen before. It is an error if it
 // must not be used.
-func (o *proofOptions) compare(p *proof, seen []byte) (newer bool, err error) {
+func (o *ProofOptions) compare(p *Proof, seen []byte) (newer bool, err error) {
 	m := p.manifest
 	old, err := manifest.Parse(seen)
 	switch {
@@ -67,7 +67,7 @@ func (o *proofOptions) compare(p *proof, seen []byte) (newer bool, err error) {
 }
 
 // refuse is why a manifest must not be used; nil if that is accepted.
-func (o *proofOptions) refuse(p *proof, why error) error {
+func (o *ProofOptions) refuse(p *Proof, why error) error {
 	if o.AllowOlder {
 		return nil
 	}
@@ -76,12 +76,12 @@ func (o *proofOptions) refuse(p *proof, why error) error {
 
 // remember notes the version of a signed manifest whose image has been opened. What can't
 // be written down is a warning.
-func (o *proofOptions) remember(p *proof, c cacheOptions, log *slog.Logger) error {
+func (o *ProofOptions) remember(p *Proof, c CacheOptions, log *slog.Logger) error {
 	if p == nil || o.Key == "" || c.Size == 0 {
 		return nil
 	}
 	var refused error
-	dir, err := c.openDir(log, false)
+	dir, err := c.OpenDir(log, false)
 	if err == nil {
 		defer dir.Close()
 		err = dir.Remember(seenName(o.Key, p.manifest.Name), p.manifest.Text(), func(seen []byte) (newer bool) {

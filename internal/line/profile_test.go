@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"bytes"
@@ -23,10 +23,10 @@ type profiledServer struct {
 	image  []byte
 	answer http.HandlerFunc
 	asked  int // for the profile
-	opt    sourceOptions
+	opt    Options
 }
 
-func newProfiledServer(t *testing.T) *profiledServer {
+func newprofiledServer(t *testing.T) *profiledServer {
 	s := &profiledServer{image: clooptest.Build(bytes.Repeat([]byte("disk "), 200_000), 65536)}
 	s.url = serve(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("ETag", `"x"`)
@@ -37,8 +37,8 @@ func newProfiledServer(t *testing.T) *profiledServer {
 		}
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(s.image))
 	}) + "/image"
-	s.opt = sourceOptions{Connections: 1, Format: formatAuto, Timeout: units.Duration(time.Second)}
-	s.opt.Cache = cacheOptions{Dir: cli.Name(t.TempDir() + "/cache"), Size: 1 << 30}
+	s.opt = Options{Connections: 1, Format: formatAuto, Timeout: units.Duration(time.Second)}
+	s.opt.Cache = CacheOptions{Dir: cli.Name(t.TempDir() + "/cache"), Size: 1 << 30}
 	return s
 }
 
@@ -48,7 +48,7 @@ const beside = ""
 // replay mounts the image, as far as its profile goes, and returns what is logged.
 func (s *profiledServer) replay(t *testing.T, from string) string {
 	t.Helper()
-	l, err := openLine(t.Context(), location{URL: s.url}, s.opt, 0, slog.New(slog.DiscardHandler))
+	l, err := Open(t.Context(), Location{URL: s.url}, s.opt, 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,13 +61,13 @@ func (s *profiledServer) replay(t *testing.T, from string) string {
 // profile is one of the image, or of another.
 func (s *profiledServer) profile(t *testing.T, identity string) []byte {
 	t.Helper()
-	l, err := openLine(t.Context(), location{URL: s.url}, s.opt, 0, slog.New(slog.DiscardHandler))
+	l, err := Open(t.Context(), Location{URL: s.url}, s.opt, 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
 	p := profile.Profile{Runs: []profile.Run{{First: 3, Count: 2}}}
-	if p.Image, err = l.Profiled(t.Context()); err != nil {
+	if p.Image, err = l.profiled(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if identity != "" {
@@ -112,7 +112,7 @@ func TestProfileBeside(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			s := newProfiledServer(t)
+			s := newprofiledServer(t)
 			s.answer = test.answer(s)
 			for i, want := range []string{test.first, test.then, test.then} {
 				got := s.replay(t, beside)
@@ -126,7 +126,7 @@ func TestProfileBeside(t *testing.T) {
 		})
 	}
 	t.Run("503, then there", func(t *testing.T) {
-		s := newProfiledServer(t)
+		s := newprofiledServer(t)
 		s.answer = status(503)
 		if got := s.replay(t, beside); !strings.Contains(got, unused) || strings.Count(got, unused) > 1 {
 			t.Errorf("logged is %q", got)
@@ -137,7 +137,7 @@ func TestProfileBeside(t *testing.T) {
 		}
 	})
 	t.Run("without a cache", func(t *testing.T) {
-		s := newProfiledServer(t)
+		s := newprofiledServer(t)
 		s.opt.Cache.Size = 0
 		s.answer = content(s.profile(t, ""))
 		for range 2 {
@@ -150,10 +150,10 @@ func TestProfileBeside(t *testing.T) {
 		}
 	})
 	t.Run("kept, and damaged", func(t *testing.T) {
-		s := newProfiledServer(t)
+		s := newprofiledServer(t)
 		s.answer = content(s.profile(t, ""))
 		s.replay(t, beside)
-		l, err := openLine(t.Context(), location{URL: s.url}, s.opt, 0, slog.New(slog.DiscardHandler))
+		l, err := Open(t.Context(), Location{URL: s.url}, s.opt, 0, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -170,7 +170,7 @@ func TestProfileBeside(t *testing.T) {
 // One that is asked for by its URL is asked for each time, and on another server
 // without what is the image's.
 func TestProfileURL(t *testing.T) {
-	s := newProfiledServer(t)
+	s := newprofiledServer(t)
 	s.opt.Access.Header = http.Header{"X-Secret": {"geheim"}}
 	var secret string
 	s.answer = func(w http.ResponseWriter, r *http.Request) {
@@ -190,14 +190,14 @@ func TestProfileURL(t *testing.T) {
 
 // A profile that is being looked for keeps nobody from ending.
 func TestProfileAbandoned(t *testing.T) {
-	s := newProfiledServer(t)
+	s := newprofiledServer(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	s.opt.Timeout = 0
 	s.answer = func(_ http.ResponseWriter, r *http.Request) {
 		cancel()
 		<-r.Context().Done()
 	}
-	l, err := openLine(ctx, location{URL: s.url}, s.opt, 0, slog.New(slog.DiscardHandler))
+	l, err := Open(ctx, Location{URL: s.url}, s.opt, 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

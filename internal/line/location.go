@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"errors"
@@ -13,8 +13,8 @@ import (
 	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
-// location is a SOURCE taken apart.
-type location struct {
+// Location is a SOURCE taken apart.
+type Location struct {
 	URL    string // of a file on a web server; empty if Path is set
 	Path   string // of a file of this machine
 	Inside string // path of a file in the ISO 9660 image that is there; empty means the image itself
@@ -22,22 +22,22 @@ type location struct {
 	File   string // the URL of Path, if it was given so
 }
 
-// text is the location as text: as it may be shown, and if it is a file's, so that
-// parseSource makes the same of it. A path need not be text.
-func (l location) text() string {
+// Text is the location as text: as it may be shown, and if it is a file's, so that
+// Parse makes the same of it. A path need not be text.
+func (l Location) Text() string {
 	if l.URL != "" || utf8.ValidString(l.Path+l.Inside) {
 		return l.String()
 	}
 	return (&url.URL{Scheme: "file", Path: l.Path, Fragment: l.Inside}).String()
 }
 
-// parseSource takes a SOURCE apart.
-func parseSource(arg string) (location, error) {
-	fail := func(reason error) (location, error) {
-		return location{}, cli.Usage(fmt.Errorf("%s: %w", shown(arg), reason))
+// Parse takes a SOURCE apart.
+func Parse(arg string) (Location, error) {
+	fail := func(reason error) (Location, error) {
+		return Location{}, cli.Usage(fmt.Errorf("%s: %w", Shown(arg), reason))
 	}
 	if arg == "" {
-		return location{}, cli.Usage(errors.New("SOURCE is empty"))
+		return Location{}, cli.Usage(errors.New("SOURCE is empty"))
 	}
 	if !strings.Contains(arg, "://") {
 		return parsePath(arg)
@@ -47,7 +47,7 @@ func parseSource(arg string) (location, error) {
 		return fail(errors.New("not a URL")) // the reason may hold a part of a password
 	}
 	base, typed, _ := strings.Cut(arg, "#")
-	l := location{Inside: strings.Trim(u.Fragment, "/"), Typed: typed}
+	l := Location{Inside: strings.Trim(u.Fragment, "/"), Typed: typed}
 	if u.Scheme == "file" && (u.Host == "" || u.Host == "localhost") {
 		if u.RawQuery != "" || u.ForceQuery {
 			return fail(errors.New("a file has no query"))
@@ -59,7 +59,7 @@ func parseSource(arg string) (location, error) {
 		return fail(err)
 	}
 	if u.Hostname() == "" {
-		return location{}, cli.Usage(fmt.Errorf("%s://%s: names no host", u.Scheme, u.EscapedPath()))
+		return Location{}, cli.Usage(fmt.Errorf("%s://%s: names no host", u.Scheme, u.EscapedPath()))
 	}
 	l.URL = base
 	return l, nil
@@ -67,7 +67,7 @@ func parseSource(arg string) (location, error) {
 
 // parsePath takes a path apart. One that exists as typed has no fragment; nor
 // has one where nothing exists without it.
-func parsePath(arg string) (location, error) {
+func parsePath(arg string) (Location, error) {
 	for at := len(arg); at > 0; at = strings.LastIndex(arg[:at], "#") {
 		info, err := os.Stat(arg[:at])
 		if err != nil || at < len(arg) && info.IsDir() {
@@ -76,24 +76,24 @@ func parsePath(arg string) (location, error) {
 		typed := strings.TrimPrefix(arg[at:], "#")
 		inside, err := url.PathUnescape(typed)
 		if err != nil {
-			return location{}, cli.Usage(fmt.Errorf("%s: a %% that escapes nothing", shown(arg)))
+			return Location{}, cli.Usage(fmt.Errorf("%s: a %% that escapes nothing", Shown(arg)))
 		}
-		return location{Path: arg[:at], Inside: strings.Trim(inside, "/"), Typed: typed}, nil
+		return Location{Path: arg[:at], Inside: strings.Trim(inside, "/"), Typed: typed}, nil
 	}
-	return location{Path: arg}, nil
+	return Location{Path: arg}, nil
 }
 
 // String is what may be shown of the SOURCE: a URL loses its secrets.
-func (l location) String() string {
+func (l Location) String() string {
 	if l.URL != "" {
 		return shownURL(l.URL) + l.fragment()
 	}
-	return shown(l.Path) + l.fragment()
+	return Shown(l.Path) + l.fragment()
 }
 
-// mounted is what /proc/mounts shows: the SOURCE as given, so that mount(8) knows
+// Mounted is what /proc/mounts shows: the SOURCE as given, so that mount(8) knows
 // its line of fstab again, but for credentials and query.
-func (l location) mounted() string {
+func (l Location) Mounted() string {
 	if l.File != "" {
 		return l.File + l.fragment()
 	}
@@ -111,7 +111,7 @@ func (l location) mounted() string {
 
 // fragment is the end of the SOURCE, as it may be shown: a password with a # in
 // it would have made a fragment of its rest.
-func (l location) fragment() string {
+func (l Location) fragment() string {
 	switch {
 	case l.Inside == "":
 		return ""
@@ -121,9 +121,9 @@ func (l location) fragment() string {
 	return "#" + l.Typed
 }
 
-// of is a SOURCE for a file inside l, as it may be shown: what can't be shown of
+// ForInside is a SOURCE for a file inside l, as it may be shown: what can't be shown of
 // l is left to who reads it.
-func (l location) of(inside string) string {
+func (l Location) ForInside(inside string) string {
 	if u, err := url.Parse(l.URL); err != nil || u.User != nil || u.RawQuery != "" {
 		return "SOURCE#" + (&url.URL{Fragment: inside}).EscapedFragment()
 	}
@@ -131,8 +131,8 @@ func (l location) of(inside string) string {
 	return l.String()
 }
 
-// absolute is l for a process in another directory.
-func (l location) absolute() (location, error) {
+// Absolute is l for a process in another directory.
+func (l Location) Absolute() (Location, error) {
 	if l.Path == "" {
 		return l, nil
 	}
@@ -141,8 +141,8 @@ func (l location) absolute() (location, error) {
 	return l, err
 }
 
-// shown is the form of an argument that may be shown: a URL loses its secrets.
-func shown(arg string) string {
+// Shown is the form of an argument that may be shown: a URL loses its secrets.
+func Shown(arg string) string {
 	if _, err := os.Lstat(arg); err == nil {
 		return arg // a file of this name
 	}
@@ -166,22 +166,22 @@ func shownURL(arg string) string {
 }
 
 // with is the place of a file beside the one at l: its name has something more at its end.
-func (l location) with(suffix string) location {
+func (l Location) with(suffix string) Location {
 	if l.URL == "" {
-		return location{Path: l.Path + suffix}
+		return Location{Path: l.Path + suffix}
 	}
 	u, err := url.Parse(l.URL)
 	if err != nil {
-		return location{URL: l.URL + suffix} // it was parsed before
+		return Location{URL: l.URL + suffix} // it was parsed before
 	}
 	u.RawPath = u.EscapedPath() + suffix
 	u.Path += suffix
-	return location{URL: u.String()}
+	return Location{URL: u.String()}
 }
 
 // besideURL is where the profile of an image on a web server is, or the manifest, as suffix
 // says; empty if there can be none: who needs a query for the image may need another for that.
-func besideURL(at location, suffix string) string {
+func besideURL(at Location, suffix string) string {
 	u, err := url.Parse(at.URL)
 	if err != nil || at.URL == "" || u.RawQuery != "" || u.ForceQuery {
 		return ""
@@ -194,7 +194,7 @@ func besideURL(at location, suffix string) string {
 }
 
 // besideName is what the name of such a file has behind that of the image's file.
-func besideName(at location, suffix string) string {
+func besideName(at Location, suffix string) string {
 	if at.Inside == "" {
 		return suffix
 	}

@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"context"
@@ -17,13 +17,13 @@ const identityBlocks = 64
 // Identity is a digest of what tells the image from others and from its other versions.
 // Wherever an image is, it is the same if its size, first bytes, last blocks' places and
 // date are; without a date what the server says of its version counts.
-func (l *line) Identity(ctx context.Context) (string, error) {
+func (l *Line) Identity(ctx context.Context) (string, error) {
 	return l.identity(ctx, "cloopfs base", l.version())
 }
 
 // identity is a digest, for the purpose named, of what tells the image from others,
 // wherever it is.
-func (l *line) identity(ctx context.Context, purpose, version string) (string, error) {
+func (l *Line) identity(ctx context.Context, purpose, version string) (string, error) {
 	head := make([]byte, min(blockio.HeadSize, l.source.Size()))
 	if _, err := l.source.ReadAtContext(ctx, head, 0); err != nil {
 		return "", err
@@ -40,7 +40,7 @@ func (l *line) identity(ctx context.Context, purpose, version string) (string, e
 }
 
 // version tells versions of the file apart that look the same.
-func (l *line) version() string {
+func (l *Line) version() string {
 	c := l.file.cached
 	switch t := l.file.ModTime(); {
 	case !t.IsZero():

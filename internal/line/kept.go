@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"context"
@@ -12,10 +12,10 @@ import (
 )
 
 // Store is what is kept on disk of the image's blocks; nil if nothing is.
-func (l *line) Store() *cache.Blocks { return l.store }
+func (l *Line) Store() *cache.Blocks { return l.store }
 
 // Entry is what is kept on disk of the file; nil if nothing is.
-func (l *line) Entry() *cache.Entry {
+func (l *Line) Entry() *cache.Entry {
 	if l.file.cached == nil {
 		return nil
 	}
@@ -23,7 +23,7 @@ func (l *line) Entry() *cache.Entry {
 }
 
 // CacheDir is where it is kept; nil if nothing is.
-func (l *line) CacheDir() *cache.Dir {
+func (l *Line) CacheDir() *cache.Dir {
 	if l.file.cached == nil {
 		return nil
 	}
@@ -31,19 +31,19 @@ func (l *line) CacheDir() *cache.Dir {
 }
 
 // HasBytes says whether an extent of the image that is no block is in the cache.
-func (l *line) HasBytes(e blockio.Extent) bool {
+func (l *Line) HasBytes(e blockio.Extent) bool {
 	return l.file.cached.entry.HaveBytes(l.parts, e)
 }
 
-// errNotStored says that what was fetched could not be kept.
-var errNotStored = errors.New("what is fetched can't be stored")
+// ErrNotStored says that what was fetched could not be kept.
+var ErrNotStored = errors.New("what is fetched can't be stored")
 
 // NotStored is ErrNotStored, and where.
-func (l *line) NotStored() error {
+func (l *Line) NotStored() error {
 	if l.file.cached.entry.Removed() {
-		return fmt.Errorf("%w in %s: the image was removed from there", errNotStored, l.file.cached.dir.Path())
+		return fmt.Errorf("%w in %s: the image was removed from there", ErrNotStored, l.file.cached.dir.Path())
 	}
-	return fmt.Errorf("%w in %s", errNotStored, l.file.cached.dir.Path())
+	return fmt.Errorf("%w in %s", ErrNotStored, l.file.cached.dir.Path())
 }
 
 // piece is how many bytes are read at a time of what is no block.
@@ -51,7 +51,7 @@ const piece = 1 << 20
 
 // ReadBytes reads extents of the image that are no blocks, and so brings them into the
 // cache. tell hears how many have come.
-func (l *line) ReadBytes(ctx context.Context, list []blockio.Extent, tell func(n int)) error {
+func (l *Line) ReadBytes(ctx context.Context, list []blockio.Extent, tell func(n int)) error {
 	for _, e := range list {
 		for e.Len > 0 {
 			p := make([]byte, min(e.Len, piece))
@@ -68,12 +68,12 @@ func (l *line) ReadBytes(ctx context.Context, list []blockio.Extent, tell func(n
 var errNoCache = errors.New("there is no on-disk cache (--cache-size 0)")
 
 // Pin keeps what is in the cache of the image, and what will be.
-func (l *line) Pin() error {
+func (l *Line) Pin() error {
 	if l.store != nil {
 		return errors.Join(l.file.cached.entry.Pin(), l.proof.pin())
 	}
 	if err := l.file.uncached; err != nil {
-		return &cli.Error{Code: cli.ExitFailure, Err: err, Hint: sourceHint(err)}
+		return &cli.Error{Code: cli.ExitFailure, Err: err, Hint: Hint(err)}
 	}
 	return errNoCache
 }

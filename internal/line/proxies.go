@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"os"
@@ -21,16 +21,16 @@ func proxies() map[string]string {
 	return set
 }
 
-// withoutProxies returns an environment without the proxyVariables.
-func withoutProxies(environ []string) []string {
+// WithoutProxies returns an environment without the proxyVariables.
+func WithoutProxies(environ []string) []string {
 	return slices.DeleteFunc(environ, func(pair string) bool {
 		name, _, _ := strings.Cut(pair, "=")
 		return slices.Contains(proxyVariables, name)
 	})
 }
 
-// setProxies puts the proxyVariables back. /proc does not show them then.
-func (o *accessOptions) setProxies() {
+// SetProxies puts the proxyVariables back. /proc does not show them then.
+func (o *AccessOptions) SetProxies() {
 	for name, value := range o.Proxies {
 		os.Setenv(name, value)
 	}

@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"context"
@@ -12,22 +12,22 @@ import (
 	"github.com/cloopfs/cloopfs/internal/units"
 )
 
-// sectorSize is what loop devices and guests cut a disk into.
-const sectorSize = 512
+// SectorSize is what loop devices and guests cut a disk into.
+const SectorSize = 512
 
-// contents is what is on a disk.
-type contents struct {
+// Contents is what is on a disk.
+type Contents struct {
 	Size       int64
 	Kind       signature.Kind
 	Partitions []partition.Partition
 }
 
 // Contents finds out what is on the disk.
-func (l *line) Contents(ctx context.Context) (contents, error) {
+func (l *Line) Contents(ctx context.Context) (Contents, error) {
 	if l.index.Raw() {
-		return examine(ctx, l.start, l.kind)
+		return Examine(ctx, l.start, l.kind)
 	}
-	return examine(ctx, l.disk, l.kind)
+	return Examine(ctx, l.disk, l.kind)
 }
 
 // startSize is how many bytes hold what there is to know of most disks: a
@@ -57,9 +57,9 @@ func (d *diskStart) ReadAtContext(ctx context.Context, p []byte, off int64) (int
 	return copy(p, d.start[off:]), nil
 }
 
-// examine finds out what is on a disk, unless kind says that much.
-func examine(ctx context.Context, disk blockio.ReaderAt, kind signature.Kind) (contents, error) {
-	c := contents{Size: disk.Size(), Kind: kind}
+// Examine finds out what is on a disk, unless kind says that much.
+func Examine(ctx context.Context, disk blockio.ReaderAt, kind signature.Kind) (Contents, error) {
+	c := Contents{Size: disk.Size(), Kind: kind}
 	var err error
 	if kind.Name == "" {
 		if c.Kind, err = signature.Detect(ctx, disk); err != nil {
@@ -77,12 +77,12 @@ func examine(ctx context.Context, disk blockio.ReaderAt, kind signature.Kind) (c
 }
 
 // String is the disk in a few words: "2.0 GiB ext4".
-func (c contents) String() string {
+func (c Contents) String() string {
 	s := units.FormatSize(c.Size)
 	if c.Kind.Disk {
 		s += " " + c.Kind.Name
 	}
-	if c.tabled() {
+	if c.Tabled() {
 		s += fmt.Sprintf(" with %d partition", len(c.Partitions))
 		if len(c.Partitions) != 1 {
 			s += "s"
@@ -91,13 +91,13 @@ func (c contents) String() string {
 	return s
 }
 
-// tabled says that the disk is made of partitions.
-func (c contents) tabled() bool {
+// Tabled says that the disk is made of partitions.
+func (c Contents) Tabled() bool {
 	return c.Kind.Name == signature.MBR || c.Kind.Name == signature.GPT
 }
 
-// mountable says whether the kernel can mount the disk as it is.
-func (c contents) mountable() bool {
+// Mountable says whether the kernel can mount the disk as it is.
+func (c Contents) Mountable() bool {
 	switch c.Kind.Name {
 	case signature.MBR, signature.GPT, signature.LUKS, signature.LVM, signature.Swap, "":
 		return false
@@ -105,6 +105,6 @@ func (c contents) mountable() bool {
 	return c.Kind.Disk
 }
 
-// lost is how many bytes at the disk's end are out of reach of what reads whole
+// Lost is how many bytes at the disk's end are out of reach of what reads whole
 // sectors.
-func (c contents) lost() int64 { return c.Size % sectorSize }
+func (c Contents) Lost() int64 { return c.Size % SectorSize }

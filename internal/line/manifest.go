@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"context"
@@ -13,25 +13,26 @@ import (
 	"github.com/cloopfs/cloopfs/manifest"
 )
 
-// proofOptions say by what the content of an image is proven.
-type proofOptions struct {
-	Manifest   manifestValue // a file's path, absolute after complete, URL, or one of the values below; empty: none
+// ProofOptions say by what the content of an image is proven.
+type ProofOptions struct {
+	Manifest   manifestValue // a file's path, absolute after Validate, URL, or one that says that it lies beside the image; empty: none
 	Pubkey     cli.Name
-	Key        string // that Pubkey stands for, filled in by complete
+	Key        string // that Pubkey stands for, filled in by Validate
 	AllowOlder bool
 }
 
-// Values of --manifest that are neither a file's path nor a URL.
-const (
-	manifestAuto = "auto"
-	manifestRoot = "sha256:" // begins a root
-)
+// manifestAuto is the value of --manifest for the one beside the image, whichever it is.
+const manifestAuto = "auto"
+
+// RootPrefix begins a root: as a value of --manifest it asks for one manifest beside the
+// image.
+const RootPrefix = "sha256:"
 
 // manifestValue is the value of --manifest. It shows no secrets of a URL.
 type manifestValue string
 
 func (v *manifestValue) Set(s string) error {
-	if root, ok := strings.CutPrefix(s, manifestRoot); ok {
+	if root, ok := strings.CutPrefix(s, RootPrefix); ok {
 		if _, err := manifest.ParseHash(root); err != nil {
 			return err
 		}
@@ -41,7 +42,7 @@ func (v *manifestValue) Set(s string) error {
 
 func (v *manifestValue) String() string {
 	if v.isURL() {
-		return shown(string(*v))
+		return Shown(string(*v))
 	}
 	return string(*v)
 }
@@ -51,7 +52,7 @@ func (v *manifestValue) Type() string { return "string" }
 func (v *manifestValue) isURL() bool { return strings.Contains(string(*v), "://") }
 
 // root is the root that is asked for, if one is.
-func (v *manifestValue) root() (string, bool) { return strings.CutPrefix(string(*v), manifestRoot) }
+func (v *manifestValue) root() (string, bool) { return strings.CutPrefix(string(*v), RootPrefix) }
 
 // beside says that the manifest lies beside the image.
 func (v *manifestValue) beside() bool {
@@ -60,7 +61,7 @@ func (v *manifestValue) beside() bool {
 }
 
 // File is the manifest's path; empty if it is elsewhere, or there is none.
-func (o *proofOptions) File() string {
+func (o *ProofOptions) File() string {
 	if o.Manifest.beside() || o.Manifest.isURL() {
 		return ""
 	}
@@ -68,18 +69,18 @@ func (o *proofOptions) File() string {
 }
 
 // OfOneImage says that the manifest is of one image, whatever SOURCE is.
-func (o *proofOptions) OfOneImage() bool {
+func (o *ProofOptions) OfOneImage() bool {
 	return o.Manifest != "" && o.Manifest != manifestAuto
 }
 
-func (o *proofOptions) addFlags(f *pflag.FlagSet) {
+func (o *ProofOptions) addFlags(f *pflag.FlagSet) {
 	f.Var(&o.Manifest, "manifest", "check every block by the image's manifest: `FILE|URL`, auto (SOURCE.manifest) or sha256:ROOT (default auto with --pubkey)")
 	f.Var(&o.Pubkey, "pubkey", "who has to have signed the manifest: minisign's public `KEY|FILE`")
 	f.BoolVar(&o.AllowOlder, "allow-older", false, "accept a manifest of a lower version than was seen before")
 }
 
 // complete checks the flags, and reads the key.
-func (o *proofOptions) complete(ctx context.Context) error {
+func (o *ProofOptions) complete(ctx context.Context) error {
 	if o.Pubkey == "" && o.AllowOlder {
 		return cli.Usage(errors.New("--allow-older without --pubkey: only signed versions are remembered"))
 	}
@@ -97,7 +98,7 @@ func (o *proofOptions) complete(ctx context.Context) error {
 	case o.Manifest == "" || o.Manifest.beside():
 		return nil
 	case o.Manifest.isURL():
-		_, err := parseSource(string(o.Manifest))
+		_, err := Parse(string(o.Manifest))
 		return err
 	}
 	return (*cli.Name)(&o.Manifest).MakeAbsolute()
@@ -111,7 +112,7 @@ func readKey(ctx context.Context, given string) (manifest.Key, error) {
 	text, err := readSmall(ctx, given)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("%s: neither a public key of minisign nor a file", shown(given))
+			err = fmt.Errorf("%s: neither a public key of minisign nor a file", Shown(given))
 		}
 		return manifest.Key{}, err
 	}
@@ -123,19 +124,19 @@ func readKey(ctx context.Context, given string) (manifest.Key, error) {
 }
 
 // place is where the manifest of the image at a location is.
-func (o *proofOptions) place(at location) (location, error) {
+func (o *ProofOptions) place(at Location) (Location, error) {
 	switch {
 	case o.Manifest.isURL():
-		return parseSource(string(o.Manifest))
+		return Parse(string(o.Manifest))
 	case !o.Manifest.beside():
-		return location{Path: string(o.Manifest)}, nil
+		return Location{Path: string(o.Manifest)}, nil
 	case at.URL == "":
-		return location{Path: at.Path + besideName(at, ".manifest")}, nil
+		return Location{Path: at.Path + besideName(at, ".manifest")}, nil
 	}
 	if there := besideURL(at, ".manifest"); there != "" {
-		return location{URL: there}, nil
+		return Location{URL: there}, nil
 	}
-	return location{}, cli.Usage(errors.New("a URL with a query has no manifest beside it: --manifest FILE or URL"))
+	return Location{}, cli.Usage(errors.New("a URL with a query has no manifest beside it: --manifest FILE or URL"))
 }
 
 var (

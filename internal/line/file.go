@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"context"
@@ -31,7 +31,7 @@ type file struct {
 }
 
 // openFile opens the file that is at a location, with what is kept of it.
-func openFile(ctx context.Context, at location, opt sourceOptions, log *slog.Logger) (*file, error) {
+func openFile(ctx context.Context, at Location, opt Options, log *slog.Logger) (*file, error) {
 	if at.URL == "" {
 		f, err := localfile.Open(at.Path)
 		if err != nil {

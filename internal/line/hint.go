@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"crypto/tls"
@@ -16,12 +16,12 @@ import (
 // credentials are the ways to say who we are.
 const credentials = "user:password@ in the URL, --netrc, --header or --bearer-token-file"
 
-// sourceHint says what may help where an image can't be opened or read.
-func sourceHint(err error) string {
+// Hint says what may help where an image can't be opened or read.
+func Hint(err error) string {
 	var status *httpblock.StatusError
 	var cert *tls.CertificateVerificationError
 	switch {
-	case errors.Is(err, errOffline):
+	case errors.Is(err, ErrOffline):
 		return "cloopfs prefetch, while there is a network"
 	case errors.Is(err, errNoValidator):
 		return "--trust-size keeps it nevertheless"

@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"errors"
@@ -21,13 +21,13 @@ func TestOfflineQuery(t *testing.T) {
 		w.Header().Set("ETag", `"`+r.URL.RawQuery+`"`)
 		http.ServeContent(w, r, "", time.Time{}, strings.NewReader(data))
 	})
-	opt := sourceOptions{Connections: 1, Cache: cacheOptions{Dir: cli.Name(t.TempDir() + "/cache"), Size: 1 << 30}}
+	opt := Options{Connections: 1, Cache: CacheOptions{Dir: cli.Name(t.TempDir() + "/cache"), Size: 1 << 30}}
 	read := func(query string, offline bool) (string, error) {
 		t.Helper()
 		opt.Cache.Offline = offline
-		f, err := openFile(t.Context(), location{URL: host + "/dl?" + query}, opt, slog.New(slog.DiscardHandler))
+		f, err := openFile(t.Context(), Location{URL: host + "/dl?" + query}, opt, slog.New(slog.DiscardHandler))
 		if err != nil {
-			return "", sourceFailure(err)
+			return "", Failure(err)
 		}
 		defer f.Close()
 		p := make([]byte, f.source.Size())

@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"cmp"
@@ -20,7 +20,7 @@ const minImage = 64 << 10
 
 // discFiles lists the files of a disc; of a distant one those that the start and
 // little more tell of.
-func (l *line) discFiles(ctx context.Context) ([]iso9660.File, error) {
+func (l *Line) discFiles(ctx context.Context) ([]iso9660.File, error) {
 	if l.at.URL == "" {
 		return iso9660.List(ctx, l.Bytes(), l.source.Size())
 	}
@@ -29,7 +29,7 @@ func (l *line) discFiles(ctx context.Context) ([]iso9660.File, error) {
 
 // ImagesInside lists those files of a disc that are likely to be images, the largest
 // first; of a distant one those that the start and little more tell of.
-func (l *line) ImagesInside(ctx context.Context) ([]iso9660.File, error) {
+func (l *Line) ImagesInside(ctx context.Context) ([]iso9660.File, error) {
 	files, err := l.discFiles(ctx)
 	return imagesAmong(files), err
 }

@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"bytes"
@@ -34,13 +34,13 @@ func TestAccessTravels(t *testing.T) {
 	}
 	t.Setenv("NETRC", "netrc")
 	t.Setenv("https_proxy", "http://user:SECRET@proxy")
-	var o accessOptions
+	var o AccessOptions
 	o.Headers = headerFlag{"@headers", "Y: SECRET"}
 	o.Netrc, o.TokenFile, o.CACert, o.Cert, o.Key, o.Insecure, o.UserAgent = true, "token", "cas", "cert", "key", true, "me"
 	if err := o.complete(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	want := accessOptions{
+	want := AccessOptions{
 		Headers: o.Headers, Netrc: true, TokenFile: dir + "/token", CACert: dir + "/cas", Cert: dir + "/cert", Key: dir + "/key",
 		Insecure: true, UserAgent: "me",
 		Header: http.Header{"X": {"SECRET"}, "Y": {"SECRET"}}, NetrcText: "default login x password x",
@@ -54,14 +54,14 @@ func TestAccessTravels(t *testing.T) {
 	if err := gob.NewEncoder(&pipe).Encode(o); err != nil {
 		t.Fatal(err)
 	}
-	var got accessOptions
+	var got AccessOptions
 	if err := gob.NewDecoder(&pipe).Decode(&got); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("options (-want +got):\n%s", diff)
 	}
-	if got := withoutProxies([]string{"A=b", "https_proxy=http://user:SECRET@proxy", "NO_PROXY=x", "HTTP_PROXY=y"}); !slices.Equal(got, []string{"A=b", "NO_PROXY=x"}) {
+	if got := WithoutProxies([]string{"A=b", "https_proxy=http://user:SECRET@proxy", "NO_PROXY=x", "HTTP_PROXY=y"}); !slices.Equal(got, []string{"A=b", "NO_PROXY=x"}) {
 		t.Errorf("got environment %q", got)
 	}
 }
@@ -77,9 +77,9 @@ func TestTokenFromPipe(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	fixed := accessOptions{TokenFile: name}
-	file := accessOptions{TokenFile: writeFile(t, "token", []byte("t0ken\n"))}
-	for _, o := range []*accessOptions{&fixed, &file} {
+	fixed := AccessOptions{TokenFile: name}
+	file := AccessOptions{TokenFile: writeFile(t, "token", []byte("t0ken\n"))}
+	for _, o := range []*AccessOptions{&fixed, &file} {
 		if err := o.complete(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +87,7 @@ func TestTokenFromPipe(t *testing.T) {
 	if err := os.WriteFile(file.TokenFile, []byte("another"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for o, want := range map[*accessOptions][]string{&fixed: {"t0ken", "t0ken", "t0ken"}, &file: {"t0ken", "another", "another"}} {
+	for o, want := range map[*AccessOptions][]string{&fixed: {"t0ken", "t0ken", "t0ken"}, &file: {"t0ken", "another", "another"}} {
 		var opt httpblock.Options
 		if err := o.apply(&opt); err != nil {
 			t.Fatal(err)

@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"context"
@@ -13,19 +13,19 @@ import (
 	"github.com/cloopfs/cloopfs/cache"
 )
 
-// errOffline is what a read gets that would have to ask the network.
-var errOffline = errors.New("not cached (offline)")
+// ErrOffline is what a read gets that would have to ask the network.
+var ErrOffline = errors.New("not cached (offline)")
 
 // offline opens what is kept of a file on a web server, without a word to that.
-func (o *cacheOptions) offline(at location, log *slog.Logger) (*cached, error) {
-	dir, err := o.openDir(log, true)
+func (o *CacheOptions) offline(at Location, log *slog.Logger) (*cached, error) {
+	dir, err := o.OpenDir(log, true)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, cache.ErrNoCache) {
-		return nil, errOffline
+		return nil, ErrOffline
 	}
 	if err != nil {
 		return nil, err
 	}
-	key, address := o.key(at.URL), o.address(at.URL)
+	key, address := o.NameOf(at.URL), o.address(at.URL)
 	if o.root != "" {
 		key, address = rootKey(o.root), ""
 	}
@@ -33,7 +33,7 @@ func (o *cacheOptions) offline(at location, log *slog.Logger) (*cached, error) {
 	if err != nil {
 		dir.Close()
 		if errors.Is(err, cache.ErrNotCached) {
-			err = errOffline
+			err = ErrOffline
 		}
 		return nil, err
 	}
@@ -41,23 +41,23 @@ func (o *cacheOptions) offline(at location, log *slog.Logger) (*cached, error) {
 	if o.root == "" && strings.HasPrefix(entry.Validator(), rootValidator) && !entry.Complete() {
 		entry.Close()
 		dir.Close()
-		return nil, errOffline
+		return nil, ErrOffline
 	}
 	return alone(dir, entry), nil
 }
 
 // hasAll says whether all of a file on a web server is in the cache, as it was when
 // a server was asked last.
-func (o *cacheOptions) hasAll(at location) bool {
+func (o *CacheOptions) hasAll(at Location) bool {
 	if at.URL == "" || o.Offline || o.Size == 0 {
 		return false
 	}
-	dir, err := o.openDir(slog.New(slog.DiscardHandler), true)
+	dir, err := o.OpenDir(slog.New(slog.DiscardHandler), true)
 	if err != nil {
 		return false
 	}
 	defer dir.Close()
-	entry, err := dir.Find(o.key(at.URL), o.address(at.URL))
+	entry, err := dir.Find(o.NameOf(at.URL), o.address(at.URL))
 	if err != nil {
 		return false
 	}
@@ -67,12 +67,12 @@ func (o *cacheOptions) hasAll(at location) bool {
 
 // OpenEntry opens the image at a location as far as it is in an entry of the cache.
 // Neither is closed with the line.
-func OpenEntry(ctx context.Context, dir *cache.Dir, entry *cache.Entry, at location) (*line, error) {
+func OpenEntry(ctx context.Context, dir *cache.Dir, entry *cache.Entry, at Location) (*Line, error) {
 	kept := alone(dir, entry)
-	l := &line{at: at, file: &file{source: lent{kept}, cached: kept}}
-	err := l.join(ctx, sourceOptions{Format: formatAuto, Connections: 1}, 0)
+	l := &Line{at: at, file: &file{source: lent{kept}, cached: kept}}
+	err := l.join(ctx, Options{Format: formatAuto, Connections: 1}, 0)
 	if errors.As(err, new(*notDiskError)) { // it has blocks nevertheless if somebody wanted them as they are
-		err = l.join(ctx, sourceOptions{Format: formatRaw, Connections: 1}, 0)
+		err = l.join(ctx, Options{Format: formatRaw, Connections: 1}, 0)
 	}
 	if err != nil {
 		l.Close()
@@ -102,7 +102,7 @@ func (absent) ModTime() time.Time { return time.Time{} }
 func (absent) Close() error { return nil }
 
 func (absent) OpenRange(context.Context, blockio.Range) (io.ReadCloser, error) {
-	return nil, errOffline
+	return nil, ErrOffline
 }
 
-func (absent) ReadAtContext(context.Context, []byte, int64) (int, error) { return 0, errOffline }
+func (absent) ReadAtContext(context.Context, []byte, int64) (int, error) { return 0, ErrOffline }

@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"context"
@@ -25,13 +25,13 @@ import (
 // Defaults of the on-disk cache. They are variables for the tests' sake, which are
 // linked with others.
 var (
-	rootCacheDir     = "/var/cache/cloopfs"
-	defaultCacheSize = "10GiB"
+	RootCacheDir     = "/var/cache/cloopfs"
+	DefaultCacheSize = "10GiB"
 )
 
-// cacheOptions are the flags about the on-disk cache.
-type cacheOptions struct {
-	Dir       cli.Name // absolute after complete
+// CacheOptions are the flags about the on-disk cache.
+type CacheOptions struct {
+	Dir       cli.Name // absolute after Complete
 	Size      units.Size
 	MinFree   units.Size
 	Key       cli.Name
@@ -42,30 +42,30 @@ type cacheOptions struct {
 }
 
 // addDirFlags adds the flags of the cache as a whole.
-func (o *cacheOptions) addDirFlags(f *pflag.FlagSet) {
-	if err := o.Size.Set(defaultCacheSize); err != nil {
+func (o *CacheOptions) addDirFlags(f *pflag.FlagSet) {
+	if err := o.Size.Set(DefaultCacheSize); err != nil {
 		panic("cloopfs: internal error: " + err.Error())
 	}
 	o.MinFree = 1 << 30
-	f.Var(&o.Dir, "cache-dir", "directory of the on-disk cache (default $XDG_CACHE_HOME/cloopfs, for root "+rootCacheDir+")")
+	f.Var(&o.Dir, "cache-dir", "directory of the on-disk cache (default $XDG_CACHE_HOME/cloopfs, for root "+RootCacheDir+")")
 	f.Var(&o.Size, "cache-size", "bound of the whole cache directory; 0 means no on-disk cache")
 	f.Var(&o.MinFree, "min-free", "leave this much free on the cache's disk")
 }
 
 // addSourceFlags adds the flags of one image's place in the cache.
-func (o *cacheOptions) addSourceFlags(f *pflag.FlagSet) {
+func (o *CacheOptions) addSourceFlags(f *pflag.FlagSet) {
 	o.addKeyFlag(f)
 	f.BoolVar(&o.TrustSize, "trust-size", false, "use the cache although the server gives no ETag or Last-Modified")
 	f.BoolVar(&o.Offline, "offline", false, "never ask the network: what is not in the cache is an error at once")
 }
 
 // addKeyFlag adds the flag that names an image.
-func (o *cacheOptions) addKeyFlag(f *pflag.FlagSet) {
+func (o *CacheOptions) addKeyFlag(f *pflag.FlagSet) {
 	f.Var(&o.Key, "cache-key", "the image's `NAME` in the cache, in place of its URL")
 }
 
-// complete finds out where the cache is. Without a home there is none.
-func (o *cacheOptions) complete() error {
+// Complete finds out where the cache is. Without a home there is none.
+func (o *CacheOptions) Complete() error {
 	if o.Offline && o.Size == 0 {
 		return cli.Usage(errors.New("--offline without an on-disk cache (--cache-size 0)"))
 	}
@@ -84,7 +84,7 @@ func (o *cacheOptions) complete() error {
 // defaultCacheDir is where the cache is if nobody says.
 func defaultCacheDir() (string, error) {
 	if os.Geteuid() == 0 {
-		return rootCacheDir, nil
+		return RootCacheDir, nil
 	}
 	home, err := os.UserCacheDir()
 	switch {
@@ -96,9 +96,9 @@ func defaultCacheDir() (string, error) {
 	return "", errors.New("neither $XDG_CACHE_HOME nor $HOME is set")
 }
 
-// openDir opens the cache directory. existing is for who only looks: see
+// OpenDir opens the cache directory. existing is for who only looks: see
 // cache.Options.
-func (o *cacheOptions) openDir(log *slog.Logger, existing bool) (*cache.Dir, error) {
+func (o *CacheOptions) OpenDir(log *slog.Logger, existing bool) (*cache.Dir, error) {
 	if o.Dir == "" {
 		_, err := defaultCacheDir()
 		return nil, err
@@ -110,8 +110,8 @@ func (o *cacheOptions) openDir(log *slog.Logger, existing bool) (*cache.Dir, err
 	return dir, nil
 }
 
-// key is the name of a file on a web server in the cache.
-func (o *cacheOptions) key(rawURL string) string {
+// NameOf is the name of a file on a web server in the cache.
+func (o *CacheOptions) NameOf(rawURL string) string {
 	u, err := url.Parse(rawURL)
 	if err != nil {
 		return rawURL // it was parsed before
@@ -120,7 +120,7 @@ func (o *cacheOptions) key(rawURL string) string {
 }
 
 // keyOf is key, of a URL taken apart.
-func (o *cacheOptions) keyOf(u *url.URL) string {
+func (o *CacheOptions) keyOf(u *url.URL) string {
 	if o.Key != "" {
 		return "key " + string(o.Key)
 	}
@@ -131,11 +131,11 @@ func (o *cacheOptions) keyOf(u *url.URL) string {
 const rootValidator = "manifest\n"
 
 // rootKey is the name in the cache of a file that is proven by a root.
-func rootKey(root string) string { return "manifest " + manifestRoot + root }
+func rootKey(root string) string { return "manifest " + RootPrefix + root }
 
 // nameProven has a file that is an image with a manifest named by its root. It waits for the
 // manifest. An image inside another is a part of a file that nobody has signed.
-func (o *sourceOptions) nameProven(ctx context.Context, at location) (err error) {
+func (o *Options) nameProven(ctx context.Context, at Location) (err error) {
 	if at.Inside == "" {
 		o.Cache.root, err = o.proving.root(ctx)
 	}
@@ -144,13 +144,13 @@ func (o *sourceOptions) nameProven(ctx context.Context, at location) (err error)
 
 // address is what tells files apart offline that have one key. A name that was
 // given stands for one image, whatever the URL.
-func (o *cacheOptions) address(rawURL string) string {
+func (o *CacheOptions) address(rawURL string) string {
 	if o.Key != "" {
 		return ""
 	}
 	base, _, _ := strings.Cut(rawURL, "#")
 	_, query, _ := strings.Cut(base, "?")
-	return digest(o.key(rawURL), query)
+	return digest(o.NameOf(rawURL), query)
 }
 
 // cached is a file on a web server with what is kept of it on disk.
@@ -189,7 +189,7 @@ func (c *cached) Close() error {
 var errNoValidator = errors.New("the server gives neither ETag nor Last-Modified")
 
 // keep puts the cache before a file on a web server.
-func (o *cacheOptions) keep(ctx context.Context, at location, src *counting, log *slog.Logger) (*cached, error) {
+func (o *CacheOptions) keep(ctx context.Context, at Location, src *counting, log *slog.Logger) (*cached, error) {
 	found := src.Copy()
 	id := cache.Identity{Key: o.keyOf(found.URL), Validator: found.Validator, Size: src.Size(), Address: o.address(at.URL)}
 	if o.root != "" {
@@ -203,7 +203,7 @@ func (o *cacheOptions) keep(ctx context.Context, at location, src *counting, log
 		// another's.
 		id.Validator = cache.Trusted + digest(src.Credentials(), id.Address)
 	}
-	dir, err := o.openDir(log, false)
+	dir, err := o.OpenDir(log, false)
 	if err != nil {
 		return nil, err
 	}
@@ -212,7 +212,7 @@ func (o *cacheOptions) keep(ctx context.Context, at location, src *counting, log
 		dir.Close()
 		return nil, fmt.Errorf("%s: %w", o.Dir, cli.WithoutPath(err))
 	}
-	if key := o.key(at.URL); o.root != "" { // of which no server has to say that it is the one
+	if key := o.NameOf(at.URL); o.root != "" { // of which no server has to say that it is the one
 		// Where it is, so that it is found there: by cache list and remove, and offline.
 		if err := entry.Saw(cache.Identity{Key: key, Validator: id.Validator, Size: id.Size}); err != nil {
 			log.Debug("where the image is will not be found in the cache", "error", err)
@@ -224,7 +224,7 @@ func (o *cacheOptions) keep(ctx context.Context, at location, src *counting, log
 
 // find opens the file's entry. Two files with one validator exist: they are told
 // apart by their first bytes, which are here already.
-func (o *cacheOptions) find(ctx context.Context, dir *cache.Dir, id cache.Identity, at location, src *counting) (*cache.Entry, error) {
+func (o *CacheOptions) find(ctx context.Context, dir *cache.Dir, id cache.Identity, at Location, src *counting) (*cache.Entry, error) {
 	entry, err := dir.Open(id, at.String(), src.ModTime())
 	if err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"context"
@@ -15,22 +15,23 @@ import (
 	"github.com/cloopfs/cloopfs/internal/units"
 )
 
-// sourceOptions are the flags of every command that takes a SOURCE.
-type sourceOptions struct {
+// Options are the flags of every command that takes a SOURCE.
+type Options struct {
 	Timeout     units.Duration
 	Connections int
 	Rate        units.Rate
 	Format      string
 	Mirrors     mirrorFlag
-	Access      accessOptions
-	Cache       cacheOptions
-	Proof       proofOptions
+	Access      AccessOptions
+	Cache       CacheOptions
+	Proof       ProofOptions
+
+	// What follows has no flags here: commands say it.
+	Window int64 // of fetch.Options
+	Record bool  // what is read
+	Ahead  bool  // fetch what is likely to be read
 
 	proving *proving // of the image that is to be opened; nil if it has no manifest
-
-	window int64 // of fetch.Options
-	record bool  // what is read
-	ahead  bool  // fetch what is likely to be read
 }
 
 const (
@@ -39,17 +40,17 @@ const (
 	formatRaw   = "raw"
 )
 
-// formats are the values of --format.
-func formats() []string { return []string{formatAuto, formatCloop, formatRaw} }
+// Formats are the values of --format.
+func Formats() []string { return []string{formatAuto, formatCloop, formatRaw} }
 
-// addFlags adds all flags. userAgent is what servers are told if nobody says another.
-func (o *sourceOptions) addFlags(f *pflag.FlagSet, userAgent string) {
-	o.addSourceFlags(f, userAgent)
+// AddFlags adds all flags. userAgent is what servers are told if nobody says another.
+func (o *Options) AddFlags(f *pflag.FlagSet, userAgent string) {
+	o.AddSourceFlags(f, userAgent)
 	o.Proof.addFlags(f)
 }
 
-// addSourceFlags adds those that say where the image is and how to get it.
-func (o *sourceOptions) addSourceFlags(f *pflag.FlagSet, userAgent string) {
+// AddSourceFlags adds those that say where the image is and how to get it.
+func (o *Options) AddSourceFlags(f *pflag.FlagSet, userAgent string) {
 	o.Timeout = units.Duration(30 * time.Second)
 	f.Var(&o.Timeout, "timeout", "a read that can't be served within this fails; 0 waits for ever")
 	f.IntVar(&o.Connections, "connections", 32, "upper limit of parallel requests per server")
@@ -61,13 +62,13 @@ func (o *sourceOptions) addSourceFlags(f *pflag.FlagSet, userAgent string) {
 	o.Access.addFlags(f, userAgent)
 }
 
-// validate checks the flags for these SOURCEs, and reads the files that they name.
-func (o *sourceOptions) validate(ctx context.Context, sources ...location) error {
+// Validate checks the flags for these SOURCEs, and reads the files that they name.
+func (o *Options) Validate(ctx context.Context, sources ...Location) error {
 	if o.Connections < 1 || o.Connections > 1024 {
 		return cli.Usage(fmt.Errorf("--connections %d: not between 1 and 1024", o.Connections))
 	}
-	if !slices.Contains(formats(), o.Format) {
-		return cli.Usage(fmt.Errorf("--format %s: not one of %s", shown(o.Format), strings.Join(formats(), ", ")))
+	if !slices.Contains(Formats(), o.Format) {
+		return cli.Usage(fmt.Errorf("--format %s: not one of %s", Shown(o.Format), strings.Join(Formats(), ", ")))
 	}
 	if len(o.Mirrors) > 0 && len(sources) > 1 {
 		return cli.Usage(errors.New("--mirror: of which SOURCE?"))
@@ -77,7 +78,7 @@ func (o *sourceOptions) validate(ctx context.Context, sources ...location) error
 			return err
 		}
 	}
-	if err := o.Cache.complete(); err != nil {
+	if err := o.Cache.Complete(); err != nil {
 		return err
 	}
 	if err := o.Proof.complete(ctx); err != nil {
@@ -91,26 +92,26 @@ func (o *sourceOptions) validate(ctx context.Context, sources ...location) error
 	return o.Access.complete(ctx)
 }
 
-// open opens the image at source for a command that reads it once and keeps no
+// Open opens the image at source for a command that reads it once and keeps no
 // log: whole blocks, so no memory is set aside for parts of them.
-func (o *sourceOptions) open(ctx context.Context, stderr io.Writer, source string) (*line, error) {
-	return o.openWith(ctx, stderr, source, 0)
+func (o *Options) Open(ctx context.Context, stderr io.Writer, source string) (*Line, error) {
+	return o.OpenWith(ctx, stderr, source, 0)
 }
 
-// openWith is open, but keeps so many bytes of decoded blocks in memory.
-func (o *sourceOptions) openWith(ctx context.Context, stderr io.Writer, source string, memory int64) (*line, error) {
-	at, err := parseSource(source)
+// OpenWith is Open, but keeps so many bytes of decoded blocks in memory.
+func (o *Options) OpenWith(ctx context.Context, stderr io.Writer, source string, memory int64) (*Line, error) {
+	at, err := Parse(source)
 	if err != nil {
 		return nil, err
 	}
-	if err := o.validate(ctx, at); err != nil {
+	if err := o.Validate(ctx, at); err != nil {
 		return nil, err
 	}
-	l, err := openLine(ctx, at, *o, memory, cli.Warnings(stderr))
+	l, err := Open(ctx, at, *o, memory, cli.Warnings(stderr))
 	if err != nil {
 		return nil, err
 	}
-	if w := l.warning(); w != "" {
+	if w := l.Warning(); w != "" {
 		cli.Say(stderr, "%s", w)
 	}
 	return l, nil

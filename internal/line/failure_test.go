@@ -1,4 +1,4 @@
-package main
+package line
 
 import (
 	"crypto/tls"
@@ -20,7 +20,7 @@ import (
 )
 
 func TestFailure(t *testing.T) {
-	source := func(err error) error { return sourceFailure(fmt.Errorf("open x: %w", err)) }
+	source := func(err error) error { return Failure(fmt.Errorf("open x: %w", err)) }
 	tests := []struct {
 		name string
 		err  error
@@ -33,7 +33,7 @@ func TestFailure(t *testing.T) {
 		{"damaged ISO image", source(iso9660.ErrDamaged), 3},
 		{"not in the ISO image", source(iso9660.ErrNotFound), 4},
 		{"not a disk", source(&notDiskError{}), 3},
-		{"corrupt block", sourceFailure(&blockio.BlockError{Block: 7, Err: cloop.ErrCorrupt}), 3},
+		{"corrupt block", Failure(&blockio.BlockError{Block: 7, Err: cloop.ErrCorrupt}), 3},
 		{"no ranges", source(httpblock.ErrNoRanges), 4},
 		{"changed", source(httpblock.ErrChanged), 4},
 		{"404", source(&httpblock.StatusError{Code: 404}), 4},
@@ -64,7 +64,7 @@ func TestSourceHint(t *testing.T) {
 		{"anything else", io.ErrUnexpectedEOF, ""},
 	}
 	for _, tt := range tests {
-		if got := sourceHint(fmt.Errorf("open x: %w", tt.err)); got != tt.want {
+		if got := Hint(fmt.Errorf("open x: %w", tt.err)); got != tt.want {
 			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
 		}
 	}
