@@ -156,7 +156,7 @@ func runBackground(ctx context.Context) int {
 // serveInBackground serves the mount, and logs what happens. When it returns nothing is left
 // but to say why.
 func serveInBackground(ctx context.Context, o mountOptions, ready func(readiness)) error {
-	log, queue, err := o.Log.open(nil)
+	log, queue, err := o.Log.Open(nil)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/internal/control"
+	"github.com/cloopfs/cloopfs/internal/daemonlog"
 	"github.com/cloopfs/cloopfs/internal/line"
 	"github.com/cloopfs/cloopfs/internal/mounts"
 	"github.com/cloopfs/cloopfs/internal/units"
@@ -37,7 +38,7 @@ type mountOptions struct {
 	AllowOther bool
 	UID, GID   uint32
 	Mode       uint32
-	Log        logOptions
+	Log        daemonlog.Options
 	Line       line.Options
 }
 
@@ -97,7 +98,7 @@ With --overlay or --ephemeral the disk can be written to; then it is disk.img al
 	f.Uint32Var(&o.GID, "gid", uint32(os.Getgid()), "group of the files")
 	f.StringVar(&mode, "mode", "", "permissions of disk.img, octal (default 0400, with --allow-other 0444; 0600 and 0644 if it can be written to)")
 	o.Line.AddFlags(f, userAgent())
-	o.Log.addFlags(f)
+	o.Log.AddFlags(f)
 	options.flags = f
 	f.VarP(options, optionsFlag, "o", "flags as mount(8) writes them: allow_other,memory=1G")
 	return cmd
@@ -111,7 +112,7 @@ func (o *mountOptions) complete(ctx context.Context, source, mode string) (err e
 	if err := o.Line.Validate(ctx, o.Source); err != nil {
 		return err
 	}
-	if err := o.Log.validate(); err != nil {
+	if err := o.Log.Validate(); err != nil {
 		return err
 	}
 	if o.Partition < 0 {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/daemonlog"
 	"github.com/cloopfs/cloopfs/internal/line"
 )
 
@@ -98,11 +99,11 @@ func runCrashLog() int {
 	signal.Ignore(endSignals...) // whoever ends both means the mount
 	pid := os.Getppid()
 	in := bufio.NewReader(os.Stdin)
-	var o logOptions
+	var o daemonlog.Options
 	if err := gob.NewDecoder(in).Decode(&o); err != nil {
 		return cli.ExitUsage // started by hand
 	}
-	h, err := o.handler(nil)
+	h, err := o.Handler(nil)
 	if err != nil {
 		return cli.ExitCode(err)
 	}

@@ -65,7 +65,7 @@ func runForeground(ctx context.Context) int {
 		return cli.ExitUsage
 	}
 	o.Line.Access.SetProxies()
-	log, queue, err := o.Log.open(os.Stderr)
+	log, queue, err := o.Log.Open(os.Stderr)
 	if err == nil {
 		err = serveMount(ctx, o, log, func(r readiness) { announce(os.Stderr, o, r) })
 		queue.Close() // before what finish says

@@ -4,14 +4,14 @@
 //
 //   - what is brought ahead: profiles.go, recording.go; the whole image: bring.go, part.go, fill.go
 //   - the process that serves a mount: background.go, foreground.go, serve.go, partitions.go, writing.go, report.go,
-//     outage.go, rootdisk.go, privileges.go; its log: log.go, logqueue.go, syslog.go, crash.go
+//     outage.go, rootdisk.go, privileges.go; how a crash gets into the log: crash.go
 //   - mount(8): mount8.go, mountopt.go; what is said after mounting: announce.go; what may not lie
 //     below a mountpoint: below.go, namespace.go
 //   - files that are written: newfile.go, copydisk.go
 //   - what people see: flagerror.go (wrong flags), progress.go, completion.go
 //
 // SOURCE, its flags and the way from there to the disk are package line's, exit statuses and
-// messages package cli's.
+// messages package cli's, the log of a mount package daemonlog's.
 package main
 
 import (

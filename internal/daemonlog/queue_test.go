@@ -1,4 +1,4 @@
-package main
+package daemonlog
 
 import (
 	"fmt"
@@ -34,10 +34,10 @@ func (w *slowWriter) String() string {
 
 // What was logged is written before the process ends, in order, with what is said of
 // loggers made of the first.
-func TestLogQueue(t *testing.T) {
+func TestQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &slowWriter{takes: time.Millisecond}
-		log, queue := newLogQueue(slog.NewTextHandler(w, nil))
+		log, queue := newQueue(slog.NewTextHandler(w, nil))
 		log.Debug("not for this log")
 		for n := range 100 {
 			log.With("from", "a test").WithGroup("g").Info("line", "n", n)
@@ -58,10 +58,10 @@ func TestLogQueue(t *testing.T) {
 }
 
 // A log that is stuck holds nobody up, not even the process's end.
-func TestLogQueueStuck(t *testing.T) {
+func TestQueueStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &slowWriter{takes: time.Hour}
-		log, queue := newLogQueue(slog.NewTextHandler(w, nil))
+		log, queue := newQueue(slog.NewTextHandler(w, nil))
 		begin := time.Now()
 		for range 2 * maxLogged {
 			log.Info("line")
@@ -80,7 +80,7 @@ func TestLogQueueStuck(t *testing.T) {
 
 // Lines that a log has missed are told of where they would have been, and only if they would
 // have been in it.
-func TestLogQueueMissing(t *testing.T) {
+func TestQueueMissing(t *testing.T) {
 	note := func(level string, lines int) string {
 		return fmt.Sprintf(`level=%s msg="the log was too slow: lines are missing" lines=%d`, level, lines)
 	}
@@ -106,7 +106,7 @@ func TestLogQueueMissing(t *testing.T) {
 					}
 					return a
 				}}
-				log, queue := newLogQueue(slog.NewTextHandler(w, options))
+				log, queue := newQueue(slog.NewTextHandler(w, options))
 				log.Error("first")
 				synctest.Wait() // it is being written
 				want := []string{"level=ERROR msg=first"}

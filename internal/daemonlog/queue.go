@@ -1,4 +1,4 @@
-package main
+package daemonlog
 
 import (
 	"context"
@@ -15,10 +15,10 @@ const (
 	logTime = time.Second
 )
 
-// logQueue writes the log from a goroutine of its own, so that nobody who logs waits:
+// Queue writes the log from a goroutine of its own, so that nobody who logs waits:
 // the journal, a file or a pipe may be stuck, and that because it waits for this very
 // mount. What there is no room for is dropped, and the log says so where it would have been.
-type logQueue struct {
+type Queue struct {
 	handler slog.Handler // of what the queue itself has to say
 	records chan logged
 	written chan struct{} // closed when the last record has been
@@ -43,15 +43,15 @@ type gap struct {
 	level slog.Level // of the gravest
 }
 
-// newLogQueue returns a logger through a queue to h.
-func newLogQueue(h slog.Handler) (*slog.Logger, *logQueue) {
-	q := &logQueue{handler: h, records: make(chan logged, maxLogged), written: make(chan struct{})}
+// newQueue returns a logger through a queue to h.
+func newQueue(h slog.Handler) (*slog.Logger, *Queue) {
+	q := &Queue{handler: h, records: make(chan logged, maxLogged), written: make(chan struct{})}
 	go q.run()
 	return slog.New(&queueHandler{h, q}), q
 }
 
 // run writes what comes. A failure has nobody who could be told.
-func (q *logQueue) run() {
+func (q *Queue) run() {
 	defer close(q.written)
 	for {
 		l := <-q.records
@@ -68,7 +68,7 @@ func (q *logQueue) run() {
 
 // tell writes that lines are missing, if any are: as grave as the gravest of them, so that
 // it is not in a log that has none of those.
-func (q *logQueue) tell(lost gap) {
+func (q *Queue) tell(lost gap) {
 	if lost.lines == 0 {
 		return
 	}
@@ -79,7 +79,7 @@ func (q *logQueue) tell(lost gap) {
 
 // lostLast takes the gap that no record follows so far. There is none to take as long as records
 // are queued, which are older.
-func (q *logQueue) lostLast() (lost gap) {
+func (q *Queue) lostLast() (lost gap) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.records) == 0 {
@@ -89,7 +89,7 @@ func (q *logQueue) lostLast() (lost gap) {
 }
 
 // put queues l, or drops it.
-func (q *logQueue) put(l logged) {
+func (q *Queue) put(l logged) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	l.lost = q.lost
@@ -106,7 +106,7 @@ func (q *logQueue) put(l logged) {
 
 // Close writes what is queued, for as long as that may take. What is logged from then on is
 // dropped.
-func (q *logQueue) Close() {
+func (q *Queue) Close() {
 	if q.ended.Swap(true) {
 		return
 	}
@@ -125,7 +125,7 @@ func (q *logQueue) Close() {
 // queueHandler queues records for another handler.
 type queueHandler struct {
 	slog.Handler
-	queue *logQueue
+	queue *Queue
 }
 
 func (h *queueHandler) Handle(_ context.Context, r slog.Record) error {

@@ -1,4 +1,6 @@
-package main
+// Package daemonlog is the log of the process that serves a mount: its flags, where it goes,
+// and the [Queue] by which nobody who logs waits for that.
+package daemonlog
 
 import (
 	"fmt"
@@ -9,27 +11,28 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
 
 	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
-// logOptions are the flags about the log.
-type logOptions struct {
+// Options are the flags about the log.
+type Options struct {
 	Level   string
 	File    string // absolute, or empty
 	Verbose bool
 	Quiet   bool
 }
 
-func (o *logOptions) addFlags(f *pflag.FlagSet) {
+// AddFlags adds the flags.
+func (o *Options) AddFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.Level, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.File, "log-file", "", "append the log to this file (default stderr, in the background syslog)")
 	f.BoolVarP(&o.Verbose, "verbose", "v", false, "short for --log-level debug")
 	f.BoolVarP(&o.Quiet, "quiet", "q", false, "short for --log-level error")
 }
 
-func (o *logOptions) validate() error {
+// Validate checks the flags, and makes File absolute.
+func (o *Options) Validate() error {
 	switch {
 	case o.Verbose && o.Quiet:
 		return cli.Usage(fmt.Errorf("--verbose and --quiet exclude each other"))
@@ -50,19 +53,19 @@ func (o *logOptions) validate() error {
 	return err
 }
 
-// open returns the logger: to the file if one is given, else to w, else to syslog.
+// Open returns the logger: to the file if one is given, else to w, else to syslog.
 // A machine without syslog gets no log. Close the queue when nothing more is to be said.
-func (o *logOptions) open(w io.Writer) (*slog.Logger, *logQueue, error) {
-	h, err := o.handler(w)
+func (o *Options) Open(w io.Writer) (*slog.Logger, *Queue, error) {
+	h, err := o.Handler(w)
 	if err != nil {
 		return nil, nil, err
 	}
-	log, queue := newLogQueue(h)
+	log, queue := newQueue(h)
 	return log, queue, nil
 }
 
-// handler returns what writes the log, as soon as it is told.
-func (o *logOptions) handler(w io.Writer) (slog.Handler, error) {
+// Handler returns what writes the log, as soon as it is told.
+func (o *Options) Handler(w io.Writer) (slog.Handler, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(o.Level)); err != nil {
 		return nil, err
@@ -82,14 +85,4 @@ func (o *logOptions) handler(w io.Writer) (slog.Handler, error) {
 		return newSyslogHandler(s, level), nil
 	}
 	return slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}), nil
-}
-
-// isTerminal says whether w is a terminal.
-func isTerminal(w any) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
 }
