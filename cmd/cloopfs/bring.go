@@ -82,36 +82,46 @@ func onlyCorrupt(err *blockio.BlockError) error {
 
 // missing is how many bytes of the image are not in the cache, as it seems.
 func (l *line) missing(ctx context.Context) (int64, error) {
-	missing := l.source.Size()
 	// In large pieces: of its own accord the index is read page by page.
 	if err := l.read(ctx, []blockio.Extent{l.index.Table()}, func(int) {}); err != nil {
 		return 0, err
 	}
-	err := segments(ctx, l.index, blockio.Span{Count: l.index.Blocks()}, onlyCorrupt, func(s segment) error {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		for n := s.first; n < s.first+s.count; n++ {
-			e, err := l.index.Extent(ctx, n)
-			if err != nil {
-				return err
-			}
-			if e.Len == 0 || l.store.Here(n, e) {
-				missing -= e.Len
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return 0, err
-	}
-	rest, err := l.rest(ctx)
-	for _, e := range rest {
-		if l.hasBytes(e) {
-			missing -= e.Len
-		}
-	}
+	_, missing, err := l.measure(ctx, []blockio.Span{{Count: l.index.Blocks()}})
 	return missing, err
+}
+
+// measure adds up the stored bytes of some blocks and of all that is no block, and those of
+// them that are not in the cache, as it seems. Blocks that the index does not locate have none.
+func (l *line) measure(ctx context.Context, spans []blockio.Span) (size, missing int64, err error) {
+	rest, err := l.rest(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, e := range rest {
+		size += e.Len
+		if !l.hasBytes(e) {
+			missing += e.Len
+		}
+	}
+	for _, span := range spans {
+		err := segments(ctx, l.index, span, onlyCorrupt, func(s segment) error {
+			size += s.bytes
+			for n := s.first; n < s.first+s.count; n++ {
+				e, err := l.index.Extent(ctx, n)
+				if err != nil {
+					return err
+				}
+				if e.Len > 0 && !l.store.Here(n, e) {
+					missing += e.Len
+				}
+			}
+			return ctx.Err()
+		})
+		if err != nil {
+			return 0, 0, err
+		}
+	}
+	return size, missing, nil
 }
 
 // hasBytes says whether an extent of the image that is no block is in the cache.

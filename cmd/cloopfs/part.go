@@ -47,8 +47,9 @@ func (w *wanted) only(ctx context.Context, p *profile.Profile) {
 		w.err = sourceFailure(fail(err))
 		return
 	}
+	var err error
 	w.part.spans = inOrder(p)
-	if err := w.line.measure(ctx, w.part); err != nil {
+	if w.part.size, w.part.missing, err = w.line.measure(ctx, w.part.spans); err != nil {
 		w.err = sourceFailure(fail(err))
 		return
 	}
@@ -77,34 +78,4 @@ func inOrder(p *profile.Profile) []blockio.Span {
 		}
 	}
 	return joined
-}
-
-// measure finds out how large a part is, and how much of it is missing.
-func (l *line) measure(ctx context.Context, p *part) error {
-	rest, err := l.rest(ctx)
-	if err != nil {
-		return err
-	}
-	for _, e := range rest {
-		p.size += e.Len
-		if !l.hasBytes(e) {
-			p.missing += e.Len
-		}
-	}
-	for _, span := range p.spans {
-		for n := span.First; n < span.First+span.Count; n++ {
-			e, err := l.index.Extent(ctx, n)
-			if err != nil {
-				if err := onlyCorrupt(&blockio.BlockError{Block: n, Err: err}); err != nil {
-					return err
-				}
-				continue // it will be said of which block
-			}
-			p.size += e.Len
-			if e.Len > 0 && !l.store.Here(n, e) {
-				p.missing += e.Len
-			}
-		}
-	}
-	return nil
 }
