@@ -67,10 +67,10 @@ func counted(blocks, perChunk int64) func(context.Context, *chunk) (bool, error)
 	}
 }
 
-// line makes an image of chunks: next fills in what the next one is, or says
+// pipeline makes an image of chunks: next fills in what the next one is, or says
 // that there is none, for one after the other; pack stores the blocks of several
 // at a time; write gets them in order. It holds a few more chunks than workers.
-type line struct {
+type pipeline struct {
 	workers int
 	chunk   int64 // bytes of the disk
 	next    func(ctx context.Context, c *chunk) (more bool, err error)
@@ -79,8 +79,8 @@ type line struct {
 }
 
 // run returns when all chunks are written, or with the first error.
-func (l line) run(ctx context.Context) error {
-	inWork := l.workers + max(1, min(l.workers, int(aheadSize/l.chunk)))
+func (p pipeline) run(ctx context.Context) error {
+	inWork := p.workers + max(1, min(p.workers, int(aheadSize/p.chunk)))
 	free := make(chan *chunk, inWork)
 	for range inWork {
 		free <- &chunk{packed: make(chan struct{}, 1)}
@@ -94,7 +94,7 @@ func (l line) run(ctx context.Context) error {
 		for {
 			select {
 			case c := <-free:
-				more, err := l.next(ctx, c)
+				more, err := p.next(ctx, c)
 				if !more || err != nil {
 					return err
 				}
@@ -105,14 +105,14 @@ func (l line) run(ctx context.Context) error {
 			}
 		}
 	})
-	for range l.workers {
+	for range p.workers {
 		g.Go(func() error {
 			for c := range jobs {
 				if err := ctx.Err(); err != nil {
 					return err
 				}
 				c.stored, c.blocks = c.stored[:0], c.blocks[:0]
-				if err := l.pack(ctx, c); err != nil {
+				if err := p.pack(ctx, c); err != nil {
 					return err
 				}
 				c.packed <- struct{}{}
@@ -127,7 +127,7 @@ func (l line) run(ctx context.Context) error {
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			if err := l.write(c); err != nil {
+			if err := p.write(c); err != nil {
 				return err
 			}
 			free <- c

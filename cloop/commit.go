@@ -63,13 +63,13 @@ func Commit(ctx context.Context, out io.WriterAt, c Changes, method Method, leve
 	k := newCommitter(c, newPacker(e))
 	chunk := k.perChunk * int64(e.BlockSize)
 	workers := max(4, 2*runtime.GOMAXPROCS(0)) // half of them may wait for the network
-	l := line{
+	work := pipeline{
 		workers: min(workers, max(2, int(commitMemory/chunk))),
 		chunk:   chunk,
 		next:    k.next,
 		pack:    k.pack,
 	}
-	sum, err := w.run(ctx, l, c.Base.disk, done)
+	sum, err := w.run(ctx, work, c.Base.disk, done)
 	sum.Copied = k.copied.Load()
 	return sum, err
 }

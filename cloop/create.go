@@ -44,7 +44,7 @@ func Create(ctx context.Context, out io.WriterAt, disk blockio.ReaderAt, e Encod
 	}
 	p := newPacker(e)
 	perChunk := chunkBlocks(createChunk, e.BlockSize)
-	l := line{
+	work := pipeline{
 		workers: runtime.GOMAXPROCS(0),
 		chunk:   perChunk * size,
 		next:    counted(blocks, perChunk),
@@ -55,7 +55,7 @@ func Create(ctx context.Context, out io.WriterAt, disk blockio.ReaderAt, e Encod
 			return p.pack(c)
 		},
 	}
-	return w.run(ctx, l, disk.Size(), done)
+	return w.run(ctx, work, disk.Size(), done)
 }
 
 // CreateStream is Create for a disk that is read once, to an end that is not known
@@ -72,7 +72,7 @@ func CreateStream(ctx context.Context, out io.WriterAt, disk io.Reader, e Encodi
 	size, first := int64(0), int64(0)
 	perChunk := chunkBlocks(createChunk, e.BlockSize)
 	ended := false
-	l := line{
+	work := pipeline{
 		workers: runtime.GOMAXPROCS(0),
 		chunk:   perChunk * int64(e.BlockSize),
 		next: func(ctx context.Context, c *chunk) (bool, error) {
@@ -93,7 +93,7 @@ func CreateStream(ctx context.Context, out io.WriterAt, disk io.Reader, e Encodi
 		},
 		pack: func(_ context.Context, c *chunk) error { return p.pack(c) },
 	}
-	sum, err := w.run(ctx, l, 0, done)
+	sum, err := w.run(ctx, work, 0, done)
 	if err == nil {
 		sum.Padding = sum.DiskSize - size
 	}
@@ -124,9 +124,9 @@ func readFull(ctx context.Context, r io.Reader, p []byte) (n int, err error) {
 	}
 }
 
-// run writes the chunks of l, of a disk of size bytes, and completes the image.
-func (w *writer) run(ctx context.Context, l line, size int64, done func(bytes int64)) (Summary, error) {
-	l.write = func(c *chunk) error {
+// run writes the chunks of work, of a disk of size bytes, and completes the image.
+func (w *writer) run(ctx context.Context, work pipeline, size int64, done func(bytes int64)) (Summary, error) {
+	work.write = func(c *chunk) error {
 		if err := w.add(c); err != nil {
 			return err
 		}
@@ -139,7 +139,7 @@ func (w *writer) run(ctx context.Context, l line, size int64, done func(bytes in
 		}
 		return nil
 	}
-	if err := l.run(ctx); err != nil {
+	if err := work.run(ctx); err != nil {
 		return Summary{}, err
 	}
 	if w.written == 0 {

@@ -83,6 +83,7 @@ func (d *disk) Read(ctx context.Context, _ fs.FileHandle, dest []byte, off int64
 	}
 	e := errno.From(err)
 	if e != syscall.EINTR {
+		wait.failed()
 		d.count.failed(&d.count.errors, err)
 		d.failures.add(off, len(dest), err)
 	}

@@ -25,7 +25,7 @@ const (
 const timeoutSlack = 250 * time.Millisecond
 
 const (
-	// lateTime is how long a read that timed out makes others of the same
+	// lateTime is how long a read that failed late makes others of the same
 	// bytes impatient: the kernel repeats a failed read-ahead page by page,
 	// and each page would wait as long again.
 	lateTime = time.Second
@@ -53,10 +53,11 @@ type parking struct {
 	// mu guards the fields below and each waiter's place.
 	mu    sync.Mutex
 	queue list.List // of *waiter, the longest wait first
-	late  []late    // reads that have timed out, the oldest first
+	late  []late    // reads that failed late, the oldest first
 }
 
-// late is a read that has timed out.
+// late is a read that failed when half of its timeout was over, or more: the layers below may
+// give up a little before the end of it.
 type late struct {
 	off, end int64
 	until    time.Time // when it is forgotten
@@ -95,7 +96,7 @@ func (p *parking) enterOnce(ctx context.Context, from sender, timeout time.Durat
 	return w
 }
 
-// isLate says whether a read of [off, end) has timed out lately.
+// isLate says whether a read of [off, end) has failed late, a moment ago.
 func (p *parking) isLate(now time.Time, off, end int64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -105,8 +106,14 @@ func (p *parking) isLate(now time.Time, off, end int64) bool {
 	return slices.ContainsFunc(p.late, func(l late) bool { return off < l.end && l.off < end })
 }
 
-// addLate remembers that w has timed out.
-func (p *parking) addLate(w *waiter) {
+// failed says that the read has failed.
+func (w *waiter) failed() {
+	// A second question is not remembered: else whoever asks again and again
+	// would never be given time.
+	if w.forgotten || w.deadline.IsZero() || time.Until(w.deadline) > time.Duration(w.late)/2 {
+		return
+	}
+	p := w.parking
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.late = append(p.late, late{off: w.off, end: w.end, until: time.Now().Add(lateTime)})
@@ -124,8 +131,8 @@ type waiter struct {
 	off, end int64     // what is read
 	deadline time.Time // zero means none
 	late     lateError // what it is then
-	// forgotten says that its timeout is not remembered: it is no read, or follows
-	// one that has timed out lately.
+	// forgotten says that its failure is not remembered: it is no read, or follows
+	// one that failed late.
 	forgotten bool
 
 	// mu guards the fields below.
@@ -207,11 +214,6 @@ func (w *waiter) leave() {
 	defer w.mu.Unlock()
 	if w.parked == nil {
 		return
-	}
-	// A second question is not remembered: else whoever asks again and again
-	// would never be given time.
-	if !w.forgotten && errors.Is(w.parked.Err(), context.DeadlineExceeded) {
-		w.parking.addLate(w)
 	}
 	w.stop()
 	w.cancel()

@@ -105,11 +105,16 @@ func TestParkingIsBounded(t *testing.T) {
 func TestSecondQuestionIsShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p parking
-		wait := func(off int64, n int) time.Duration {
+		// wait fails when its time is over, or earlier: as the layers below give up.
+		wait := func(off int64, n int, earlier time.Duration) time.Duration {
 			w := p.enter(t.Context(), nil, 10*time.Second, off, n)
 			defer w.leave()
 			start := time.Now()
-			<-w.Done()
+			select {
+			case <-w.Done():
+			case <-time.After(10*time.Second - earlier):
+			}
+			w.failed()
 			return time.Since(start) - timeoutSlack
 		}
 		for _, c := range []struct {
@@ -126,16 +131,24 @@ func TestSecondQuestionIsShort(t *testing.T) {
 			{"given time again, however often it asked", 1000, 10, lateTime - 900*time.Millisecond, 10 * time.Second},
 		} {
 			time.Sleep(c.pause)
-			if got := wait(c.off, c.n); got != c.want {
+			if got := wait(c.off, c.n, -time.Second); got != c.want {
 				t.Errorf("%s: waited %v, want %v", c.name, got, c.want)
 			}
 		}
-		if got := wait(5000, 10); got != 10*time.Second {
-			t.Errorf("elsewhere: waited %v, want %v", got, 10*time.Second)
+		if got := wait(5000, 10, time.Second); got != 9*time.Second-timeoutSlack {
+			t.Errorf("elsewhere: waited %v, want what it takes to fail", got)
+		}
+		if got := wait(5000, 10, time.Second); got != latePatience {
+			t.Errorf("after one that has failed just before its timeout: waited %v, want %v", got, latePatience)
+		}
+		wait(7000, 10, 8*time.Second)
+		if got := wait(7000, 10, -time.Second); got != 10*time.Second {
+			t.Errorf("after one that has failed early: waited %v, want %v", got, 10*time.Second)
 		}
 		for off := range int64(1000) {
 			w := p.enter(t.Context(), nil, time.Millisecond, 10*off, 10)
 			<-w.Done()
+			w.failed()
 			w.leave()
 		}
 		if len(p.late) > maxLate {

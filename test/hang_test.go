@@ -247,15 +247,23 @@ func TestTimeout(t *testing.T) {
 		timeout = 2 * time.Second
 		slack   = time.Second
 	)
-	for _, h := range hangs {
-		t.Run(h.name, func(t *testing.T) {
-			s := makeImage(t, 64*kib, blocks(256, 4*kib)...)
+	for _, c := range []struct {
+		name      string
+		kind      testserver.Hang
+		blockSize int // of a disk of 16 MiB
+	}{
+		{"before the headers", testserver.HangBeforeHeaders, 64 * kib},
+		{"in the body", testserver.HangMidBody, 64 * kib},
+		{"and the index is not there yet", testserver.HangBeforeHeaders, 4 * kib},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := makeImage(t, c.blockSize, blocks(16*mib/c.blockSize, max(kib, c.blockSize/16))...)
 			srv, url := serve(t, s.image)
 			dir := mount(t, url, "--timeout", "2s")
 			disk := diskOf(dir)
 			// Two, since a loop device serves its readers one after the other.
 			device, device2 := attach(t, disk), attach(t, disk)
-			hang(t, srv, h.kind)
+			hang(t, srv, c.kind)
 
 			all := [][]string{
 				bufferedRead(disk, 2*mib, pageSize),

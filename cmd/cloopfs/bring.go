@@ -83,36 +83,46 @@ func onlyCorrupt(err *blockio.BlockError) error {
 
 // bytesMissing is how many bytes of the image are not in the cache, as it seems.
 func bytesMissing(ctx context.Context, l *line.Line) (int64, error) {
-	missing := l.ImageSize()
 	// In large pieces: of its own accord the index is read page by page.
 	if err := l.ReadBytes(ctx, []blockio.Extent{l.Index().Table()}, func(int) {}); err != nil {
 		return 0, err
 	}
-	err := segments(ctx, l.Index(), blockio.Span{Count: l.Index().Blocks()}, onlyCorrupt, func(s segment) error {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		for n := s.first; n < s.first+s.count; n++ {
-			e, err := l.Index().Extent(ctx, n)
-			if err != nil {
-				return err
-			}
-			if e.Len == 0 || l.Store().Here(n, e) {
-				missing -= e.Len
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return 0, err
-	}
-	rest, err := restOf(ctx, l)
-	for _, e := range rest {
-		if l.HasBytes(e) {
-			missing -= e.Len
-		}
-	}
+	_, missing, err := measure(ctx, l, []blockio.Span{{Count: l.Index().Blocks()}})
 	return missing, err
+}
+
+// measure adds up the stored bytes of some blocks and of all that is no block, and those of
+// them that are not in the cache, as it seems. Blocks that the index does not locate have none.
+func measure(ctx context.Context, l *line.Line, spans []blockio.Span) (size, missing int64, err error) {
+	rest, err := restOf(ctx, l)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, e := range rest {
+		size += e.Len
+		if !l.HasBytes(e) {
+			missing += e.Len
+		}
+	}
+	for _, span := range spans {
+		err := segments(ctx, l.Index(), span, onlyCorrupt, func(s segment) error {
+			size += s.bytes
+			for n := s.first; n < s.first+s.count; n++ {
+				e, err := l.Index().Extent(ctx, n)
+				if err != nil {
+					return err
+				}
+				if e.Len > 0 && !l.Store().Here(n, e) {
+					missing += e.Len
+				}
+			}
+			return ctx.Err()
+		})
+		if err != nil {
+			return 0, 0, err
+		}
+	}
+	return size, missing, nil
 }
 
 // restOf is what of the image lies before its first and behind its last block:

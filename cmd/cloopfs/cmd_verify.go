@@ -7,7 +7,6 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cloop"
@@ -102,55 +101,19 @@ func verify(ctx context.Context, l *line.Line, w io.Writer) error {
 	return nil
 }
 
-// findBad finds the blocks that can't be decoded, several chunks of the disk at a
-// time, and tells of them in order. An error is one that is not the image's fault.
+// findBad finds the blocks that can't be decoded and tells of them in order. An error is one
+// that is not the image's fault.
 func findBad(ctx context.Context, l *line.Line, tell func(badRun)) error {
-	chunk, readers := chunks(l.Index().BlockSize())
-	free := make(chan []byte, readers)
-	for range readers {
-		free <- nil
-	}
-	// The chunks, in order. It holds few, and so bounds how far readers get
-	// ahead of one that takes long.
-	found := make(chan chan []badRun, readers)
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		defer close(found)
-		for off := int64(0); off < l.Disk().Size(); off += chunk {
-			var buf []byte
-			select {
-			case buf = <-free:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			if buf == nil {
-				buf = make([]byte, chunk)
-			}
-			done := make(chan []badRun, 1)
-			select {
-			case found <- done:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			g.Go(func() error {
-				bad, err := badIn(ctx, l, buf, off)
-				free <- buf
-				done <- bad
-				return err
-			})
+	read := func(ctx context.Context, buf []byte, off int64) ([]badRun, error) { return badIn(ctx, l, buf, off) }
+	return readInOrder(ctx, l.Disk(), l.Index().BlockSize(), read, func(_ []byte, bad []badRun) error {
+		for _, r := range bad {
+			tell(r)
 		}
 		return nil
 	})
-	for done := range found {
-		for _, r := range <-done {
-			tell(r)
-		}
-	}
-	return g.Wait()
 }
 
-// badIn reads as much of the disk at off as buf holds: at once, and block by
-// block if that fails.
+// badIn fills buf from the disk at off: at once, and block by block if that fails.
 func badIn(ctx context.Context, l *line.Line, buf []byte, off int64) ([]badRun, error) {
 	_, err := l.Disk().ReadAtContext(ctx, buf, off)
 	if err == nil || err == io.EOF {
@@ -158,8 +121,8 @@ func badIn(ctx context.Context, l *line.Line, buf []byte, off int64) ([]badRun, 
 	}
 	size := int64(l.Index().BlockSize())
 	var bad []badRun
-	for n := off / size; n < min((off+int64(len(buf)))/size, l.Index().Blocks()); n++ {
-		_, err := l.Disk().ReadAtContext(ctx, buf[:size], n*size)
+	for n := off / size; n*size < off+int64(len(buf)); n++ {
+		_, err := l.Disk().ReadAtContext(ctx, buf[:min(size, l.Disk().Size()-n*size)], n*size)
 		var be *blockio.BlockError
 		switch {
 		case err == nil, err == io.EOF:

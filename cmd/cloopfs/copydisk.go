@@ -34,19 +34,29 @@ func chunks(blockSize int) (chunk int64, readers int) {
 	return chunk, min(readers, max(2, int(copyMemory/chunk)))
 }
 
-// copyDisk writes disk to w in order, while several readers fetch and decode
-// what comes next. A reader reads whole blocks of blockSize bytes.
-func copyDisk(ctx context.Context, w io.Writer, disk blockio.ReaderAt, blockSize int) error {
+// piece is what came of reading a chunk of a disk.
+type piece[T any] struct {
+	buf   []byte
+	value T
+	err   error
+}
+
+// readInOrder reads a disk in chunks, several at a time, and hands out what read made of each of
+// them in order: up to the first error. A chunk is whole blocks of blockSize bytes, but for the
+// end of the disk. buf belongs to read and take, one after the other.
+func readInOrder[T any](ctx context.Context, disk blockio.ReaderAt, blockSize int,
+	read func(ctx context.Context, buf []byte, off int64) (T, error), take func(buf []byte, value T) error,
+) error {
 	chunk, readers := chunks(blockSize)
 	chunk = min(chunk, disk.Size())
 
 	// Each chunk's buffer travels: from free to a reader, through the chunk's
-	// own channel to the writer, and back.
+	// own channel to take, and back.
 	free := make(chan []byte, readers)
 	for range readers {
 		free <- nil
 	}
-	ready := make(chan chan []byte, readers) // the chunks, in order
+	ready := make(chan chan piece[T], readers) // the chunks, in order
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(ready)
@@ -60,35 +70,48 @@ func copyDisk(ctx context.Context, w io.Writer, disk blockio.ReaderAt, blockSize
 			if buf == nil {
 				buf = make([]byte, chunk)
 			}
-			buf = buf[:min(chunk, disk.Size()-off)]
-			done := make(chan []byte, 1)
-			ready <- done
+			done := make(chan piece[T], 1)
+			ready <- done // there is room: it has a buffer
 			g.Go(func() error {
-				_, err := disk.ReadAtContext(ctx, buf, off)
-				if err != nil && err != io.EOF {
-					return err
-				}
-				done <- buf
-				return nil
+				buf := buf[:min(chunk, disk.Size()-off)]
+				value, err := read(ctx, buf, off)
+				done <- piece[T]{buf, value, err}
+				return err
 			})
 		}
 		return nil
 	})
 	g.Go(func() error {
 		for done := range ready {
-			select {
-			case buf := <-done:
-				if _, err := w.Write(buf); err != nil {
-					return &outputError{err}
-				}
-				free <- buf[:cap(buf)]
-			case <-ctx.Done():
-				return ctx.Err()
+			p := <-done
+			if p.err != nil {
+				return p.err
 			}
+			if err := take(p.buf, p.value); err != nil {
+				return err
+			}
+			free <- p.buf[:cap(p.buf)]
 		}
 		return nil
 	})
 	return g.Wait()
+}
+
+// copyDisk writes disk, of blocks of blockSize bytes, to w.
+func copyDisk(ctx context.Context, w io.Writer, disk blockio.ReaderAt, blockSize int) error {
+	read := func(ctx context.Context, buf []byte, off int64) (struct{}, error) {
+		_, err := disk.ReadAtContext(ctx, buf, off)
+		if err == io.EOF {
+			err = nil
+		}
+		return struct{}{}, err
+	}
+	return readInOrder(ctx, disk, blockSize, read, func(buf []byte, _ struct{}) error {
+		if _, err := w.Write(buf); err != nil {
+			return &outputError{err}
+		}
+		return nil
+	})
 }
 
 // sparseWriter writes a file that has holes where zeros were written.

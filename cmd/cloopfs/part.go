@@ -49,8 +49,9 @@ func (w *wanted) only(ctx context.Context, p *profile.Profile) {
 		w.err = line.Failure(fail(err))
 		return
 	}
+	var err error
 	w.part.spans = inOrder(p)
-	if err := w.part.measure(ctx, w.line); err != nil {
+	if w.part.size, w.part.missing, err = measure(ctx, w.line, w.part.spans); err != nil {
 		w.err = line.Failure(fail(err))
 		return
 	}
@@ -79,34 +80,4 @@ func inOrder(p *profile.Profile) []blockio.Span {
 		}
 	}
 	return joined
-}
-
-// measure finds out how large a part is, and how much of it is missing.
-func (p *part) measure(ctx context.Context, l *line.Line) error {
-	rest, err := restOf(ctx, l)
-	if err != nil {
-		return err
-	}
-	for _, e := range rest {
-		p.size += e.Len
-		if !l.HasBytes(e) {
-			p.missing += e.Len
-		}
-	}
-	for _, span := range p.spans {
-		for n := span.First; n < span.First+span.Count; n++ {
-			e, err := l.Index().Extent(ctx, n)
-			if err != nil {
-				if err := onlyCorrupt(&blockio.BlockError{Block: n, Err: err}); err != nil {
-					return err
-				}
-				continue // it will be said of which block
-			}
-			p.size += e.Len
-			if e.Len > 0 && !l.Store().Here(n, e) {
-				p.missing += e.Len
-			}
-		}
-	}
-	return nil
 }
