@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cloopfs/cloopfs/internal/ownfile"
 )
 
 // besidePrefix begins the names of what is kept of files that lie beside an image.
@@ -22,7 +24,7 @@ func besideName(name string) string {
 // Beside is what SetBeside has kept under name, and how old it is. It is checked by
 // nothing.
 func (e *Entry) Beside(name string) (content []byte, old time.Duration, err error) {
-	f, err := openAt(e.f, besideName(name), unix.O_RDONLY)
+	f, err := ownfile.OpenAt(e.f, besideName(name), unix.O_RDONLY)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -39,7 +41,7 @@ func (e *Entry) Beside(name string) (content []byte, old time.Duration, err erro
 // small files that belong to it; nothing, if there is none.
 func (e *Entry) SetBeside(name string, content []byte) error {
 	temporary := fmt.Sprintf("%s.%d", besideName(name), os.Getpid())
-	f, err := openAt(e.f, temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC)
+	f, err := ownfile.OpenAt(e.f, temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC)
 	if err != nil {
 		return err
 	}

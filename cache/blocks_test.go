@@ -24,7 +24,7 @@ func TestLostBlockLeavesChunks(t *testing.T) {
 	want, p := file[e.Off:e.End()], make([]byte, e.Len)
 	d.writeChunks(file[:chunkSize], 0)
 	b.Put(0, e, want)
-	if err := d.data.punch(chunkSize, chunkSize); err != nil {
+	if err := d.data.Punch(chunkSize, chunkSize); err != nil {
 		t.Fatal(err)
 	}
 	if b.Get(0, e, p) {

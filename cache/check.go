@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/internal/ownfile"
 )
 
 // CheckChunks compares all that is kept as chunks with its checksums, and says how
@@ -32,7 +33,7 @@ func (f *files) CheckChunks(ctx context.Context) (right, bad int64, err error) {
 // ListedBlocks is how many blocks there are checksums of, for each image in the file:
 // by the offset of its first byte. Some of the blocks may have been thrown away.
 func (e *Entry) ListedBlocks() (map[int64]int64, error) {
-	f, err := openAt(e.f, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	f, err := ownfile.OpenAt(e.f, ".", unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +63,7 @@ func (e *Entry) ListedBlocks() (map[int64]int64, error) {
 // full of holes.
 func (f *files) nextChunks(off int64) int64 {
 	entry := off / chunkSize * sumSize
-	at, err := f.chunks.nextData(entry)
+	at, err := f.chunks.NextData(entry)
 	switch {
 	case err == io.EOF:
 		return f.size

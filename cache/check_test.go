@@ -37,7 +37,7 @@ func TestCheckChunks(t *testing.T) {
 	}
 	check(all-3, 3)
 	check(all-3, 0)
-	if err := e.data.punch(mib, mib); err != nil { // and the entries stay
+	if err := e.data.Punch(mib, mib); err != nil { // and the entries stay
 		t.Fatal(err)
 	}
 	check(all-3-regionChunks, 0)
@@ -172,7 +172,7 @@ func TestHaveBytes(t *testing.T) {
 	}
 	e.writeChunks(p[4*mib:4*mib+chunkSize], 4*mib)
 	// Thrown away, and the entries stay.
-	if err := e.data.punch(4*mib, chunkSize); err != nil {
+	if err := e.data.Punch(4*mib, chunkSize); err != nil {
 		t.Fatal(err)
 	}
 	if e.HaveBytes(parts, whole) || !e.HaveBytes(parts, blockio.Extent{Len: mib}) {
@@ -181,7 +181,7 @@ func TestHaveBytes(t *testing.T) {
 	// Zeros are here as a hole.
 	chunk := make([]byte, chunkSize)
 	e.writeChunks(chunk, 4*mib)
-	if err := e.data.punch(4*mib, chunkSize); err != nil {
+	if err := e.data.Punch(4*mib, chunkSize); err != nil {
 		t.Fatal(err)
 	}
 	if !e.HaveBytes(parts, whole) {

@@ -430,7 +430,7 @@ func (o *neighbour) punch(cleared bool) {
 	if cleared {
 		o.disk.forgetChunks(blockio.Extent{Off: off, Len: min(n, o.disk.size-off)})
 	}
-	_ = o.disk.data.punch(off, n)
+	_ = o.disk.data.Punch(off, n)
 }
 
 // crash is the test of one image.

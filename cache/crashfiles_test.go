@@ -179,7 +179,7 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-func (f *memFile) punch(off, n int64) error {
+func (f *memFile) Punch(off, n int64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i := off / pageSize; i < min((off+n)/pageSize, int64(len(f.pages))); i++ {
@@ -227,7 +227,7 @@ func (f *memFile) cut() {
 	}
 }
 
-func (f *memFile) allocated() (n int64, err error) {
+func (f *memFile) Allocated() (n int64, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, page := range f.pages {
@@ -238,7 +238,7 @@ func (f *memFile) allocated() (n int64, err error) {
 	return n, nil
 }
 
-func (f *memFile) nextData(off int64) (int64, error) {
+func (f *memFile) NextData(off int64) (int64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i := off / pageSize; i < int64(len(f.pages)); i++ {
@@ -249,7 +249,7 @@ func (f *memFile) nextData(off int64) (int64, error) {
 	return 0, io.EOF
 }
 
-func (f *memFile) nextHole(off int64) (int64, error) {
+func (f *memFile) NextHole(off int64) (int64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if off >= f.size {

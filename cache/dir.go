@@ -2,7 +2,6 @@ package cache
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -12,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cloopfs/cloopfs/internal/ownfile"
 )
 
 // errUnsafe says that a directory is not fit to be believed.
@@ -79,7 +80,7 @@ func OpenDir(path string, opt Options) (*Dir, error) {
 	}
 	d := &Dir{f: os.NewFile(uintptr(fd), path), path: path, opt: opt}
 	d.room.dir, d.room.start = d, time.Now()
-	err = checkOwn(d.f)
+	err = ownfile.Check(d.f, errUnsafe)
 	if err == nil && opt.Existing {
 		err = d.checkCache()
 	}
@@ -106,21 +107,6 @@ func (d *Dir) checkCache() error {
 	return nil
 }
 
-// checkOwn checks that nobody but us can change what is in a directory.
-func checkOwn(dir *os.File) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
-		return err
-	}
-	switch {
-	case int(st.Uid) != os.Geteuid():
-		return fmt.Errorf("%w: it belongs to user %d", errUnsafe, st.Uid)
-	case st.Mode&0o022 != 0:
-		return fmt.Errorf("%w: its mode is %04o", errUnsafe, st.Mode&0o7777)
-	}
-	return nil
-}
-
 // Close closes the directory, not the entries that were opened in it.
 func (d *Dir) Close() error {
 	if d.bounds != nil {
@@ -134,11 +120,11 @@ func (d *Dir) Path() string { return d.path }
 
 // look opens the directory of an entry and reads its meta.
 func (d *Dir) look(name string) (*os.File, meta, error) {
-	f, err := openAt(d.f, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	f, err := ownfile.OpenAt(d.f, name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, meta{}, err
 	}
-	err = checkOwn(f)
+	err = ownfile.Check(f, errUnsafe)
 	var m meta
 	if err == nil {
 		m, err = readMeta(f)
@@ -152,7 +138,7 @@ func (d *Dir) look(name string) (*os.File, meta, error) {
 
 // names lists what is in the directory.
 func (d *Dir) names() ([]string, error) {
-	f, err := openAt(d.f, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	f, err := ownfile.OpenAt(d.f, ".", unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
 	}
@@ -188,7 +174,7 @@ var errLocked = errors.New("the cache is locked by another process")
 
 // lock takes the directory's lock.
 func (d *Dir) lock(patience time.Duration) (unlock func(), err error) {
-	f, err := openAt(d.f, lockName, unix.O_RDWR|unix.O_CREAT)
+	f, err := ownfile.OpenAt(d.f, lockName, unix.O_RDWR|unix.O_CREAT)
 	if err != nil {
 		return nil, err
 	}

@@ -194,30 +194,17 @@ func TestModes(t *testing.T) {
 }
 
 func TestUnsafeDirectory(t *testing.T) {
-	cases := []struct {
-		name string
+	for _, c := range []struct {
 		mode fs.FileMode
-		uid  int
 		want error
 	}{
-		{"private", 0o700, os.Geteuid(), nil},
-		{"readable by all", 0o755, os.Geteuid(), nil},
-		{"writable by the group", 0o770, os.Geteuid(), errUnsafe},
-		{"writable by others", 0o702, os.Geteuid(), errUnsafe},
-		{"like /tmp", 0o777 | fs.ModeSticky, os.Geteuid(), errUnsafe},
-	}
-	if os.Geteuid() == 0 {
-		cases = append(cases, cases[0])
-		c := &cases[len(cases)-1]
-		c.name, c.uid, c.want = "another user's", 12345, errUnsafe
-	} else if _, err := OpenDir("/", roomy); !errors.Is(err, errUnsafe) { // who can't give one away has this one
-		t.Errorf("root's directory: %v, want %v", err, errUnsafe)
-	}
-	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
+		{0o755, nil},
+		{0o770, errUnsafe},
+	} {
+		t.Run(c.mode.String(), func(t *testing.T) {
 			spoil := func(path string) {
 				t.Helper()
-				if err := errors.Join(os.Chmod(path, c.mode), os.Chown(path, c.uid, -1)); err != nil {
+				if err := os.Chmod(path, c.mode); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cloopfs/cloopfs/internal/ownfile"
 )
 
 // An Entry is what a cache directory keeps of an image, held open.
@@ -108,7 +110,7 @@ func (e *Entry) Pin() error {
 		return err
 	}
 	defer unlock()
-	f, err := openAt(e.f, pinName, unix.O_RDWR|unix.O_CREAT)
+	f, err := ownfile.OpenAt(e.f, pinName, unix.O_RDWR|unix.O_CREAT)
 	if err != nil {
 		return err
 	}

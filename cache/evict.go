@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cloopfs/cloopfs/internal/ownfile"
 )
 
 // region is a stretch of an entry that may be thrown away.
@@ -80,7 +82,7 @@ func (d *Dir) evict(want int64, keptToo bool) (freed int64, err error) {
 		freed += n
 	}
 	for _, c := range list {
-		if n, err := c.files.data.allocated(); err == nil && n == 0 && c.alone != nil {
+		if n, err := c.files.data.Allocated(); err == nil && n == 0 && c.alone != nil {
 			_ = d.remove(c.name) // what is left of it is removed later
 		}
 	}
@@ -160,7 +162,7 @@ func (d *Dir) damaged(name string) bool {
 	} else if !errors.Is(err, errDamaged) {
 		return false
 	}
-	f, err := openAt(d.f, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	f, err := ownfile.OpenAt(d.f, name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return false
 	}
@@ -202,7 +204,7 @@ func (c *candidate) open() (err error) {
 	if c.files, err = openFiles(osDir{c.f}, c.meta.Size, true); err != nil {
 		return err
 	}
-	held, err := openAt(c.f, inUseName, unix.O_RDWR|unix.O_CREAT)
+	held, err := ownfile.OpenAt(c.f, inUseName, unix.O_RDWR|unix.O_CREAT)
 	if err != nil {
 		return err
 	}
@@ -232,7 +234,7 @@ func (c *candidate) close() {
 func (c *candidate) regions(list []region) []region {
 	pins := c.inUse && c.compressed()
 	for off := int64(0); off < c.meta.Size; {
-		at, err := c.files.data.nextData(off)
+		at, err := c.files.data.NextData(off)
 		if err != nil {
 			break // the end, or a file system that does not tell
 		}
@@ -250,7 +252,7 @@ func (c *candidate) regions(list []region) []region {
 
 // compressed says that the entry has blocks apart from chunks.
 func (c *candidate) compressed() bool {
-	f, err := openAt(c.f, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	f, err := ownfile.OpenAt(c.f, ".", unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return false
 	}
@@ -278,7 +280,7 @@ func (c *candidate) punch(off int64) (freed int64, err error) {
 		}
 	}
 	c.began = true
-	before, err := c.files.data.allocated()
+	before, err := c.files.data.Allocated()
 	if err != nil {
 		return 0, err
 	}
@@ -287,10 +289,10 @@ func (c *candidate) punch(off int64) (freed int64, err error) {
 			return 0, err
 		}
 	}
-	if err := c.files.data.punch(off, regionSize); err != nil {
+	if err := c.files.data.Punch(off, regionSize); err != nil {
 		return 0, err
 	}
-	after, err := c.files.data.allocated()
+	after, err := c.files.data.Allocated()
 	return max(0, before-after), err
 }
 
@@ -307,7 +309,7 @@ func (c *candidate) clearChunks(off int64) error {
 	if hasSum(c.files.chunks.load(page, pageSums)) {
 		return nil
 	}
-	return c.files.chunks.punch(page*sumSize, chunkSize)
+	return c.files.chunks.Punch(page*sumSize, chunkSize)
 }
 
 // Trim throws away what was used longest ago until the directory is within its

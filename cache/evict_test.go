@@ -19,6 +19,7 @@ import (
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/internal/fdtest"
+	"github.com/cloopfs/cloopfs/internal/ownfile"
 )
 
 const mib = 1 << 20
@@ -39,11 +40,11 @@ func (f *spy) WriteAt(p []byte, off int64) (int, error) {
 	return f.file.WriteAt(p, off)
 }
 
-func (f *spy) punch(off, n int64) error {
+func (f *spy) Punch(off, n int64) error {
 	if f.punched != nil {
 		f.punched()
 	}
-	return f.file.punch(off, n)
+	return f.file.Punch(off, n)
 }
 
 // evict throws away about want bytes.
@@ -288,7 +289,7 @@ func TestPinnedWhileOthersLook(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	look, err := openAt(e.f, pinName, unix.O_RDONLY)
+	look, err := ownfile.OpenAt(e.f, pinName, unix.O_RDONLY)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -540,11 +541,11 @@ func TestTablesBecomeHoles(t *testing.T) {
 	p := random(8 * mib)
 	e := openEntry(t, d, image("a", int64(len(p))))
 	fill(e, p)
-	if n, err := e.chunks.allocated(); err != nil || n < 8*mib/chunkSize*sumSize {
+	if n, err := e.chunks.Allocated(); err != nil || n < 8*mib/chunkSize*sumSize {
 		t.Errorf("the table takes %d bytes, %v", n, err)
 	}
 	evict(t, d, 8*mib, false)
-	if n, err := e.chunks.allocated(); err != nil || n != 0 {
+	if n, err := e.chunks.Allocated(); err != nil || n != 0 {
 		t.Errorf("the table of nothing takes %d bytes, %v", n, err)
 	}
 	fill(e, p)

@@ -135,6 +135,31 @@ func TestInTheWay(t *testing.T) {
 	}
 }
 
+// A pipe in place of a file keeps nobody waiting for its other end.
+func TestPipes(t *testing.T) {
+	id := image("a", 10_000)
+	for _, name := range []string{dataName, chunksName, usedName, inUseName, pinName, metaName, blocksName + "0"} {
+		t.Run(name, func(t *testing.T) {
+			defer time.AfterFunc(30*time.Second, func() { panic("it hangs") }).Stop()
+			d := newDir(t, roomy)
+			e := openEntry(t, d, id)
+			e.Close()
+			path := filepath.Join(filepath.Dir(e.Path()), name)
+			if err := errors.Join(os.RemoveAll(path), unix.Mkfifo(path, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			evict(t, d, 1, true)
+			e = openEntry(t, d, id)
+			p := random(id.Size)
+			wholeBlocks(t, e, false).Put(0, blockio.Extent{Len: 1000}, p[:1000])
+			fill(e, p)
+			if n := holds(t, e.files, p); n != 0 && n != id.Size {
+				t.Errorf("%d bytes are there, want all or none", n)
+			}
+		})
+	}
+}
+
 // Who closes an entry, its blocks, or a directory leaves no file open.
 func TestNothingLeaks(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "cache")

@@ -6,24 +6,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cloopfs/cloopfs/internal/ownfile"
 )
 
-// file is an open file of an entry, read and written by position only.
+// file is an open file of an entry.
 type file interface {
-	io.ReaderAt
-	io.WriterAt
-	io.Closer
-	// punch makes a hole of whole pages: its bytes are zero from now on, and
-	// take no room.
-	punch(off, n int64) error
-	// allocated is how many bytes of the disk the file takes.
-	allocated() (int64, error)
-	// nextData is the offset of the first byte at or behind off that may be
-	// other than zero. The error is io.EOF if there is none.
-	nextData(off int64) (int64, error)
-	// nextHole is the offset of the first byte at or behind off that takes no room:
-	// the file's end if there is no other. The error is io.EOF behind that.
-	nextHole(off int64) (int64, error)
+	ownfile.Sparse
+	// Allocated is how many bytes of the disk the file takes.
+	Allocated() (int64, error)
 	// claim tries to lock bytes [off, off+n) against other processes, until
 	// unclaim or the process's end.
 	claim(off, n int64) bool
@@ -46,53 +37,15 @@ func (d osDir) open(name string, write bool) (file, error) {
 	if write {
 		flags = unix.O_RDWR | unix.O_CREAT
 	}
-	f, err := openAt(d.f, name, flags)
+	f, err := ownfile.OpenAt(d.f, name, flags)
 	if err != nil {
 		return nil, err
 	}
-	return osFile{f}, nil
-}
-
-// openAt opens name in dir, never through a link.
-func openAt(dir *os.File, name string, flags int) (*os.File, error) {
-	for {
-		fd, err := unix.Openat(int(dir.Fd()), name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-		switch err {
-		case nil:
-			return os.NewFile(uintptr(fd), name), nil
-		case unix.EINTR:
-		default:
-			return nil, &os.PathError{Op: "open", Path: name, Err: err}
-		}
-	}
+	return osFile{ownfile.File{File: f}}, nil
 }
 
 // osFile is a file of the file system.
-type osFile struct{ *os.File }
-
-func (f osFile) punch(off, n int64) error {
-	return unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
-}
-
-func (f osFile) allocated() (int64, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return 0, err
-	}
-	return st.Blocks * 512, nil
-}
-
-func (f osFile) nextData(off int64) (int64, error) { return f.seek(off, unix.SEEK_DATA) }
-
-func (f osFile) nextHole(off int64) (int64, error) { return f.seek(off, unix.SEEK_HOLE) }
-
-func (f osFile) seek(off int64, whence int) (int64, error) {
-	at, err := unix.Seek(int(f.Fd()), off, whence)
-	if err == unix.ENXIO {
-		return 0, io.EOF
-	}
-	return at, err
-}
+type osFile struct{ ownfile.File }
 
 // claim takes an open-file-description lock: several descriptions of one process
 // exclude each other, and the kernel drops it when the process dies.
@@ -126,7 +79,7 @@ var flock = unix.Flock
 
 // locked says whether some process holds a lock on a file in an entry's directory.
 func locked(dir *os.File, name string) bool {
-	f, err := openAt(dir, name, unix.O_RDONLY)
+	f, err := ownfile.OpenAt(dir, name, unix.O_RDONLY)
 	if err != nil {
 		return false
 	}

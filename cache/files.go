@@ -117,7 +117,7 @@ func (f *files) Size() int64 { return f.size }
 
 // Allocated is how many bytes of the image are here, in whole pages.
 func (f *files) Allocated() int64 {
-	n, _ := f.data.allocated()
+	n, _ := f.data.Allocated()
 	return min(n, f.size)
 }
 
@@ -240,7 +240,7 @@ func (f *files) own(e blockio.Extent) blockio.Extent {
 // shares with others. Without that it would count as being here.
 func (f *files) free(e blockio.Extent) {
 	if own := f.own(e); own.Len > 0 {
-		_ = f.data.punch(own.Off, (own.Len+chunkSize-1)/chunkSize*chunkSize) // not all file systems can
+		_ = f.data.Punch(own.Off, (own.Len+chunkSize-1)/chunkSize*chunkSize) // not all file systems can
 	}
 }
 
@@ -300,7 +300,7 @@ func (f *files) allocatedAt(e blockio.Extent) bool {
 // hasHole says whether some of e takes no room on the disk, as far as the file
 // system tells.
 func (f *files) hasHole(e blockio.Extent) bool {
-	at, err := f.data.nextHole(e.Off)
+	at, err := f.data.NextHole(e.Off)
 	return err == io.EOF || err == nil && at < e.End()
 }
 

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cloopfs/cloopfs/internal/ownfile"
 )
 
 // ErrNotCached says that nothing is kept of an image.
@@ -151,10 +153,10 @@ func (d *Dir) tryOpen(name string) (_ *Entry, gone bool, err error) {
 		}
 	}()
 	write := true
-	e.held, err = openAt(f, inUseName, unix.O_RDWR|unix.O_CREAT)
+	e.held, err = ownfile.OpenAt(f, inUseName, unix.O_RDWR|unix.O_CREAT)
 	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		write = false
-		e.held, err = openAt(f, inUseName, unix.O_RDONLY)
+		e.held, err = ownfile.OpenAt(f, inUseName, unix.O_RDONLY)
 	}
 	if err == nil {
 		// Another error is of a file system without locks: nothing is removed there.
@@ -164,8 +166,7 @@ func (d *Dir) tryOpen(name string) (_ *Entry, gone bool, err error) {
 	} else if write {
 		return nil, false, err
 	}
-	var was, is unix.Stat_t
-	if unix.Fstat(int(f.Fd()), &was) != nil || unix.Fstatat(int(d.f.Fd()), name, &is, unix.AT_SYMLINK_NOFOLLOW) != nil || was.Ino != is.Ino {
+	if here, err := ownfile.IsAt(d.f, name, f); err != nil || !here {
 		return nil, true, nil
 	}
 	e.files, err = openFiles(osDir{f}, m.Size, write)

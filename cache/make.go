@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cloopfs/cloopfs/internal/ownfile"
 )
 
 // newPrefix begins the name of an entry that is being made.
@@ -79,13 +81,13 @@ func (d *Dir) remove(name string) error {
 
 // fill makes the files of an entry.
 func (d *Dir) fill(name string, m meta) error {
-	f, err := openAt(d.f, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	f, err := ownfile.OpenAt(d.f, name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	for name, size := range map[string]int64{dataName: m.Size, chunksName: 0, usedName: 0, inUseName: 0, pinName: 0} {
-		file, err := openAt(f, name, unix.O_RDWR|unix.O_CREAT)
+		file, err := ownfile.OpenAt(f, name, unix.O_RDWR|unix.O_CREAT)
 		if err != nil {
 			return err
 		}
@@ -100,7 +102,7 @@ func (d *Dir) fill(name string, m meta) error {
 
 // removeAll removes an entry's directory with the files in it.
 func (d *Dir) removeAll(name string) bool {
-	f, err := openAt(d.f, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	f, err := ownfile.OpenAt(d.f, name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return false
 	}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cloopfs/cloopfs/internal/ownfile"
 )
 
 // formatVersion is the version of docs/format.md.
@@ -163,7 +165,7 @@ func readMeta(dir *os.File) (m meta, err error) {
 }
 
 func readMetaText(dir *os.File) ([]byte, error) {
-	f, err := openAt(dir, metaName, unix.O_RDONLY)
+	f, err := ownfile.OpenAt(dir, metaName, unix.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
@@ -197,7 +199,7 @@ func writeMeta(dir *os.File, m meta) error {
 		return err
 	}
 	const temporary = metaName + ".new"
-	f, err := openAt(dir, temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC)
+	f, err := ownfile.OpenAt(dir, temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC)
 	if err != nil {
 		return err
 	}
@@ -223,7 +225,7 @@ func clearMarks(dir *os.File) error {
 	if err != nil {
 		return err
 	}
-	f, err := openAt(dir, metaName, unix.O_WRONLY)
+	f, err := ownfile.OpenAt(dir, metaName, unix.O_WRONLY)
 	if err != nil {
 		return err
 	}

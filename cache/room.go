@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cloopfs/cloopfs/internal/ownfile"
 )
 
 const (
@@ -69,7 +71,7 @@ func (r *room) admit(e *Entry, n int64) bool {
 // process allows. Ours is told to the others the first time.
 func (d *Dir) bound() int64 {
 	if d.bounds == nil {
-		f, err := openAt(d.f, boundsName, unix.O_RDWR|unix.O_CREAT)
+		f, err := ownfile.OpenAt(d.f, boundsName, unix.O_RDWR|unix.O_CREAT)
 		if err != nil {
 			return d.opt.Size
 		}
@@ -238,7 +240,7 @@ func (d *Dir) usageOf(name string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	f, err := openAt(d.f, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	f, err := ownfile.OpenAt(d.f, name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EACCES) {
 		return total, nil // not ours: lost+found, say
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cloopfs/cloopfs/internal/ownfile"
 )
 
 const (
@@ -23,7 +25,7 @@ const (
 // Recall is what Remember has kept under name. The error wraps fs.ErrNotExist if that is
 // nothing.
 func (d *Dir) Recall(name string) ([]byte, error) {
-	f, err := openAt(d.f, seenPrefix+name, unix.O_RDONLY)
+	f, err := ownfile.OpenAt(d.f, seenPrefix+name, unix.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +55,7 @@ func (d *Dir) Remember(name string, text []byte, better func(old []byte) bool) e
 	}
 	at := int(d.f.Fd())
 	const temporary = seenPrefix + "new" // one at a time: the lock is held
-	f, err := openAt(d.f, temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC)
+	f, err := ownfile.OpenAt(d.f, temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC)
 	if err != nil {
 		return err
 	}

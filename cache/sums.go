@@ -61,7 +61,7 @@ func (t table) store(first int64, sums ...uint64) error {
 func (t table) clear(first, n int64) error {
 	zeros := make([]byte, 64<<10)
 	for off, end := first*sumSize, (first+n)*sumSize; off < end; {
-		at, err := t.nextData(off)
+		at, err := t.NextData(off)
 		if err == io.EOF || at >= end {
 			return nil
 		}
@@ -82,7 +82,7 @@ func (t table) clear(first, n int64) error {
 func (t table) count() (n int64) {
 	raw := make([]byte, 64<<10)
 	for off := int64(0); ; {
-		if at, err := t.nextData(off); err == io.EOF {
+		if at, err := t.NextData(off); err == io.EOF {
 			return n
 		} else if err == nil { // else a file system that does not tell
 			off = max(off, at/sumSize*sumSize)

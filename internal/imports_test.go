@@ -18,7 +18,7 @@ const module = "github.com/cloopfs/cloopfs/"
 var imports = map[string][]string{
 	"blockio":               {},
 	"blockio/blockiotest":   {"blockio"},
-	"cache":                 {"blockio"},
+	"cache":                 {"blockio", "internal/ownfile"},
 	"cloop":                 {"blockio", "internal/deflate", "internal/inflate", "internal/lzo"},
 	"cloop/clooptest":       {},
 	"cmd/cloopfs":           {"blockio", "cache", "cloop", "fusefs", "internal/cli", "internal/control", "internal/daemonlog", "internal/iso9660", "internal/line", "internal/mounts", "internal/partition", "internal/signature", "internal/units", "localfile", "manifest", "overlay", "profile"},
@@ -38,6 +38,7 @@ var imports = map[string][]string{
 	"internal/window":       {"blockio"},
 	"internal/iso9660":      {"blockio", "internal/window"},
 	"internal/mounts":       {"internal/proc"},
+	"internal/ownfile":      {},
 	"internal/partition":    {"blockio", "internal/window"},
 	"internal/proc":         {},
 	"internal/recent":       {},
@@ -48,7 +49,7 @@ var imports = map[string][]string{
 	"localfile":             {"blockio"},
 	"manifest":              {"blockio"},
 	"manifest/manifesttest": {},
-	"overlay":               {"blockio"},
+	"overlay":               {"blockio", "internal/ownfile"},
 	"profile":               {"blockio"},
 	"test/demo":             {"internal/testserver"},
 }
@@ -67,6 +68,7 @@ var libraries = map[string][]string{
 	"internal/inflate":      {"golang.org/x/sys/cpu"},
 	"internal/line":         {"github.com/spf13/pflag"},
 	"internal/mounts":       {"github.com/moby/sys/mountinfo", "golang.org/x/sys/unix"},
+	"internal/ownfile":      {"golang.org/x/sys/unix"},
 	"internal/partition":    {"github.com/diskfs/go-diskfs/backend", "github.com/diskfs/go-diskfs/partition/gpt", "github.com/diskfs/go-diskfs/partition/mbr"},
 	"localfile":             {"golang.org/x/sys/unix"},
 	"manifest":              {"github.com/hashicorp/golang-lru/v2/simplelru", "github.com/jedisct1/go-minisign", "golang.org/x/sync/errgroup", "golang.org/x/sync/semaphore"},

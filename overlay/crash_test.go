@@ -81,7 +81,7 @@ func (f lateSync) sync() error {
 // unpunched is a file whose holes do not become any.
 type unpunched struct{ *memFile }
 
-func (unpunched) punch(int64, int64) error { return nil }
+func (unpunched) Punch(int64, int64) error { return nil }
 
 // crashSize is the size of the disk: three pages of the map, and a part of a cluster
 // at the end.

@@ -9,10 +9,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cloopfs/cloopfs/internal/ownfile"
 )
 
 var (
@@ -134,7 +135,7 @@ func (d *Dir) error(op string, err error) error {
 
 // lock takes the overlay's lock.
 func (d *Dir) lock(flags int) error {
-	if err := checkOwn(d.f); err != nil {
+	if err := ownfile.Check(d.f, ErrUnsafe); err != nil {
 		return err
 	}
 	if err := d.checkNames(); err != nil {
@@ -156,7 +157,7 @@ func (d *Dir) lock(flags int) error {
 			return err
 		}
 		// Who held it may have thrown the overlay away.
-		here, err := d.isState(state)
+		here, err := ownfile.IsAt(d.f, stateName, state.File.File)
 		if here {
 			d.state = state
 			return nil
@@ -164,27 +165,6 @@ func (d *Dir) lock(flags int) error {
 		state.Close()
 		if err != nil {
 			return err
-		}
-	}
-}
-
-// isState says whether f is still the overlay's file "state".
-func (d *Dir) isState(f osFile) (bool, error) {
-	was, err := f.Stat()
-	if err != nil {
-		return false, err
-	}
-	for {
-		var is unix.Stat_t
-		switch err := unix.Fstatat(int(d.f.Fd()), stateName, &is, unix.AT_SYMLINK_NOFOLLOW); err {
-		case nil:
-			was := was.Sys().(*syscall.Stat_t)
-			return is.Ino == was.Ino && is.Dev == was.Dev, nil
-		case unix.ENOENT:
-			return false, nil
-		case unix.EINTR:
-		default:
-			return false, err
 		}
 	}
 }
@@ -206,21 +186,6 @@ func flock(f osFile, until time.Time) error {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-}
-
-// checkOwn checks that nobody but us can change what is in a directory.
-func checkOwn(dir *os.File) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
-		return err
-	}
-	switch {
-	case int(st.Uid) != os.Geteuid():
-		return fmt.Errorf("%w: it belongs to user %d", ErrUnsafe, st.Uid)
-	case st.Mode&0o022 != 0:
-		return fmt.Errorf("%w: its mode is %04o", ErrUnsafe, st.Mode&0o7777)
-	}
-	return nil
 }
 
 // checkNames refuses a directory that is in use for something else.

@@ -166,12 +166,12 @@ func (d *Disk) MapAt(ctx context.Context, off int64) (n int64, zeros bool, err e
 		n, zeros, err = blockio.MapAt(ctx, d.below, off)
 		return min(n, end-off), zeros, err
 	}
-	next, err := d.data.nextData(off)
+	next, err := d.data.NextData(off)
 	if err == io.EOF {
 		next, err = end, nil
 	}
 	if err == nil && next == off {
-		next, err = d.data.nextHole(off)
+		next, err = d.data.NextHole(off)
 	} else {
 		zeros = true
 	}

@@ -53,11 +53,11 @@ func (f *faultyFile) WriteAt(p []byte, off int64) (int, error) {
 	return f.memFile.WriteAt(p, off)
 }
 
-func (f *faultyFile) punch(off, n int64) error {
+func (f *faultyFile) Punch(off, n int64) error {
 	if f.fail != nil {
 		return f.fail
 	}
-	return f.memFile.punch(off, n)
+	return f.memFile.Punch(off, n)
 }
 
 func (f *faultyFile) sync() error {
@@ -65,11 +65,11 @@ func (f *faultyFile) sync() error {
 	return f.memFile.sync()
 }
 
-func (f *faultyFile) nextData(off int64) (int64, error) {
+func (f *faultyFile) NextData(off int64) (int64, error) {
 	if f.fail != nil {
 		return 0, f.fail
 	}
-	return f.memFile.nextData(off)
+	return f.memFile.NextData(off)
 }
 
 // faultyDisk is a disk over files that count and fail, and below.

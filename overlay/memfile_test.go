@@ -103,7 +103,7 @@ func (f *memFile) WriteAt(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-func (f *memFile) punch(off, n int64) error {
+func (f *memFile) Punch(off, n int64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if off%clusterSize != 0 || n%clusterSize != 0 {
@@ -138,7 +138,7 @@ func (f *memFile) sync() error {
 	return nil
 }
 
-func (f *memFile) nextData(off int64) (int64, error) {
+func (f *memFile) NextData(off int64) (int64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, k := range slices.Sorted(maps.Keys(f.pages)) {
@@ -149,7 +149,7 @@ func (f *memFile) nextData(off int64) (int64, error) {
 	return 0, io.EOF
 }
 
-func (f *memFile) nextHole(off int64) (int64, error) {
+func (f *memFile) NextHole(off int64) (int64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if off >= f.size {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/internal/ownfile"
 )
 
 // Disk opens the overlay over below, which is base: the error wraps ErrBaseMismatch
@@ -111,7 +112,7 @@ func (d *Disk) closeFiles() error { return errors.Join(d.data.Close(), d.bits.Cl
 // read reads the map of a disk of n clusters from its file.
 func (m *clusters) read(bits file, n int64) error {
 	for k := int64(0); k*pageClusters < n; k++ {
-		next, err := bits.nextData(k * pageSize)
+		next, err := bits.NextData(k * pageSize)
 		if err == io.EOF {
 			return nil
 		}
@@ -154,7 +155,7 @@ func Ephemeral(dir string, below blockio.ReaderAt) (*Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	data := osFile{f}
+	data := osFile{ownfile.File{File: f}}
 	err = data.holes()
 	switch {
 	case below.Size() > maxDisk:
@@ -202,7 +203,7 @@ func Look(path string) (Info, error) {
 }
 
 func (d *Dir) look() (info Info, err error) {
-	if err := checkOwn(d.f); err != nil {
+	if err := ownfile.Check(d.f, ErrUnsafe); err != nil {
 		return info, err
 	}
 	if err := d.checkNames(); err != nil {
@@ -231,7 +232,7 @@ func (d *Dir) look() (info Info, err error) {
 			return info, err
 		}
 		defer f.Close()
-		room, err := f.allocated()
+		room, err := f.Allocated()
 		if err != nil {
 			return info, err
 		}

@@ -59,7 +59,7 @@ func (d *Disk) fill(ctx context.Context, e blockio.Extent, p []byte) error {
 		switch c := e.Off / clusterSize; {
 		case d.whole(part) && p == nil:
 			// Also where the bit is not set: a crash may have left bytes there.
-			err = d.data.punch(e.Off, (clusterEnd(part.End())-c)*clusterSize)
+			err = d.data.Punch(e.Off, (clusterEnd(part.End())-c)*clusterSize)
 		case d.whole(part) || d.here.has(c):
 			err = d.write(p, part)
 		default:
