@@ -40,20 +40,6 @@ func (e *Entry) Beside(name string) (content []byte, old time.Duration, err erro
 // SetBeside keeps, as long as the entry, what was found beside the image under name:
 // small files that belong to it; nothing, if there is none.
 func (e *Entry) SetBeside(name string, content []byte) error {
-	temporary := fmt.Sprintf("%s.%d", besideName(name), os.Getpid())
-	f, err := ownfile.OpenAt(e.f, temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	if err == nil {
-		err = unix.Renameat(int(e.f.Fd()), temporary, int(e.f.Fd()), besideName(name))
-	}
-	if err != nil {
-		_ = unix.Unlinkat(int(e.f.Fd()), temporary, 0)
-	}
-	return err
+	temporary := fmt.Sprintf("%s.%d", besideName(name), os.Getpid()) // others may be writing theirs
+	return replaceFile(e.f, besideName(name), temporary, content)
 }

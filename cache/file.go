@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"errors"
 	"io"
 	"os"
 	"time"
@@ -63,6 +64,24 @@ func (f osFile) claimed(off, n int64) bool {
 
 func (f osFile) lock(kind int16, off, n int64) error {
 	return unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: kind, Whence: io.SeekStart, Start: off, Len: n})
+}
+
+// replaceFile makes text the content of the file name in dir: whatever happens, it has the
+// old content or the new one. The latter is called temporary until all of it is written.
+func replaceFile(dir *os.File, name, temporary string, text []byte) error {
+	f, err := ownfile.OpenAt(dir, temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	err = errors.Join(err, f.Sync(), f.Close()) // a crash may else leave an empty file under the name
+	if err == nil {
+		err = unix.Renameat(int(dir.Fd()), temporary, int(dir.Fd()), name)
+	}
+	if err != nil {
+		_ = unix.Unlinkat(int(dir.Fd()), temporary, 0) // what there is of it takes room
+	}
+	return err
 }
 
 // modTime is the mtime of a file in an entry's directory; zero if it can't be told.

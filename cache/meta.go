@@ -198,23 +198,7 @@ func writeMeta(dir *os.File, m meta) error {
 	if err != nil {
 		return err
 	}
-	const temporary = metaName + ".new"
-	f, err := ownfile.OpenAt(dir, temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err == nil {
-		err = f.Sync() // else a crash may leave an empty file under the name
-	}
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
-		_ = unix.Unlinkat(int(dir.Fd()), temporary, 0) // what there is of it takes room
-		return err
-	}
-	return unix.Renameat(int(dir.Fd()), temporary, int(dir.Fd()), metaName)
+	return replaceFile(dir, metaName, metaName+".new", text)
 }
 
 // clearMarks takes back in place that the entry is complete and kept: on a full disk

@@ -53,22 +53,11 @@ func (d *Dir) Remember(name string, text []byte, better func(old []byte) bool) e
 	if err != nil {
 		d.forgetSeen()
 	}
-	at := int(d.f.Fd())
 	const temporary = seenPrefix + "new" // one at a time: the lock is held
-	f, err := ownfile.OpenAt(d.f, temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC)
-	if err != nil {
+	if err := replaceFile(d.f, seenPrefix+name, temporary, text); err != nil {
 		return err
 	}
-	_, err = f.Write(text)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = unix.Renameat(at, temporary, at, seenPrefix+name)
-	}
-	if err != nil {
-		_ = unix.Unlinkat(at, temporary, 0)
-		return err
-	}
-	return unix.Fsync(at)
+	return d.f.Sync()
 }
 
 // forgetSeen makes room for one more.
