@@ -11,7 +11,7 @@ import (
 	"github.com/cloopfs/cloopfs/blockio"
 )
 
-// attempt is one request to a server and its answer, given up when patience ends.
+// attempt is one request to a server and its response, given up when patience ends.
 type attempt struct {
 	srv      *server
 	ctx      context.Context // of the request; its cause says that it was given up
@@ -39,7 +39,7 @@ func (v *server) newAttempt(ctx context.Context, p patience) *attempt {
 }
 
 // attempt asks for r where the file was found last. If it seems to have moved,
-// the way there is asked for anew, and r asked for there.
+// the redirects are followed anew, and r asked for there.
 func (v *server) attempt(ctx context.Context, r blockio.Range, p patience) (*attempt, error) {
 	pl := v.where()
 	a, err := v.attemptAt(ctx, pl, r, p)
@@ -60,7 +60,7 @@ func (v *server) attemptAt(ctx context.Context, pl *place, r blockio.Range, p pa
 	a := v.newAttempt(ctx, p)
 	a.pace.expect(r.Len)
 	begin := time.Now()
-	resp, err := v.ask(a.ctx, pl.url, rangeOf(r.Extent), r.Refetch)
+	resp, err := v.request(a.ctx, pl.url, rangeOf(r.Extent), r.Refetch)
 	if err == nil {
 		err = a.take(resp, r.Extent, pl.pin)
 	}
@@ -68,13 +68,13 @@ func (v *server) attemptAt(ctx context.Context, pl *place, r blockio.Range, p pa
 		a.fail(ctx, err)
 		return nil, err
 	}
-	v.speed.answered(time.Since(begin))
+	v.speed.responded(time.Since(begin))
 	a.sample.begin(&v.samples, a.span)
 	a.pause()
 	return a, nil
 }
 
-// take judges the answer to a request for e, and makes it a's.
+// take judges the response to a request for e, and makes it a's.
 func (a *attempt) take(resp *http.Response, e blockio.Extent, pin *pinned) (err error) {
 	a.body, a.header = resp.Body, resp.Header
 	a.span, err = judge(resp, e.Off, e.Len, pin)
@@ -91,7 +91,7 @@ func (a *attempt) fail(ctx context.Context, err error) {
 }
 
 // minProgress is how many bytes have to arrive for the patience to begin anew: with one
-// now and then an answer would keep its readers waiting, where the next might come at once.
+// now and then a response would keep its readers waiting, where the next might come at once.
 const minProgress = 256
 
 // renew lets what is left of the patience run, until pause: what the reader does between
@@ -110,7 +110,7 @@ func (a *attempt) arrived(n int, wait time.Duration) {
 	}
 }
 
-// Read reads the answer's body, at most to the end of its range.
+// Read reads the response's body, at most to the end of its range.
 func (a *attempt) Read(p []byte) (int, error) {
 	if a.left == 0 {
 		return 0, io.EOF

@@ -7,7 +7,7 @@ import (
 	"github.com/cloopfs/cloopfs/blockio"
 )
 
-// maxSent is how many answers are remembered by who gave them, and maxDoubted how many
+// maxSent is how many responses are remembered by who sent them, and maxDoubted how many
 // that turned out to be bad.
 const (
 	maxSent    = 1024
@@ -25,7 +25,7 @@ type sent struct {
 	all, doubted []delivery // the latest last
 }
 
-// note remembers an answer of v.
+// note remembers a response of v.
 func (s *sent) note(e blockio.Extent, v *server) { s.all = remember(s.all, delivery{e, v}, maxSent) }
 
 // doubt says that the bytes of e that came last were bad. It returns who sent them, nil
@@ -48,7 +48,7 @@ func (s *sent) culprit(e blockio.Extent) *server {
 	return bad
 }
 
-// senderOf returns who sent all of e; nil if the latest answer with any of it has not
+// senderOf returns who sent all of e; nil if the latest response with any of it has not
 // brought all.
 func senderOf(list []delivery, e blockio.Extent) *server {
 	for _, l := range slices.Backward(list) {
@@ -95,7 +95,7 @@ var errWrongBytes = errors.New("it has sent wrong bytes")
 
 // Blame says that the bytes of e that came first were bad, and those that were asked for
 // in their place are good: who sent the bad ones, and is another than who sent the good
-// ones, is not asked again.
+// ones, is not used again.
 func (s *Source) Blame(e blockio.Extent) {
 	g := s.group
 	if g.alone() {

@@ -1,13 +1,13 @@
 // Package httpblock reads a file on a web server by HTTP Range requests.
 //
 // A [Source] is opened once, which pins the file's size and validators (ETag,
-// Last-Modified); from then on every answer is judged by itself before its
+// Last-Modified); from then on every response is judged by itself before its
 // bytes are used, so a file that changes on the server is noticed at the first
 // byte (ErrChanged), never mixed. Passing faults (lost connections, stalls,
-// cut-off bodies, 5xx, 429) are mended by asking again for what is missing,
+// cut-off bodies, 5xx, 429) are mended by requesting what is missing again,
 // with back-off, until nothing has arrived for Options.Timeout. Where redirects
-// led to is kept, and asked for anew when that place refuses or fails: what is
-// found there then is compared with what was read before. Requests are
+// led to is kept, and they are followed anew when that place refuses or fails:
+// what is found then is compared with what was read before. Requests are
 // HTTP/1.1 GETs over kept connections; there is no HEAD, no conditional
 // request and no multi-range. See RFC 9110, section 14.
 //

@@ -26,15 +26,15 @@ var (
 	// ErrOptions says that Options contradict themselves or the URL, or hold
 	// what can't be used.
 	ErrOptions = errors.New("invalid options")
-	// errAnswer says that the server broke the protocol.
-	errAnswer  = errors.New("invalid answer")
-	errStalled = errors.New("no data arrived")
+	// errProtocol says that the server broke the protocol.
+	errProtocol = errors.New("invalid answer")
+	errStalled  = errors.New("no data arrived")
 )
 
-// StatusError is an answer with a status that brings no data.
+// StatusError is a response with a status that brings no data.
 type StatusError struct {
 	Code int
-	// Proxy says that a proxy answered, before the server was asked.
+	// Proxy says that a proxy responded, in place of the server.
 	Proxy bool
 	// RetryAfter is how long the server asks to wait, 0 if it did not say.
 	RetryAfter time.Duration
@@ -62,7 +62,7 @@ func (e *StatusError) Passing() bool {
 	return e.Code >= 500
 }
 
-// permanent says that asking again can't help. While a source is being opened
+// permanent says that another request can't help. While a source is being opened
 // that includes a host name that does not exist, a server that does not speak
 // TLS, and one that turns us away in its handshake; later these are outages.
 func permanent(err error, opening bool) bool {
@@ -72,7 +72,7 @@ func permanent(err error, opening bool) bool {
 	var op *net.OpError
 	switch {
 	case errors.Is(err, ErrNoRanges), errors.Is(err, ErrChanged), errors.Is(err, ErrEncoded),
-		errors.Is(err, errAnswer), errors.Is(err, ErrRedirect), errors.Is(err, blockio.ErrEmpty), errors.As(err, &cert):
+		errors.Is(err, errProtocol), errors.Is(err, ErrRedirect), errors.Is(err, blockio.ErrEmpty), errors.As(err, &cert):
 		return true
 	case opening && (errors.As(err, new(tls.RecordHeaderError)) || errors.As(err, &op) && op.Op == tlsAlert):
 		return true

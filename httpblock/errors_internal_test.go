@@ -22,7 +22,7 @@ func TestPermanent(t *testing.T) {
 	}{
 		{"no ranges", ErrNoRanges, true, true},
 		{"changed", ErrChanged, true, true},
-		{"invalid answer", errAnswer, true, true},
+		{"invalid answer", errProtocol, true, true},
 		{"empty", blockio.ErrEmpty, true, true},
 		{"redirect", ErrRedirect, true, true},
 		{"certificate", &tls.CertificateVerificationError{Err: errors.New("expired")}, true, true},

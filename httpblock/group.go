@@ -17,15 +17,15 @@ type health int
 const (
 	// joining: it has not been seen to have the same file.
 	joining health = iota
-	// healthy: it is asked.
+	// healthy: it is used.
 	healthy
-	// left: it has failed, and is asked only where no other is healthy.
+	// left: it has failed, and is used only where no other is healthy.
 	left
-	// banned: it has another file, or has sent wrong bytes. It is never asked again.
+	// banned: it has another file, or has sent wrong bytes. It is never used again.
 	banned
 )
 
-// group is the servers of one file, and who of them is asked. It is safe for concurrent
+// group is the servers of one file, and who of them is used. It is safe for concurrent
 // use.
 type group struct {
 	servers []*server
@@ -38,14 +38,14 @@ type group struct {
 	// mu guards the fields below, and health and what follows it of each server.
 	mu     sync.Mutex
 	pieces []blockio.Piece // of the file, which every server has to have
-	best   *server         // who was asked last for what a reader waits for
-	asked  time.Time
-	looked time.Time // when a server was measured last
+	best   *server         // who was chosen last for what a reader waits for
+	chosen time.Time       // when any was chosen last
+	looked time.Time       // when a server was measured last
 	hedges hedges
 	sent   sent
 }
 
-// newGroup returns the group of servers, of which first has answered.
+// newGroup returns the group of servers, of which first has responded.
 func newGroup(servers []*server, first *server, log *slog.Logger) *group {
 	g := &group{servers: servers, first: first, log: log, best: first}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
@@ -78,14 +78,14 @@ func (g *group) joined() []*server {
 	return slices.DeleteFunc(slices.Clone(g.servers), func(v *server) bool { return v.health == joining || v.health == banned })
 }
 
-// overload is what it costs, in seconds, to ask a server for more at a time than it wants.
+// overload is what it costs, in seconds, to send a server more requests at a time than it wants.
 const overload = 1000
 
 // stickiness is how much better than the one before a server has to be, for readers'
 // requests to go there instead.
 const stickiness = 0.75
 
-// choose returns who is to be asked for r: not one of tried; nil if there is nobody else.
+// choose returns who gets the request for r: not one of tried; nil if there is nobody else.
 func (g *group) choose(r blockio.Range, tried []*server) *server {
 	if g.alone() {
 		if len(tried) > 0 {
@@ -95,7 +95,7 @@ func (g *group) choose(r blockio.Range, tried []*server) *server {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.asked = time.Now()
+	g.chosen = time.Now()
 	for _, h := range []health{healthy, left} {
 		if v := g.cheapestLocked(h, r, tried); v != nil {
 			if r.Class == blockio.Demand && len(tried) == 0 {
@@ -145,7 +145,7 @@ func (g *group) anotherLocked(v *server) bool {
 
 const (
 	// minSilence is the patience with one of several servers at first, if it is more than
-	// silence times what it takes to answer lately; maxSilence bounds that.
+	// silence times its latency; maxSilence bounds that.
 	minSilence = time.Second
 	silence    = 4
 	maxSilence = 10 * time.Second
@@ -159,7 +159,7 @@ func (g *group) patience(v *server, p patience, tried int) patience {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	p.stall = max(p.stall, min(maxSilence, silence*v.speed.answer()))
+	p.stall = max(p.stall, min(maxSilence, silence*v.speed.latency()))
 	usable := 0
 	for _, w := range g.servers {
 		if w.health == healthy || w.health == left {
@@ -191,9 +191,9 @@ func (g *group) failed(ctx context.Context, v *server, p patience, err error) {
 	}
 }
 
-// answered says that v has brought something. Where others are healthy that heals it only
-// when it is asked to: an answer may be to a request of before.
-func (g *group) answered(v *server) {
+// succeeded says that v has brought something. Where others are healthy that heals it only
+// when it is probed: a response may be to a request of before.
+func (g *group) succeeded(v *server) {
 	if g.alone() {
 		return
 	}
@@ -205,7 +205,7 @@ func (g *group) answered(v *server) {
 	}
 }
 
-// heal has v asked again if it was left.
+// heal has v used again if it was left.
 func (g *group) heal(v *server) {
 	g.mu.Lock()
 	changed := v.health == left
@@ -218,7 +218,7 @@ func (g *group) heal(v *server) {
 	}
 }
 
-// usable says whether v may be asked at all. v may be nil.
+// usable says whether v may be used at all. v may be nil.
 func (g *group) usable(v *server) bool {
 	if v == nil {
 		return false

@@ -22,7 +22,7 @@ func fakes(first ...time.Duration) *group {
 	for _, d := range first {
 		v := &server{url: new(url.URL), health: healthy, woken: make(chan struct{}, 1)}
 		v.count.allowed.Store(32)
-		v.speed.answered(d)
+		v.speed.responded(d)
 		v.speed.moved(1_000_000, time.Second)
 		servers = append(servers, v)
 	}
@@ -291,12 +291,12 @@ func TestLeaveAndHeal(t *testing.T) {
 		if !test.left {
 			continue
 		}
-		g.answered(v)
+		g.succeeded(v)
 		if v.health != left {
 			t.Errorf("%s: an answer heals, though another is healthy", test.name)
 		}
 		g.servers[1].health = left
-		g.answered(v)
+		g.succeeded(v)
 		g.heal(v)
 		if v.health != healthy || strings.Count(log.String(), "using a server again") != 1 {
 			t.Errorf("%s: an answer does not heal the only one; log: %s", test.name, &log)
@@ -306,7 +306,7 @@ func TestLeaveAndHeal(t *testing.T) {
 		g := fakes(0, 0)
 		g.servers[0].health = h
 		g.failed(t.Context(), g.servers[0], patience{}, reset)
-		g.answered(g.servers[0])
+		g.succeeded(g.servers[0])
 		g.heal(g.servers[0])
 		if g.servers[0].health != h {
 			t.Errorf("%d has become %d", h, g.servers[0].health)
@@ -317,14 +317,14 @@ func TestLeaveAndHeal(t *testing.T) {
 // One request in fifty may be made twice.
 func TestMayHedge(t *testing.T) {
 	g := fakes(0, 0)
-	for _, test := range []struct{ asked, want int64 }{{0, 0}, {49, 0}, {50, 1}, {99, 1}, {100, 2}, {1000, 20}} {
-		g.hedges = hedges{asked: test.asked}
+	for _, test := range []struct{ requests, want int64 }{{0, 0}, {49, 0}, {50, 1}, {99, 1}, {100, 2}, {1000, 20}} {
+		g.hedges = hedges{requests: test.requests}
 		var n int64
 		for g.mayHedge() {
 			n++
 		}
 		if n != test.want {
-			t.Errorf("of %d requests %d may be made twice, want %d", test.asked, n, test.want)
+			t.Errorf("of %d requests %d may be made twice, want %d", test.requests, n, test.want)
 		}
 	}
 }

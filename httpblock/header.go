@@ -9,7 +9,7 @@ import (
 )
 
 // reserved are the headers that would make another request of ours, by names
-// that start so: they are set here, or by net/http, or make answers that can't
+// that start so: they are set here, or by net/http, or make responses that can't
 // be used.
 var reserved = []string{
 	"Accept-Encoding", "Connection", "Content-", "Expect", "Host", "If-", "Keep-Alive", "Proxy-", "Range", "Te",

@@ -12,47 +12,47 @@ const hedgeShare = 50
 
 // hedges counts requests that readers wait for, and those that were made once more,
 // elsewhere.
-type hedges struct{ asked, made int64 }
+type hedges struct{ requests, made int64 }
 
 // mayHedge says whether one more request may be made twice, and counts it.
 func (g *group) mayHedge() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if (g.hedges.made+1)*hedgeShare > g.hedges.asked {
+	if (g.hedges.made+1)*hedgeShare > g.hedges.requests {
 		return false
 	}
 	g.hedges.made++
 	return true
 }
 
-// answer is the outcome of a request to a server.
-type answer struct {
+// outcome is what became of an attempt at a server.
+type outcome struct {
 	srv *server
 	*attempt
 	err error
 }
 
-// request asks v for r. If a reader waits for it, and no answer has begun when most would
-// have, another server is asked for it as well: the first answer counts.
-func (g *group) request(ctx context.Context, v *server, r blockio.Range, p patience, tried []*server) answer {
+// attempt asks v for r. If a reader waits for it, and no response has begun when most would
+// have, another server is asked for it as well: the first response counts.
+func (g *group) attempt(ctx context.Context, v *server, r blockio.Range, p patience, tried []*server) outcome {
 	late, known := v.speed.late()
 	if g.alone() || r.Class != blockio.Demand || !known || !g.another(v) {
-		return v.answer(ctx, r, g.patience(v, p, len(tried)))
+		return v.try(ctx, r, g.patience(v, p, len(tried)))
 	}
 	g.mu.Lock()
-	g.hedges.asked++
+	g.hedges.requests++
 	g.mu.Unlock()
-	answers := make(chan answer, 2)
+	outcomes := make(chan outcome, 2)
 	start := func(v *server) (cancel context.CancelFunc) {
 		ctx, cancel := context.WithCancel(ctx)
 		go func() {
-			a := v.answer(ctx, r, g.patience(v, p, len(tried)))
+			a := v.try(ctx, r, g.patience(v, p, len(tried)))
 			if a.err != nil {
 				cancel()
 			} else {
 				a.release = cancel
 			}
-			answers <- a
+			outcomes <- a
 		}()
 		return cancel
 	}
@@ -60,18 +60,18 @@ func (g *group) request(ctx context.Context, v *server, r blockio.Range, p patie
 	timer := time.NewTimer(late)
 	defer timer.Stop()
 	select {
-	case a := <-answers:
+	case a := <-outcomes:
 		return a
 	case <-timer.C:
 	}
 	other := g.choose(r, append(tried, v))
 	if other == nil || !g.another(v) || !g.mayHedge() {
-		return <-answers
+		return <-outcomes
 	}
 	stop[other] = start(other)
-	a := <-answers
+	a := <-outcomes
 	if a.err != nil {
-		second := <-answers
+		second := <-outcomes
 		if second.err != nil && a.srv == v { // what is reported is v's: it is tried
 			a, second = second, a
 		}
@@ -84,15 +84,15 @@ func (g *group) request(ctx context.Context, v *server, r blockio.Range, p patie
 		}
 	}
 	go func() {
-		if second := <-answers; second.err == nil {
+		if second := <-outcomes; second.err == nil {
 			second.Close()
 		}
 	}()
 	return a
 }
 
-// answer asks v for r.
-func (v *server) answer(ctx context.Context, r blockio.Range, p patience) answer {
+// try asks v for r.
+func (v *server) try(ctx context.Context, r blockio.Range, p patience) outcome {
 	a, err := v.attempt(ctx, r, p)
-	return answer{v, a, err}
+	return outcome{v, a, err}
 }

@@ -22,9 +22,9 @@ func compare(piece blockio.Piece, got []byte) error {
 	return nil
 }
 
-// Join lets those servers in that have not answered when the file was opened: each as
+// Join lets those servers in that have not responded when the file was opened: each as
 // soon as it was found, in the background, to have a file of the same size with the same
-// first bytes and these pieces. Who can't be reached is asked again, from time to time.
+// first bytes and these pieces. Who can't be reached is tried again, from time to time.
 // Join is called once at most.
 func (s *Source) Join(pieces []blockio.Piece) {
 	g := s.group
@@ -40,20 +40,20 @@ func (s *Source) Join(pieces []blockio.Piece) {
 }
 
 const (
-	// minPause and maxPause bound the pauses after which a server that failed is asked
+	// minPause and maxPause bound the pauses after which a server that failed is probed
 	// again. They double each time, and begin anew when it was well for maxPause.
 	minPause = time.Second
 	maxPause = 30 * time.Second
-	// measureTime is how often one server is measured of those that are not asked for
-	// anything, while others are, and measureSize how many bytes that takes.
+	// measureTime is how often one server is measured of those that get no
+	// requests, while others do, and measureSize how many bytes that takes.
 	measureTime = 10 * time.Second
 	measureSize = 64 << 10
 )
 
-// tend looks after v until the end: it lets it in, measures it, and asks it again after
+// tend looks after v until the end: it lets it in, measures it, and probes it after
 // it was left.
 func (g *group) tend(v *server) {
-	pause := time.Duration(0) // it was never asked
+	pause := time.Duration(0) // it was never tried
 	for {
 		health, since, notBefore := g.healthOf(v)
 		wait := max(pause, time.Until(notBefore))
@@ -76,7 +76,7 @@ func (g *group) tend(v *server) {
 			}
 		case now != banned:
 			pause = min(max(2*pause, minPause), maxPause)
-			g.ask(v)
+			g.probe(v)
 		}
 	}
 }
@@ -99,8 +99,8 @@ func (g *group) healthOf(v *server) (h health, since, notBefore time.Time) {
 	return v.health, v.since, v.notBefore
 }
 
-// ask finds out whether v can be used, by now or again.
-func (g *group) ask(v *server) {
+// probe finds out whether v can be used, by now or again.
+func (g *group) probe(v *server) {
 	ctx, cancel := context.WithTimeout(g.ctx, resolveTime)
 	defer cancel()
 	p := patience{stall: stallTime(0)}
@@ -116,7 +116,7 @@ func (g *group) ask(v *server) {
 	}
 }
 
-// letIn has v asked if err, the outcome of a comparison, is nil.
+// letIn has v used if err, the outcome of a comparison, is nil.
 func (g *group) letIn(v *server, err error) {
 	if errors.Is(err, errOtherFile) {
 		g.ban(v, err)
@@ -138,7 +138,7 @@ func (g *group) letIn(v *server, err error) {
 	}
 }
 
-// compare finds out whether v, which was never asked, has the file.
+// compare finds out whether v, which was never used, has the file.
 func (g *group) compare(ctx context.Context, v *server, p patience) error {
 	if err := v.readHead(ctx, p); err != nil {
 		return err
@@ -174,14 +174,14 @@ func (g *group) untilMeasured(v *server) time.Duration {
 	if d := time.Until(v.speed.measured().Add(measureTime)); d > 0 {
 		return d
 	}
-	return measureTime // nothing is asked for, or another was measured
+	return measureTime // there are no requests, or another was measured
 }
 
-// measure reads a little from v, if it was not asked for long while others were, and no
+// measure reads a little from v, if it had no request for long while others had, and no
 // other server has just been measured: all of that is for nobody.
 func (g *group) measure(v *server) {
 	g.mu.Lock()
-	idle := time.Since(g.asked) > measureTime || time.Since(v.speed.measured()) < measureTime
+	idle := time.Since(g.chosen) > measureTime || time.Since(v.speed.measured()) < measureTime
 	if idle || v.limit != nil || time.Since(g.looked) < measureTime {
 		g.mu.Unlock()
 		return
@@ -198,7 +198,7 @@ func (g *group) measure(v *server) {
 	}
 }
 
-// ban has v never asked again.
+// ban has v never used again.
 func (g *group) ban(v *server, why error) {
 	g.mu.Lock()
 	changed := v.health != banned

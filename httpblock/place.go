@@ -20,7 +20,7 @@ type place struct {
 	url *url.URL
 	pin *pinned // what tells the file's versions apart there
 
-	ill time.Time // since when it has answered 5xx alone, zero if it is well; guarded by server.mu
+	ill time.Time // since when its responses were 5xx alone, zero if it is well; guarded by server.mu
 }
 
 // resolution is a search for the file that is under way.
@@ -32,8 +32,8 @@ type resolution struct {
 	left bool
 }
 
-// illTime is how long a place may answer 5xx before the way is asked for anew;
-// at once if it asks for more than that.
+// illTime is how long a place may respond with 5xx before the redirects are followed anew;
+// at once if its Retry-After is more than that.
 const illTime = 5 * time.Second
 
 // maxAdopted bounds how many validators of other places are remembered.
@@ -48,8 +48,8 @@ func (v *server) where() *place {
 	return v.place
 }
 
-// moved says whether err, the outcome of a request to pl, is a reason to ask for
-// the way anew. A signed URL expires, a mirror is taken away.
+// moved says whether err, the outcome of a request to pl, is a reason to follow
+// the redirects anew. A signed URL expires, a mirror is taken away.
 func (v *server) moved(ctx context.Context, pl *place, err error) bool {
 	var status *StatusError
 	failed := errors.As(err, &status)
@@ -66,7 +66,7 @@ func (v *server) moved(ctx context.Context, pl *place, err error) bool {
 	switch {
 	case err == nil, failed && !status.Proxy:
 		return failed && expired(status.Code)
-	case errors.Is(err, ErrChanged), errors.Is(err, ErrNoRanges), errors.Is(err, ErrEncoded), errors.Is(err, errAnswer),
+	case errors.Is(err, ErrChanged), errors.Is(err, ErrNoRanges), errors.Is(err, ErrEncoded), errors.Is(err, errProtocol),
 		errors.Is(err, blockio.ErrEmpty):
 		return false
 	}
@@ -199,7 +199,7 @@ func (v *server) compareAt(ctx context.Context, pl *place, off int64, p patience
 func (v *server) readAt(ctx context.Context, pl *place, e blockio.Extent, p patience) ([]byte, error) {
 	return readAll(e, func(rest blockio.Extent) (*attempt, error) {
 		a := v.newAttempt(ctx, p)
-		resp, err := v.ask(a.ctx, pl.url, rangeOf(rest), false)
+		resp, err := v.request(a.ctx, pl.url, rangeOf(rest), false)
 		if err == nil {
 			err = a.take(resp, rest, pl.pin)
 		}
@@ -219,7 +219,7 @@ func (p *pinned) validator() string {
 	return p.lastModified
 }
 
-// pinOf is what the headers of an answer tell of a file of size bytes.
+// pinOf is what the headers of a response tell of a file of size bytes.
 func pinOf(h http.Header, size int64) *pinned {
 	return &pinned{size: size, etag: h.Get("ETag"), lastModified: h.Get("Last-Modified")}
 }

@@ -18,7 +18,7 @@ func isRedirect(code int) bool {
 	return false
 }
 
-// expired says that a status may mean that a redirect has to be asked for anew.
+// expired says that a status may mean that a redirect has to be followed anew.
 func expired(code int) bool {
 	switch code {
 	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden,

@@ -13,8 +13,8 @@ import (
 )
 
 // seek asks for the first bytes of the file at the URL that was opened, and
-// follows redirects. The answer has been judged by what pin returns for the
-// place that gave it.
+// follows redirects. The response has been judged by what pin returns for the
+// place that sent it.
 func (v *server) seek(ctx context.Context, n int64, p patience, pin func(at *url.URL) *pinned) (*attempt, *url.URL, error) {
 	a, e := v.newAttempt(ctx, p), blockio.Extent{Len: n}
 	resp, at, err := v.follow(a, rangeOf(e))
@@ -29,12 +29,12 @@ func (v *server) seek(ctx context.Context, n int64, p patience, pin func(at *url
 }
 
 // follow sends a request for the range rng to the URL that was opened, and
-// follows redirects. It returns the last answer and where that came from.
+// follows redirects. It returns the last response and where that came from.
 func (v *server) follow(a *attempt, rng string) (*http.Response, *url.URL, error) {
 	at := v.url
 	for range maxRedirects + 1 {
 		a.renew()
-		resp, err := v.ask(a.ctx, at, rng, false)
+		resp, err := v.request(a.ctx, at, rng, false)
 		if err != nil || !isRedirect(resp.StatusCode) {
 			return resp, at, err
 		}
@@ -49,9 +49,9 @@ func (v *server) follow(a *attempt, rng string) (*http.Response, *url.URL, error
 // rangeOf is the header Range for e.
 func rangeOf(e blockio.Extent) string { return fmt.Sprintf("bytes=%d-%d", e.Off, e.End()-1) }
 
-// ask sends a request for the range rng to at: once more if our token has been
+// request sends a request for the range rng to at: once more if our token has been
 // replaced in the meantime. refetch goes past the caches on the way.
-func (v *server) ask(ctx context.Context, at *url.URL, rng string, refetch bool) (*http.Response, error) {
+func (v *server) request(ctx context.Context, at *url.URL, rng string, refetch bool) (*http.Response, error) {
 	resp, token, err := v.send(ctx, at, rng, refetch)
 	if err == nil && resp.StatusCode == http.StatusUnauthorized && v.identity.renew(ctx, token) {
 		resp.Body.Close()

@@ -19,7 +19,7 @@ type pinned struct {
 	anyVersion   bool // etag and lastModified are not known yet
 }
 
-// span is the range of bytes that an answer brings: [off, off+n) of size.
+// span is the range of bytes that a response brings: [off, off+n) of size.
 type span struct {
 	off, n, size int64
 }
@@ -30,15 +30,15 @@ func (s span) extent() blockio.Extent { return blockio.Extent{Off: s.off, Len: s
 // unknown is a size that the server did not say. It is no other than any size.
 const unknown = -1
 
-// judge decides whether the answer to a request for [off, off+n) may be used,
+// judge decides whether the response to a request for [off, off+n) may be used,
 // and which part of the range it brings: a server may legally send less. pin
-// is nil for the first answer of all. The error wraps blockio.ErrEmpty if there is
+// is nil for the first response of all. The error wraps blockio.ErrEmpty if there is
 // nothing in the file.
 func judge(resp *http.Response, off, n int64, pin *pinned) (span, error) {
 	if pin == nil && saysEmpty(resp) {
 		return span{}, blockio.ErrEmpty
 	}
-	asked := fmt.Sprintf("answered %d to bytes=%d-%d", resp.StatusCode, off, off+n-1)
+	exchange := fmt.Sprintf("answered %d to bytes=%d-%d", resp.StatusCode, off, off+n-1)
 	switch resp.StatusCode {
 	case http.StatusPartialContent:
 	case http.StatusOK:
@@ -47,9 +47,9 @@ func judge(resp *http.Response, off, n int64, pin *pinned) (span, error) {
 				return span{}, err
 			}
 		}
-		return span{}, fmt.Errorf("%w (%s)", ErrNoRanges, asked)
+		return span{}, fmt.Errorf("%w (%s)", ErrNoRanges, exchange)
 	case http.StatusRequestedRangeNotSatisfiable:
-		return span{}, fmt.Errorf("%w (%s)", ErrChanged, asked)
+		return span{}, fmt.Errorf("%w (%s)", ErrChanged, exchange)
 	default:
 		return span{}, statusError(resp)
 	}
@@ -58,17 +58,17 @@ func judge(resp *http.Response, off, n int64, pin *pinned) (span, error) {
 	}
 	header := resp.Header.Get("Content-Range")
 	if kind := resp.Header.Get("Content-Type"); header == "" && strings.HasPrefix(kind, "multipart/") {
-		return span{}, fmt.Errorf("%w: %q to a request for one range", errAnswer, kind)
+		return span{}, fmt.Errorf("%w: %q to a request for one range", errProtocol, kind)
 	}
 	got, err := parseContentRange(header)
 	if err != nil {
 		return span{}, err
 	}
 	if got.off != off || got.n > n {
-		return span{}, fmt.Errorf("%w: Content-Range %q to bytes=%d-%d", errAnswer, header, off, off+n-1)
+		return span{}, fmt.Errorf("%w: Content-Range %q to bytes=%d-%d", errProtocol, header, off, off+n-1)
 	}
 	if resp.ContentLength >= 0 && resp.ContentLength != got.n {
-		return span{}, fmt.Errorf("%w: a body of %d bytes for Content-Range %q", errAnswer, resp.ContentLength, header)
+		return span{}, fmt.Errorf("%w: a body of %d bytes for Content-Range %q", errProtocol, resp.ContentLength, header)
 	}
 	if pin != nil {
 		return got, pin.compare(resp, got.size)
@@ -76,8 +76,8 @@ func judge(resp *http.Response, off, n int64, pin *pinned) (span, error) {
 	return got, nil
 }
 
-// saysEmpty says that the answer to a request for a file's first bytes is that
-// there are none. No range can say so, yet some servers answer with one that ends
+// saysEmpty says that the response to a request for a file's first bytes is that
+// there are none. No range can say so, yet some servers respond with one that ends
 // before it starts.
 func saysEmpty(resp *http.Response) bool {
 	switch resp.StatusCode {
@@ -127,7 +127,7 @@ func statusError(resp *http.Response) error {
 // parseContentRange parses "bytes FIRST-LAST/SIZE" (RFC 9110, section 14.4).
 // FIRST and LAST are inclusive. SIZE may be "*".
 func parseContentRange(s string) (span, error) {
-	bad := fmt.Errorf("%w: Content-Range %q", errAnswer, s)
+	bad := fmt.Errorf("%w: Content-Range %q", errProtocol, s)
 	rest, ok := strings.CutPrefix(s, "bytes ")
 	if !ok {
 		return span{}, bad

@@ -53,15 +53,15 @@ func TestJudge(t *testing.T) {
 		{name: "unknown total, other ETag", header: []string{"Content-Range", "bytes 100-199/*", "ETag", `"b"`, "Last-Modified", date}, err: ErrChanged},
 		{name: "unknown total, chunked", header: append([]string{"Content-Range", "bytes 100-199/*"}, same...), length: -1, want: span{100, 100, unknown}},
 
-		{name: "starts before", header: append([]string{"Content-Range", "bytes 99-198/1000"}, same...), err: errAnswer, says: `"bytes 99-198/1000" to bytes=100-199`},
-		{name: "starts after", header: append([]string{"Content-Range", "bytes 101-199/1000"}, same...), length: 99, err: errAnswer},
-		{name: "longer than asked", header: append([]string{"Content-Range", "bytes 100-200/1000"}, same...), length: 101, err: errAnswer},
-		{name: "whole file", header: append([]string{"Content-Range", "bytes 0-999/1000"}, same...), length: 1000, err: errAnswer},
-		{name: "no Content-Range", header: same, err: errAnswer},
-		{name: "multipart", header: append([]string{"Content-Type", "multipart/byteranges; boundary=x"}, same...), err: errAnswer, says: "to a request for one range"},
+		{name: "starts before", header: append([]string{"Content-Range", "bytes 99-198/1000"}, same...), err: errProtocol, says: `"bytes 99-198/1000" to bytes=100-199`},
+		{name: "starts after", header: append([]string{"Content-Range", "bytes 101-199/1000"}, same...), length: 99, err: errProtocol},
+		{name: "longer than asked", header: append([]string{"Content-Range", "bytes 100-200/1000"}, same...), length: 101, err: errProtocol},
+		{name: "whole file", header: append([]string{"Content-Range", "bytes 0-999/1000"}, same...), length: 1000, err: errProtocol},
+		{name: "no Content-Range", header: same, err: errProtocol},
+		{name: "multipart", header: append([]string{"Content-Type", "multipart/byteranges; boundary=x"}, same...), err: errProtocol, says: "to a request for one range"},
 		{name: "gzip", header: append([]string{"Content-Range", "bytes 100-199/1000", "Content-Encoding", "gzip"}, same...), err: ErrEncoded, says: `encoded (Content-Encoding "gzip")`},
-		{name: "length too small", header: append([]string{"Content-Range", "bytes 100-199/1000"}, same...), length: 99, err: errAnswer, says: "a body of 99 bytes"},
-		{name: "length too large", header: append([]string{"Content-Range", "bytes 100-199/1000"}, same...), length: 101, err: errAnswer},
+		{name: "length too small", header: append([]string{"Content-Range", "bytes 100-199/1000"}, same...), length: 99, err: errProtocol, says: "a body of 99 bytes"},
+		{name: "length too large", header: append([]string{"Content-Range", "bytes 100-199/1000"}, same...), length: 101, err: errProtocol},
 
 		{name: "other size", header: append([]string{"Content-Range", "bytes 100-199/1001"}, same...), err: ErrChanged, says: "size 1000 -> 1001"},
 		{name: "other ETag", header: []string{"Content-Range", "bytes 100-199/1000", "ETag", `"b"`, "Last-Modified", date}, err: ErrChanged, says: `ETag "a" -> "b"`},
@@ -191,8 +191,8 @@ func TestParseContentRange(t *testing.T) {
 		if got != tt.want || (err == nil) != (tt.want.n > 0) {
 			t.Errorf("parseContentRange(%q): got %+v, error %v, want %+v", tt.in, got, err, tt.want)
 		}
-		if err != nil && (!errors.Is(err, errAnswer) || !strings.Contains(err.Error(), strconv.Quote(tt.in))) {
-			t.Errorf("parseContentRange(%q): got error %v, want errAnswer with the header in it", tt.in, err)
+		if err != nil && (!errors.Is(err, errProtocol) || !strings.Contains(err.Error(), strconv.Quote(tt.in))) {
+			t.Errorf("parseContentRange(%q): got error %v, want errProtocol with the header in it", tt.in, err)
 		}
 	}
 }

@@ -26,7 +26,7 @@ func (p patience) wait() time.Duration {
 // over says that there is no patience left.
 func (p patience) over() bool { return !p.until.IsZero() && !time.Now().Before(p.until) }
 
-// among is the patience with the first of n servers that are to be asked one after the
+// among is the patience with the first of n servers that are to be tried one after the
 // other.
 func (p patience) among(n int) patience {
 	if n > 1 && !p.until.IsZero() {
@@ -40,7 +40,7 @@ const maxDoublings = 5
 
 // stallTime is the patience with a first attempt: short enough for another
 // within the timeout. Each further attempt gets twice that of the one before,
-// for servers that are slow to answer.
+// for servers that are slow to respond.
 func stallTime(timeout time.Duration) time.Duration {
 	if timeout == 0 {
 		return 10 * time.Second
@@ -110,7 +110,7 @@ func (s *Source) retry(ctx context.Context, start time.Time, try func(patience) 
 }
 
 // worse is the error of who could get the file neither here (err) nor where that failed
-// before: the one after which asking again may help, and sooner, else the first.
+// before: the one after which another request may help, and sooner, else the first.
 func (s *Source) worse(before, err error) error {
 	opening := s.first == nil
 	switch {

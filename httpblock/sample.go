@@ -11,7 +11,7 @@ import (
 // enough to tell whether what is found elsewhere is the same file.
 const (
 	sampleCount = 4
-	sampleSize  = 4 << 10 // bytes at the start of an answer
+	sampleSize  = 4 << 10 // bytes at the start of a response
 )
 
 // sample is a piece of the file.
@@ -57,7 +57,7 @@ func (s *samples) latest() [sampleCount]sample {
 	return s.ring
 }
 
-// sampling takes a sample of an answer while that is read. The zero value takes
+// sampling takes a sample of a response while that is read. The zero value takes
 // none. It is not safe for concurrent use.
 type sampling struct {
 	to     *samples
@@ -66,14 +66,14 @@ type sampling struct {
 	hash   maphash.Hash
 }
 
-// begin begins a sample of the first bytes of an answer.
+// begin begins a sample of the first bytes of a response.
 func (m *sampling) begin(to *samples, s span) {
 	m.to, m.extent = to, blockio.Extent{Off: s.off, Len: min(s.n, sampleSize)}
 	m.left = m.extent.Len
 	m.hash.SetSeed(to.seed)
 }
 
-// add is told the next bytes of the answer.
+// add is told the next bytes of the response.
 func (m *sampling) add(p []byte) {
 	if m.left == 0 {
 		return

@@ -16,7 +16,7 @@ import (
 )
 
 // server is one copy of the file: at a URL, and where that redirects to. Each of its
-// requests is one attempt: who wants to ask again does so himself.
+// requests is one attempt: who wants another makes it himself.
 type server struct {
 	opt        *Options
 	url        *url.URL // as given, without its user
@@ -30,7 +30,7 @@ type server struct {
 	head []byte // the file's first bytes
 
 	count counter
-	trips recent.Max // the negative of how long it took to answer, in seconds
+	trips recent.Max // the negative of how long responses took to begin, in seconds
 	speed speed
 
 	// Guarded by group.mu.
@@ -38,7 +38,7 @@ type server struct {
 	since  time.Time // when health has changed last; zero: never
 	why    error     // it is banned
 	told   bool      // that it can't join yet
-	// notBefore is when it wants to be asked again at the earliest.
+	// notBefore is when it wants the next request at the earliest.
 	notBefore time.Time
 	woken     chan struct{} // has room for one word that health has become worse
 
@@ -74,10 +74,10 @@ func (v *server) wake() {
 }
 
 // dripFactor is how many times the patience the whole head may take where another server
-// could be asked for it.
+// could be tried.
 const dripFactor = 4
 
-// readHeadIn is readHead but, if there are others to be asked, not for long.
+// readHeadIn is readHead but, if there are others to be tried, not for long.
 func (v *server) readHeadIn(ctx context.Context, p patience, others bool) error {
 	if others {
 		var cancel context.CancelFunc
@@ -124,10 +124,10 @@ func (v *server) read(ctx context.Context, e blockio.Extent, p patience) ([]byte
 }
 
 // readAll reads a small extent, by as many requests as that takes.
-func readAll(e blockio.Extent, ask func(rest blockio.Extent) (*attempt, error)) ([]byte, error) {
+func readAll(e blockio.Extent, open func(rest blockio.Extent) (*attempt, error)) ([]byte, error) {
 	got := make([]byte, e.Len)
 	for n := int64(0); n < e.Len; {
-		a, err := ask(blockio.Extent{Off: e.Off + n, Len: e.Len - n})
+		a, err := open(blockio.Extent{Off: e.Off + n, Len: e.Len - n})
 		if err != nil {
 			return nil, err
 		}

@@ -8,10 +8,10 @@ import (
 )
 
 // learnSize asks a server that does not say how large the file is for its last
-// byte: where that lies says it. pin is what the first answer said, got the
+// byte: where that lies says it. pin is what the first response said, got the
 // number of bytes that it brought.
 func (v *server) learnSize(ctx context.Context, at *url.URL, pin *pinned, got int64) (int64, error) {
-	resp, err := v.ask(ctx, at, "bytes=-1", false)
+	resp, err := v.request(ctx, at, "bytes=-1", false)
 	if err != nil {
 		return 0, err
 	}
@@ -23,9 +23,9 @@ func (v *server) learnSize(ctx context.Context, at *url.URL, pin *pinned, got in
 	return last.off + 1, err
 }
 
-var errNoSize = fmt.Errorf("%w: the server does not say how large the file is", errAnswer)
+var errNoSize = fmt.Errorf("%w: the server does not say how large the file is", errProtocol)
 
-// judgeLast judges the answer to a request for the last byte of a file whose
+// judgeLast judges the response to a request for the last byte of a file whose
 // size is not known.
 func judgeLast(resp *http.Response, pin *pinned) (span, error) {
 	switch {

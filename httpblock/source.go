@@ -71,16 +71,16 @@ type Source struct {
 	opt     Options
 	stall   time.Duration // the patience with a first attempt
 	servers []*server     // of the URL that was opened, then the mirrors
-	group   *group        // nil before Open has had an answer
+	group   *group        // nil before Open has had a response
 
 	// Set by Open, constant afterwards.
-	first   *server   // who answered
+	first   *server   // who responded
 	modTime time.Time // zero if it did not say
 }
 
 // Open asks for the first bytes of the file at rawURL, and learns its size and
-// validators from the answer. It tries for as long as opt.Timeout allows; a mirror if
-// rawURL does not answer. Mirrors are asked for nothing else before Join.
+// validators from the response. It tries for as long as opt.Timeout allows; a mirror if
+// rawURL does not respond. Mirrors are asked for nothing else before Join.
 func Open(ctx context.Context, rawURL string, opt Options) (*Source, error) {
 	if opt.Connections == 0 {
 		opt.Connections = 32
@@ -137,7 +137,7 @@ func newLimiter(perSecond int64) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(perSecond), int(min(maxBurst, max(minBurst, perSecond/16))))
 }
 
-// open makes the first request, to the first of the servers that answers.
+// open makes the first request, to the first of the servers that responds.
 func (s *Source) open(ctx context.Context) error {
 	_, err := s.retry(ctx, time.Now(), func(p patience) (int, error) {
 		var failed error
@@ -157,7 +157,7 @@ func (s *Source) open(ctx context.Context) error {
 	return err
 }
 
-// opened says that v has answered first.
+// opened says that v has responded first.
 func (s *Source) opened(v *server) {
 	s.first = v
 	s.group = newGroup(s.servers, v, s.opt.Logger)
@@ -197,7 +197,7 @@ func (s *Source) Adopted() []blockio.Copy {
 // only while nothing else is under way.
 const tripTime = 5 * time.Minute
 
-// Trip is the line's round trip: the least time, lately, from a request to its answer, at
+// Trip is the line's round trip: the least time, lately, from a request to its response, at
 // the server that readers' requests go to.
 func (s *Source) Trip() time.Duration {
 	v, _ := s.group.preferred().trips.Value()

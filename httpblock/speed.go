@@ -11,7 +11,7 @@ import (
 type speed struct {
 	// mu guards the fields below.
 	mu      sync.Mutex
-	first   float64            // seconds from a request to its answer, smoothed; 0 before the first
+	first   float64            // seconds from a request to its response, smoothed; 0 before the first
 	waits   [128]time.Duration // the same, of the latest requests
 	seen    int                // how many there have been
 	at      time.Time          // when the latest of them came
@@ -23,7 +23,7 @@ type speed struct {
 }
 
 const (
-	// smooth is what the past counts at most, in speed.first, beside another answer.
+	// smooth is what the past counts at most, in speed.first, beside another response.
 	smooth = 7. / 8
 	// paceBytes is how many bytes make a piece of a body whose time is looked at, and fade
 	// what the past counts at most beside another.
@@ -39,8 +39,8 @@ func past(most float64, at time.Time) float64 {
 	return max(0, most-float64(time.Since(at))/float64(stale))
 }
 
-// answered notes that an answer began d after its request.
-func (s *speed) answered(d time.Duration) {
+// responded notes that a response began d after its request.
+func (s *speed) responded(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := past(smooth, s.at)
@@ -101,14 +101,14 @@ func (s *speed) cost(n int64, unknown float64) float64 {
 	return s.first + float64(s.due+n)/rate
 }
 
-// answer is how long an answer takes; 0 if none is known.
-func (s *speed) answer() time.Duration {
+// latency is how long a response takes to begin; 0 if none is known.
+func (s *speed) latency() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return time.Duration(s.first * float64(time.Second))
 }
 
-// measured is when an answer came last.
+// measured is when a response came last.
 func (s *speed) measured() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,13 +116,13 @@ func (s *speed) measured() time.Time {
 }
 
 const (
-	// hedgeSeen is how many answers have to be known before one can be late.
+	// hedgeSeen is how many responses have to be known before one can be late.
 	hedgeSeen = 16
 	// minHedge is how long to wait for any.
 	minHedge = 20 * time.Millisecond
 )
 
-// late is after how long without an answer another server may be asked as well: three
+// late is after how long without a response another server may be asked as well: three
 // times what it usually takes, and longer than all but the slowest take. ok is false
 // while too few are known. ("The Tail at Scale", Dean and Barroso, 2013.)
 func (s *speed) late() (d time.Duration, ok bool) {

@@ -13,16 +13,16 @@ func TestSlowSpellIsForgotten(t *testing.T) {
 			var s speed
 			spell := func(d, took time.Duration) {
 				for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(pause) {
-					s.answered(took)
+					s.responded(took)
 					s.moved(paceBytes, took)
 				}
 			}
 			spell(3*time.Second, 500*time.Millisecond)
-			if got := s.answer(); got != 500*time.Millisecond {
+			if got := s.latency(); got != 500*time.Millisecond {
 				t.Errorf("every %v: answers take %v in the slow spell", pause, got)
 			}
 			spell(2*time.Second, 10*time.Millisecond)
-			if got := s.answer(); got > 100*time.Millisecond {
+			if got := s.latency(); got > 100*time.Millisecond {
 				t.Errorf("every %v: answers take %v after the slow spell", pause, got)
 			}
 			if got := s.rate(); got < paceBytes/0.02 {
@@ -36,12 +36,12 @@ func TestSlowSpellIsForgotten(t *testing.T) {
 func TestSpeedIsSmooth(t *testing.T) {
 	var s speed
 	for range 100 {
-		s.answered(8 * time.Millisecond)
+		s.responded(8 * time.Millisecond)
 		s.moved(paceBytes, 10*time.Millisecond)
 	}
-	s.answered(80 * time.Millisecond)
+	s.responded(80 * time.Millisecond)
 	s.moved(paceBytes, 20*time.Millisecond)
-	if got := s.answer(); got < 15*time.Millisecond || got > 25*time.Millisecond {
+	if got := s.latency(); got < 15*time.Millisecond || got > 25*time.Millisecond {
 		t.Errorf("answers take %v after one of 80ms, want 17ms", got)
 	}
 	if got, want := s.rate(), 100.*paceBytes; got < 0.7*want || got > 0.95*want {
@@ -77,7 +77,7 @@ func TestLate(t *testing.T) {
 // many notes so many answers.
 func many(s *speed, n int, d time.Duration) {
 	for range n {
-		s.answered(d)
+		s.responded(d)
 	}
 }
 
@@ -88,7 +88,7 @@ func TestPace(t *testing.T) {
 	if s.rate() != 0 || s.cost(1000, 0) != 0 {
 		t.Errorf("at first: rate %v, cost %v", s.rate(), s.cost(1000, 0))
 	}
-	s.answered(time.Second)
+	s.responded(time.Second)
 	a, b := pace{of: &s}, pace{of: &s}
 	a.expect(100_000)
 	b.expect(50_000)

@@ -17,14 +17,14 @@ func (s *Source) Servers() []blockio.Server {
 	var all []blockio.Server
 	for _, v := range s.servers {
 		st := v.count.stats(v.shown())
-		st.Answer, st.Rate = v.speed.answer(), v.speed.rate()
+		st.Answer, st.Rate = v.speed.latency(), v.speed.rate()
 		st.State, st.LastError, st.LastErrorAt = s.group.state(v, st)
 		all = append(all, st)
 	}
 	return all
 }
 
-// Overloaded says that the servers have answered 429 or 503, and nothing else since, each
+// Overloaded says that the servers have responded with 429 or 503, and nothing else since, each
 // that is used.
 func (s *Source) Overloaded() bool {
 	for _, v := range s.group.joined() {

@@ -15,7 +15,7 @@ type stream struct {
 	ctx     context.Context // of OpenRange: it bounds every request of the stream
 	src     *Source
 	left    blockio.Range // what has not been read yet
-	avoid   *server       // who is asked last: he has sent it wrong; may be nil
+	avoid   *server       // who is tried last: he has sent it wrong; may be nil
 	attempt *attempt      // nil: the next Read makes a request
 }
 
@@ -32,11 +32,11 @@ func (st *stream) Read(buf []byte) (int, error) {
 		st.attempt.patience.until = st.src.giveUp(start)
 		if n, err := st.readOnce(buf, st.attempt.patience); err == nil {
 			return n, nil
-		} // an error is a reason to ask again
+		} // an error is a reason for another request
 	}
 	return st.src.retry(st.ctx, start, func(p patience) (int, error) {
 		if st.attempt == nil {
-			a, err := st.src.ask(st.ctx, st.left, p, st.avoid)
+			a, err := st.src.attempt(st.ctx, st.left, p, st.avoid)
 			if err != nil {
 				return 0, err
 			}
@@ -69,9 +69,9 @@ func (st *stream) readOnce(buf []byte, p patience) (int, error) {
 // errNobody is what a reader gets when each server has shown that it has another file.
 var errNobody = fmt.Errorf("%w (no server has the file that was opened)", ErrChanged)
 
-// ask asks for r: the server that is likely to bring it first or, if that fails, the
+// attempt asks for r: the server that is likely to bring it first or, if that fails, the
 // next, and at the end the one to be avoided, if there is one.
-func (s *Source) ask(ctx context.Context, r blockio.Range, p patience, avoid *server) (*attempt, error) {
+func (s *Source) attempt(ctx context.Context, r blockio.Range, p patience, avoid *server) (*attempt, error) {
 	var tried []*server
 	if avoid != nil {
 		tried = append(tried, avoid)
@@ -88,10 +88,10 @@ func (s *Source) ask(ctx context.Context, r blockio.Range, p patience, avoid *se
 		case v == nil, failed != nil && (ctx.Err() != nil || p.over()):
 			return nil, failed
 		}
-		a := s.group.request(ctx, v, r, p, tried)
+		a := s.group.attempt(ctx, v, r, p, tried)
 		if a.err == nil {
 			s.group.note(a.span.extent(), a.srv)
-			s.group.answered(a.srv)
+			s.group.succeeded(a.srv)
 			return a.attempt, nil
 		}
 		s.group.failed(ctx, a.srv, p, a.err)

@@ -65,7 +65,7 @@ func newTransport(connections int, d *dialer) *http.Transport {
 	}
 }
 
-// judgeProxy looks at a proxy's answer to our wish for a connection.
+// judgeProxy looks at a proxy's response to our wish for a connection.
 func judgeProxy(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
 	if resp.StatusCode == http.StatusOK {
 		return nil
