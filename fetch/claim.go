@@ -94,9 +94,8 @@ func (s *Scheduler) take(b *block) bool {
 	if !s.opt.Store.Have(b.n, b.ext) {
 		return false
 	}
-	stored := getBuffer(b.ext.Len)
-	if !s.opt.Store.Get(b.n, b.ext, stored) {
-		putBuffer(stored)
+	stored := s.getStored(b.n, b.ext)
+	if stored == nil {
 		return false
 	}
 	b.stored = stored

@@ -234,17 +234,14 @@ func (r *run) serveLocal(b **block, deliver func(n int64, stored []byte) error) 
 	if deliver == nil {
 		return true
 	}
-	buf := getBuffer((*b).ext.Len)
-	defer putBuffer(buf)
+	here, good := r.s.giveStored((*b).n, (*b).ext, deliver)
 	switch {
-	case !r.s.opt.Store.Get((*b).n, (*b).ext, buf):
+	case !here:
 		r.missed()
-	case deliver((*b).n, buf) != nil:
+	case !good:
 		*b = r.s.reject(*b)
-	default:
-		return true
 	}
-	return false
+	return good
 }
 
 // missed puts flights in the place of the first block ahead, which the store does
