@@ -117,22 +117,28 @@ func (r *read) run(ctx context.Context) (err error) {
 // peek looks at the first or last block: if the read covers it in part, it is
 // copied from memory, or gets a place in r.partial.
 func (r *read) peek(n int64) {
-	dst, skip := r.span(n)
-	if len(dst) == r.im.index.blockSize {
+	if dst, _ := r.span(n); len(dst) == r.im.index.blockSize {
 		return
 	}
-	s := partial{n: n}
+	r.partial[r.partials] = partial{n: n, done: r.atHand(n) != wanted}
+	r.partials++
+}
+
+// atHand takes what the read covers of block n from memory, if it is there.
+func (r *read) atHand(n int64) whereabouts {
+	dst, skip := r.span(n)
 	if r.im.zeros.has(n) {
 		clear(dst)
-		s.done = true
-	} else if b, ok := r.im.blocks.Peek(n); ok {
-		copy(dst, b.Bytes()[skip:])
-		b.Release()
-		s.done = true
-		r.im.had(n)
+		return cleared
 	}
-	r.partial[r.partials] = s
-	r.partials++
+	b, ok := r.im.blocks.Peek(n)
+	if !ok {
+		return wanted
+	}
+	copy(dst, b.Bytes()[skip:])
+	b.Release()
+	r.im.had(n)
+	return here
 }
 
 // load reads the blocks [first, end) that are not in memory, except those that
@@ -210,19 +216,7 @@ func (r *read) want(n int64) whereabouts {
 	s := r.find(n)
 	switch {
 	case s == nil:
-		dst, _ := r.span(n)
-		if r.im.zeros.has(n) {
-			clear(dst)
-			return cleared
-		}
-		b, ok := r.im.blocks.Peek(n)
-		if !ok {
-			return wanted
-		}
-		copy(dst, b.Bytes())
-		b.Release()
-		r.im.had(n)
-		return here
+		return r.atHand(n)
 	case s.done:
 		return here
 	}
