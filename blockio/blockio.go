@@ -52,6 +52,11 @@ type Extent struct {
 // End is the offset of the first byte after the extent.
 func (e Extent) End() int64 { return e.Off + e.Len }
 
+// Inside says whether all of the extent, whose numbers may be any, lies within size bytes.
+func (e Extent) Inside(size int64) bool {
+	return e.Off >= 0 && e.Len >= 0 && e.Len <= size && e.Off <= size-e.Len
+}
+
 // Span is adjacent blocks: [First, First+Count).
 type Span struct {
 	First, Count int64

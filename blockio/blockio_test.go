@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"strings"
 	"testing"
 
@@ -27,5 +28,31 @@ func TestReadRangeShortSource(t *testing.T) {
 	n, err := blockio.ReadRange(t.Context(), src, make([]byte, 50), 0)
 	if n != 10 || !errors.Is(err, blockio.ErrShortSource) {
 		t.Errorf("ReadRange = %d, %v; want 10 and ErrShortSource", n, err)
+	}
+}
+
+func TestInside(t *testing.T) {
+	for _, c := range []struct {
+		off, n, size int64
+		want         bool
+	}{
+		{0, 0, 0, true},
+		{0, 10, 10, true},
+		{3, 7, 10, true},
+		{10, 0, 10, true},
+		{3, 8, 10, false},
+		{11, 0, 10, false},
+		{0, 11, 10, false},
+		{-1, 5, 10, false},
+		{5, -1, 10, false},
+		{math.MaxInt64, math.MaxInt64, 10, false},
+		{math.MaxInt64, 1, math.MaxInt64, false},
+		{math.MinInt64, 1, 10, false},
+		{1, math.MinInt64, 10, false},
+		{0, math.MaxInt64, math.MaxInt64, true},
+	} {
+		if got := (blockio.Extent{Off: c.off, Len: c.n}).Inside(c.size); got != c.want {
+			t.Errorf("%d+%d inside %d: %v, want %v", c.off, c.n, c.size, got, c.want)
+		}
 	}
 }

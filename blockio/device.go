@@ -67,7 +67,7 @@ func (v *partDevice) Flush(ctx context.Context) error { return v.d.Flush(ctx) }
 // Inside returns ErrBeyondDevice, wrapped, if the n bytes at off do not all lie
 // within r.
 func Inside(r ReaderAt, off, n int64) error {
-	if size := r.Size(); off < 0 || n < 0 || n > size || off > size-n {
+	if size := r.Size(); !(Extent{Off: off, Len: n}).Inside(size) {
 		return fmt.Errorf("%w: bytes %d+%d of %d", ErrBeyondDevice, off, n, size)
 	}
 	return nil

@@ -34,7 +34,7 @@ func OpenSection(ctx context.Context, src Source, extents []Extent) (*Section, e
 	s := &Section{src: src}
 	for _, e := range extents {
 		switch last := len(s.parts) - 1; {
-		case e.Off < 0 || e.Len < 0 || e.Len > src.Size() || e.Off > src.Size()-e.Len:
+		case !e.Inside(src.Size()):
 			return nil, fmt.Errorf("%w: bytes %d+%d of %d", ErrBeyondEnd, e.Off, e.Len, src.Size())
 		case e.Len == 0:
 			continue
@@ -83,10 +83,11 @@ func (s *Section) ReadAtContext(ctx context.Context, p []byte, off int64) (int, 
 // ReadNow reads bytes of the section that the source has at hand.
 func (s *Section) ReadNow(p []byte, off int64) bool {
 	src, ok := s.src.(Prompt)
-	if !ok || off < 0 || int64(len(p)) > s.size || off > s.size-int64(len(p)) {
+	e := Extent{Off: off, Len: int64(len(p))}
+	if !ok || !e.Inside(s.size) {
 		return false
 	}
-	for at := range Within(s.parts, Extent{Off: off, Len: int64(len(p))}) {
+	for at := range Within(s.parts, e) {
 		if !src.ReadNow(p[:at.Len], at.Off) {
 			return false
 		}
@@ -139,7 +140,7 @@ func Within(parts []Extent, e Extent) iter.Seq[Extent] {
 
 // OpenRange starts reading r.
 func (s *Section) OpenRange(ctx context.Context, r Range) (io.ReadCloser, error) {
-	if r.Off < 0 || r.Len < 0 || r.Len > s.size || r.Off > s.size-r.Len {
+	if !r.Inside(s.size) {
 		return nil, fmt.Errorf("bytes %d+%d of a section of %d", r.Off, r.Len, s.size)
 	}
 	st := &sectionStream{ctx: ctx, src: s.src, rng: r}

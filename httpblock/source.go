@@ -220,7 +220,7 @@ func (s *Source) Close() error {
 
 // OpenRange starts reading r. The request is made by the first Read.
 func (s *Source) OpenRange(ctx context.Context, r blockio.Range) (io.ReadCloser, error) {
-	if r.Off < 0 || r.Len < 0 || r.Len > s.Size() || r.Off > s.Size()-r.Len {
+	if !r.Inside(s.Size()) {
 		return nil, fmt.Errorf("bytes %d+%d of a file of %d", r.Off, r.Len, s.Size())
 	}
 	return &stream{ctx: ctx, src: s, left: r, avoid: s.group.doubt(r)}, nil

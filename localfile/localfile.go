@@ -80,7 +80,7 @@ func (f *File) unchanged() error {
 
 // OpenRange returns the bytes of r.
 func (f *File) OpenRange(ctx context.Context, r blockio.Range) (io.ReadCloser, error) {
-	if r.Off < 0 || r.Len < 0 || r.Len > f.size || r.Off > f.size-r.Len {
+	if !r.Inside(f.size) {
 		return nil, fmt.Errorf("bytes %d+%d of a file of %d", r.Off, r.Len, f.size)
 	}
 	if err := f.unchanged(); err != nil {

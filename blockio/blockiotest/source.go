@@ -32,7 +32,7 @@ func (s *Source) OpenRange(ctx context.Context, r blockio.Range) (io.ReadCloser,
 	s.mu.Lock()
 	s.asked = append(s.asked, r)
 	s.mu.Unlock()
-	if r.Off < 0 || r.Len < 0 || r.End() > s.Size() {
+	if !r.Inside(s.Size()) {
 		return nil, fmt.Errorf("bytes %d+%d of %d", r.Off, r.Len, s.Size())
 	}
 	var body io.Reader = bytes.NewReader(s.Data[r.Off:r.End()])

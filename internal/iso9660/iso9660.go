@@ -74,7 +74,7 @@ func Find(ctx context.Context, r blockio.ReaderAt, name string) ([]blockio.Exten
 			}
 		}
 		for _, e := range at.extents {
-			if e.Len > r.Size() || e.Off > r.Size()-e.Len {
+			if !e.Inside(r.Size()) {
 				return fmt.Errorf("%w: %s ends at %d, the image at %d (cut off?)", ErrDamaged, name, e.End(), r.Size())
 			}
 		}

@@ -69,9 +69,7 @@ func Read(ctx context.Context, disk blockio.ReaderAt) ([]Partition, error) {
 	if errors.Is(err, window.ErrDamaged) {
 		err = fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	found = slices.DeleteFunc(found, func(p Partition) bool {
-		return p.Off < 0 || p.Len <= 0 || p.Len > disk.Size() || p.Off > disk.Size()-p.Len
-	})
+	found = slices.DeleteFunc(found, func(p Partition) bool { return p.Len == 0 || !p.Inside(disk.Size()) })
 	return found, err
 }
 

@@ -69,7 +69,7 @@ func (s *reader) ReadAt(p []byte, off int64) (int, error) {
 	n := int64(len(p))
 	s.left -= n + perRead
 	switch {
-	case off < 0 || n > s.r.Size() || off > s.r.Size()-n:
+	case !(blockio.Extent{Off: off, Len: n}).Inside(s.r.Size()):
 		return 0, s.fail(fmt.Errorf("%w: refers to bytes %d+%d of %d", ErrDamaged, off, n, s.r.Size()))
 	case n > maxRead || s.left < 0:
 		return 0, s.fail(fmt.Errorf("%w: too much to read", ErrDamaged))
