@@ -9,20 +9,42 @@ import (
 // ReadRange fills p from r at off through one stream of src. It returns
 // io.EOF if the source's end was met first.
 func ReadRange(ctx context.Context, src Ranges, p []byte, off int64) (int, error) {
-	p, eof := Clip(p, off, src.Size())
+	return readRange(ctx, src, Range{Extent: Extent{Off: off}}, p)
+}
+
+// ReadAgain is ReadRange where what the source sent first was wrong: it goes past all that
+// keeps that.
+func ReadAgain(ctx context.Context, src Ranges, p []byte, off int64) (int, error) {
+	return readRange(ctx, src, Range{Extent: Extent{Off: off}, Refetch: true}, p)
+}
+
+// readRange is ReadRange from r.Off on, in the way that the rest of r says.
+func readRange(ctx context.Context, src Ranges, r Range, p []byte) (int, error) {
+	p, eof := Clip(p, r.Off, src.Size())
 	if len(p) == 0 {
 		return 0, eof
 	}
-	body, err := src.OpenRange(ctx, Range{Extent: Extent{Off: off, Len: int64(len(p))}})
+	r.Len = int64(len(p))
+	body, err := src.OpenRange(ctx, r)
 	if err != nil {
 		return 0, err
 	}
 	defer body.Close()
 	n, err := io.ReadFull(body, p)
 	if err != nil {
-		return n, fmt.Errorf("read %d bytes at %d: %w", len(p), off, noEOF(err))
+		return n, fmt.Errorf("read %d bytes at %d: %w", r.Len, r.Off, noEOF(err))
 	}
 	return n, eof
+}
+
+// ReadUpTo reads the n bytes at off, or those up to the end of r.
+func ReadUpTo(ctx context.Context, r ReaderAt, off int64, n int) ([]byte, error) {
+	buf := make([]byte, n)
+	got, err := r.ReadAtContext(ctx, buf, off)
+	if err == io.EOF {
+		err = nil
+	}
+	return buf[:got], err
 }
 
 // Part returns the size bytes of r at off as a ReaderAt of their own. They must

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -28,6 +29,37 @@ func TestReadRangeShortSource(t *testing.T) {
 	n, err := blockio.ReadRange(t.Context(), src, make([]byte, 50), 0)
 	if n != 10 || !errors.Is(err, blockio.ErrShortSource) {
 		t.Errorf("ReadRange = %d, %v; want 10 and ErrShortSource", n, err)
+	}
+}
+
+// Only who reads again goes past what is kept.
+func TestReadAgain(t *testing.T) {
+	src := &blockiotest.Source{Data: []byte("0123456789")}
+	p := make([]byte, 5)
+	for again, read := range []func(context.Context, blockio.Ranges, []byte, int64) (int, error){blockio.ReadRange, blockio.ReadAgain} {
+		if n, err := read(t.Context(), src, p, 7); n != 3 || err != io.EOF || string(p[:n]) != "789" {
+			t.Errorf("read %q, %v; want 789 and the end", p[:n], err)
+		}
+		want := []blockio.Range{{Extent: blockio.Extent{Off: 7, Len: 3}, Refetch: again == 1}}
+		if asked := src.Asked(); !slices.Equal(asked, want) {
+			t.Errorf("asked for %v, want %v", asked, want)
+		}
+	}
+}
+
+func TestReadUpTo(t *testing.T) {
+	src := &blockiotest.Source{Data: []byte("0123456789")}
+	for _, c := range []struct {
+		off  int64
+		n    int
+		want string
+	}{{0, 3, "012"}, {7, 3, "789"}, {7, 4, "789"}, {10, 1, ""}} {
+		if got, err := blockio.ReadUpTo(t.Context(), src, c.off, c.n); string(got) != c.want || err != nil {
+			t.Errorf("%d bytes at %d: %q, %v; want %q", c.n, c.off, got, err, c.want)
+		}
+	}
+	if got, err := blockio.ReadUpTo(t.Context(), src, -1, 1); err == nil {
+		t.Errorf("at -1: %q, and no error", got)
 	}
 }
 

@@ -53,7 +53,9 @@ func (b *Bytes) ReadAtContext(ctx context.Context, p []byte, off int64) (int, er
 		missing := buf[gap.Off:gap.End()]
 		read := b.Source.ReadAtContext
 		if doubted {
-			read = b.readAgain
+			read = func(ctx context.Context, p []byte, off int64) (int, error) {
+				return blockio.ReadAgain(ctx, b.Source, p, off)
+			}
 		}
 		n, err := read(ctx, missing, c.Off+gap.Off)
 		if err != nil && (err != io.EOF || n < len(missing)) {
@@ -71,16 +73,6 @@ func (b *Bytes) ReadAtContext(ctx context.Context, p []byte, off int64) (int, er
 		b.remember(e)
 	}
 	return copy(p, buf[off-c.Off:]), eof
-}
-
-// readAgain is ReadAtContext of the source, past what that keeps.
-func (b *Bytes) readAgain(ctx context.Context, p []byte, off int64) (int, error) {
-	body, err := b.OpenRange(ctx, blockio.Range{Extent: blockio.Extent{Off: off, Len: int64(len(p))}, Refetch: true})
-	if err != nil {
-		return 0, err
-	}
-	defer body.Close()
-	return io.ReadFull(body, p)
 }
 
 func (b *Bytes) remember(e blockio.Extent) {

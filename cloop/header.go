@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/cloopfs/cloopfs/blockio"
 )
@@ -51,7 +50,7 @@ type header struct {
 // writer to a pipe puts it.
 func readHeader(ctx context.Context, src blockio.ReaderAt) (header, error) {
 	size := src.Size()
-	start, err := readUpTo(ctx, src, 0, headerSize+4)
+	start, err := blockio.ReadUpTo(ctx, src, 0, headerSize+4)
 	if err != nil {
 		return header{}, fmt.Errorf("read header: %w", err)
 	}
@@ -64,7 +63,7 @@ func readHeader(ctx context.Context, src blockio.ReaderAt) (header, error) {
 	if reason := foreign(start); reason != "" {
 		return header{}, fmt.Errorf("%w: %s", ErrUnsupported, reason)
 	}
-	tail, err := readUpTo(ctx, src, max(0, size-tailSize), tailSize)
+	tail, err := blockio.ReadUpTo(ctx, src, max(0, size-tailSize), tailSize)
 	if err != nil {
 		return header{}, fmt.Errorf("read header at the end: %w", err)
 	}
@@ -82,16 +81,6 @@ func readHeader(ctx context.Context, src blockio.ReaderAt) (header, error) {
 		return header{}, fmt.Errorf("%w: %d bytes are less than a header", ErrFormat, size)
 	}
 	return header{}, ErrFormat
-}
-
-// readUpTo reads up to n bytes at off, less if the image ends before.
-func readUpTo(ctx context.Context, src blockio.ReaderAt, off int64, n int) ([]byte, error) {
-	buf := make([]byte, n)
-	got, err := src.ReadAtContext(ctx, buf, off)
-	if err == io.EOF {
-		err = nil
-	}
-	return buf[:got], err
 }
 
 // known says whether buf starts with the header of a version that is read here.

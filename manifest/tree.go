@@ -294,23 +294,15 @@ func (t *Tree) read(at place, again bool) ([]byte, error) {
 		if src, ok := t.src.(blockio.Forgetter); ok {
 			src.Forget(e)
 		} else {
-			read = t.stream
+			read = func(ctx context.Context, p []byte, off int64) (int, error) {
+				return blockio.ReadAgain(ctx, t.src, p, off)
+			}
 		}
 	}
 	if n, err := read(t.ctx, page, e.Off); err != nil && (err != io.EOF || n < len(page)) {
 		return nil, fmt.Errorf("read the hashes: %w", err)
 	}
 	return page, nil
-}
-
-// stream fills p from the file at off, past what the file's source keeps.
-func (t *Tree) stream(ctx context.Context, p []byte, off int64) (int, error) {
-	body, err := t.src.OpenRange(ctx, blockio.Range{Extent: blockio.Extent{Off: off, Len: int64(len(p))}, Refetch: true})
-	if err != nil {
-		return 0, err
-	}
-	defer body.Close()
-	return io.ReadFull(body, p)
 }
 
 // proven says whether a page that was brought is what the page above it says; of the top

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"io"
 
 	"github.com/cloopfs/cloopfs/blockio"
 )
@@ -88,7 +87,7 @@ func settled(k Kind) bool { return k.Disk && k.Name != MBR && k.Name != GPT }
 // Detect reads the start of r, and as much more as it takes to say what r is:
 // at most 45 KiB in three reads.
 func Detect(ctx context.Context, r blockio.ReaderAt) (Kind, error) {
-	head, err := stretch(ctx, r, 0, HeadSize)
+	head, err := blockio.ReadUpTo(ctx, r, 0, HeadSize)
 	if err != nil {
 		return Kind{}, err
 	}
@@ -96,7 +95,7 @@ func Detect(ctx context.Context, r blockio.ReaderAt) (Kind, error) {
 	if settled(k) {
 		return k, nil
 	}
-	deep, err := stretch(ctx, r, deepOff, deepSize)
+	deep, err := blockio.ReadUpTo(ctx, r, deepOff, deepSize)
 	if err != nil {
 		return Kind{}, err
 	}
@@ -106,7 +105,7 @@ func Detect(ctx context.Context, r blockio.ReaderAt) (Kind, error) {
 	if k.Name != "" {
 		return k, nil
 	}
-	tail, err := stretch(ctx, r, max(0, r.Size()-tailSize), tailSize)
+	tail, err := blockio.ReadUpTo(ctx, r, max(0, r.Size()-tailSize), tailSize)
 	if err != nil {
 		return Kind{}, err
 	}
@@ -115,16 +114,6 @@ func Detect(ctx context.Context, r blockio.ReaderAt) (Kind, error) {
 		return virtual("VHD"), nil
 	}
 	return k, nil
-}
-
-// stretch reads up to n bytes at off.
-func stretch(ctx context.Context, r blockio.ReaderAt, off int64, n int) ([]byte, error) {
-	buf := make([]byte, n)
-	got, err := r.ReadAtContext(ctx, buf, off)
-	if err == io.EOF {
-		err = nil
-	}
-	return buf[:got], err
 }
 
 // mark is bytes at a place.
