@@ -64,7 +64,7 @@ func (v *part) ReadAtContext(ctx context.Context, p []byte, off int64) (int, err
 		return 0, eof
 	}
 	n, err := v.r.ReadAtContext(ctx, p, v.off+off)
-	if err != nil && !(err == io.EOF && n == len(p)) {
+	if err != nil {
 		return n, err
 	}
 	return n, eof

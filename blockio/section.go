@@ -73,7 +73,7 @@ func (s *Section) ReadAtContext(ctx context.Context, p []byte, off int64) (int, 
 	for at := range Within(s.parts, Extent{Off: off, Len: int64(len(p))}) {
 		n, err := s.src.ReadAtContext(ctx, p[read:read+int(at.Len)], at.Off)
 		read += n
-		if err != nil && (err != io.EOF || n < int(at.Len)) {
+		if err != nil {
 			return read, noEOF(err)
 		}
 	}

@@ -3,7 +3,6 @@ package cache
 import (
 	"bytes"
 	"context"
-	"io"
 	"slices"
 	"sync"
 
@@ -51,14 +50,13 @@ func (b *Bytes) ReadAtContext(ctx context.Context, p []byte, off int64) (int, er
 	}
 	if gap.Len > 0 {
 		missing := buf[gap.Off:gap.End()]
-		read := b.Source.ReadAtContext
+		var err error
 		if doubted {
-			read = func(ctx context.Context, p []byte, off int64) (int, error) {
-				return blockio.ReadAgain(ctx, b.Source, p, off)
-			}
+			_, err = blockio.ReadAgain(ctx, b.Source, missing, c.Off+gap.Off)
+		} else {
+			_, err = b.Source.ReadAtContext(ctx, missing, c.Off+gap.Off)
 		}
-		n, err := read(ctx, missing, c.Off+gap.Off)
-		if err != nil && (err != io.EOF || n < len(missing)) {
+		if err != nil {
 			return 0, err
 		}
 		if doubted && !bytes.Equal(buf, had) {

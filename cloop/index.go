@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"sync"
 	"sync/atomic"
 
@@ -311,9 +310,6 @@ func (ix *Index) read(ctx context.Context, p []byte, off int64) error {
 		return nil
 	}
 	_, err := ix.src.ReadAtContext(ctx, p, off)
-	if err == io.EOF {
-		err = nil
-	}
 	return err
 }
 

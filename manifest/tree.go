@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 	"time"
 
@@ -289,17 +288,17 @@ func (t *Tree) prove(l *load) ([]byte, error) {
 func (t *Tree) read(at place, again bool) ([]byte, error) {
 	e := t.shape.page(at.level, at.page)
 	page := make([]byte, e.Len)
-	read := t.src.ReadAtContext
-	if again {
-		if src, ok := t.src.(blockio.Forgetter); ok {
-			src.Forget(e)
-		} else {
-			read = func(ctx context.Context, p []byte, off int64) (int, error) {
-				return blockio.ReadAgain(ctx, t.src, p, off)
-			}
-		}
+	kept, keeps := t.src.(blockio.Forgetter)
+	if again && keeps {
+		kept.Forget(e)
 	}
-	if n, err := read(t.ctx, page, e.Off); err != nil && (err != io.EOF || n < len(page)) {
+	var err error
+	if again && !keeps {
+		_, err = blockio.ReadAgain(t.ctx, t.src, page, e.Off)
+	} else {
+		_, err = t.src.ReadAtContext(t.ctx, page, e.Off)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("read the hashes: %w", err)
 	}
 	return page, nil

@@ -150,10 +150,7 @@ func waitAfter(g *errgroup.Group, err error) error {
 }
 
 func (d *Disk) readBelow(ctx context.Context, p []byte, off int64) error {
-	n, err := d.below.ReadAtContext(ctx, p, off)
-	if err == io.EOF && n == len(p) {
-		err = nil
-	}
+	_, err := d.below.ReadAtContext(ctx, p, off)
 	return err
 }
 

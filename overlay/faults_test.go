@@ -91,7 +91,6 @@ func TestFaultBelow(t *testing.T) {
 		well bool
 	}{
 		"all":                   {1, nil, true},
-		"all, and the end":      {1, io.EOF, true},
 		"all, and an error":     {1, errFault, false},
 		"less, and the end":     {2, io.EOF, false},
 		"less, and an error":    {2, errFault, false},

@@ -105,7 +105,7 @@ func (s *reader) window(off, n int64) (window, error) {
 	s.next = min(2*s.next, maxWindow)
 	s.left -= size
 	w := window{start, make([]byte, size)}
-	if got, err := s.r.ReadAtContext(s.ctx, w.data, start); err != nil && !(err == io.EOF && got == len(w.data)) {
+	if _, err := s.r.ReadAtContext(s.ctx, w.data, start); err != nil {
 		return window{}, err
 	}
 	if len(s.windows) == maxWindows {
