@@ -6,8 +6,6 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/internal/ownfile"
 )
@@ -33,12 +31,7 @@ func (f *files) CheckChunks(ctx context.Context) (right, bad int64, err error) {
 // ListedBlocks is how many blocks there are checksums of, for each image in the file:
 // by the offset of its first byte. Some of the blocks may have been thrown away.
 func (e *Entry) ListedBlocks() (map[int64]int64, error) {
-	f, err := ownfile.OpenAt(e.f, ".", unix.O_RDONLY|unix.O_DIRECTORY)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	names, err := f.Readdirnames(-1)
+	names, err := ownfile.Names(e.f)
 	if err != nil {
 		return nil, err
 	}

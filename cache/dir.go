@@ -137,14 +137,7 @@ func (d *Dir) look(name string) (*os.File, meta, error) {
 }
 
 // names lists what is in the directory.
-func (d *Dir) names() ([]string, error) {
-	f, err := ownfile.OpenAt(d.f, ".", unix.O_RDONLY|unix.O_DIRECTORY)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return f.Readdirnames(-1)
-}
+func (d *Dir) names() ([]string, error) { return ownfile.Names(d.f) }
 
 // each calls f for each entry that can be read.
 func (d *Dir) each(f func(name string, dir *os.File, m meta)) error {

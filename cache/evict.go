@@ -252,12 +252,7 @@ func (c *candidate) regions(list []region) []region {
 
 // compressed says that the entry has blocks apart from chunks.
 func (c *candidate) compressed() bool {
-	f, err := ownfile.OpenAt(c.f, ".", unix.O_RDONLY|unix.O_DIRECTORY)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	names, _ := f.Readdirnames(-1)
+	names, _ := ownfile.Names(c.f)
 	return slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, blocksName) })
 }
 

@@ -210,10 +210,7 @@ func (d *Dir) checkNames() error {
 }
 
 func (d *Dir) names() ([]string, error) {
-	if _, err := d.f.Seek(0, io.SeekStart); err != nil {
-		return nil, err
-	}
-	names, err := d.f.Readdirnames(-1)
+	names, err := ownfile.Names(d.f)
 	slices.Sort(names)
 	return names, err
 }

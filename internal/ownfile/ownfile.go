@@ -26,6 +26,16 @@ func OpenAt(dir *os.File, name string, flags int) (*os.File, error) {
 	}
 }
 
+// Names lists what is in a directory, in no order. Several may list one at a time.
+func Names(dir *os.File) ([]string, error) {
+	f, err := OpenAt(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Readdirnames(-1)
+}
+
 // Check checks that f is our user's, and that by its mode nobody else can write to it:
 // change a file, or what is in a directory. If that is not so the error wraps unsafe.
 func Check(f *os.File, unsafe error) error {

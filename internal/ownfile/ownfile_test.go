@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -77,6 +78,28 @@ func TestOpenAt(t *testing.T) {
 	}
 	if info, err := os.Lstat(at("new")); err != nil || info.Mode() != 0o600 {
 		t.Errorf("a new file has mode %v, %v", info.Mode(), err)
+	}
+}
+
+func TestNames(t *testing.T) {
+	path := t.TempDir()
+	dir := opened(t, path)
+	for range 2 { // from the start each time
+		if names, err := ownfile.Names(dir); len(names) != 0 || err != nil {
+			t.Errorf("in an empty directory: %q, %v", names, err)
+		}
+	}
+	if err := errors.Join(os.Mkdir(filepath.Join(path, "b"), 0o700), os.WriteFile(filepath.Join(path, "a"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		names, err := ownfile.Names(dir)
+		if slices.Sort(names); !slices.Equal(names, []string{"a", "b"}) || err != nil {
+			t.Errorf("%q, %v; want a and b", names, err)
+		}
+	}
+	if names, err := ownfile.Names(opened(t, filepath.Join(path, "a"))); !errors.Is(err, unix.ENOTDIR) {
+		t.Errorf("in a file: %q, %v", names, err)
 	}
 }
 
