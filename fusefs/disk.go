@@ -78,12 +78,13 @@ func (d *disk) Read(ctx context.Context, _ fs.FileHandle, dest []byte, off int64
 		d.failures.clear(off, n)
 		return fuse.ReadResultData(dest[:n]), 0
 	}
-	if wait.evicted() {
-		err = errCrowded
-	}
 	e := errno.From(err)
-	if e != syscall.EINTR {
+	if wait.evicted() {
+		err, e = errCrowded, syscall.EIO
+	} else if e != syscall.EINTR {
 		wait.failed()
+	}
+	if e != syscall.EINTR {
 		d.count.failed(&d.count.errors, err)
 		d.failures.add(off, len(dest), err)
 	}

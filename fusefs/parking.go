@@ -56,8 +56,7 @@ type parking struct {
 	late  []late    // reads that failed late, the oldest first
 }
 
-// late is a read that failed when half of its timeout was over, or more: the layers below may
-// give up a little before the end of it.
+// late is a read that failed when its timeout was over.
 type late struct {
 	off, end int64
 	until    time.Time // when it is forgotten
@@ -106,11 +105,12 @@ func (p *parking) isLate(now time.Time, off, end int64) bool {
 	return slices.ContainsFunc(p.late, func(l late) bool { return off < l.end && l.off < end })
 }
 
-// failed says that the read has failed.
+// failed says that the read has failed, and was not evicted. If the layers below have given up
+// by themselves that is timeoutSlack before the wait would have ended.
 func (w *waiter) failed() {
 	// A second question is not remembered: else whoever asks again and again
 	// would never be given time.
-	if w.forgotten || w.deadline.IsZero() || time.Until(w.deadline) > time.Duration(w.late)/2 {
+	if w.forgotten || w.deadline.IsZero() || time.Until(w.deadline) > timeoutSlack {
 		return
 	}
 	p := w.parking

@@ -135,15 +135,15 @@ func TestSecondQuestionIsShort(t *testing.T) {
 				t.Errorf("%s: waited %v, want %v", c.name, got, c.want)
 			}
 		}
-		if got := wait(5000, 10, time.Second); got != 9*time.Second-timeoutSlack {
+		if got := wait(5000, 10, 0); got != 10*time.Second-timeoutSlack {
 			t.Errorf("elsewhere: waited %v, want what it takes to fail", got)
 		}
-		if got := wait(5000, 10, time.Second); got != latePatience {
-			t.Errorf("after one that has failed just before its timeout: waited %v, want %v", got, latePatience)
+		if got := wait(5000, 10, -time.Second); got != latePatience {
+			t.Errorf("after one below which all gave up at the timeout: waited %v, want %v", got, latePatience)
 		}
-		wait(7000, 10, 8*time.Second)
+		wait(7000, 10, time.Millisecond)
 		if got := wait(7000, 10, -time.Second); got != 10*time.Second {
-			t.Errorf("after one that has failed early: waited %v, want %v", got, 10*time.Second)
+			t.Errorf("after one that has failed earlier: waited %v, want %v", got, 10*time.Second)
 		}
 		for off := range int64(1000) {
 			w := p.enter(t.Context(), nil, time.Millisecond, 10*off, 10)

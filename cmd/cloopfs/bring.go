@@ -87,8 +87,8 @@ func bytesMissing(ctx context.Context, l *line.Line) (int64, error) {
 	if err := l.ReadBytes(ctx, []blockio.Extent{l.Index().Table()}, func(int) {}); err != nil {
 		return 0, err
 	}
-	_, missing, err := measure(ctx, l, []blockio.Span{{Count: l.Index().Blocks()}})
-	return missing, err
+	size, missing, err := measure(ctx, l, []blockio.Span{{Count: l.Index().Blocks()}})
+	return l.ImageSize() - (size - missing), err // also what the index does not locate
 }
 
 // measure adds up the stored bytes of some blocks and of all that is no block, and those of

@@ -104,28 +104,35 @@ func verify(ctx context.Context, l *line.Line, w io.Writer) error {
 // findBad finds the blocks that can't be decoded and tells of them in order. An error is one
 // that is not the image's fault.
 func findBad(ctx context.Context, l *line.Line, tell func(badRun)) error {
-	read := func(ctx context.Context, buf []byte, off int64) ([]badRun, error) { return badIn(ctx, l, buf, off) }
-	return readInOrder(ctx, l.Disk(), l.Index().BlockSize(), read, func(_ []byte, bad []badRun) error {
-		for _, r := range bad {
+	type found struct {
+		bad []badRun
+		err error
+	}
+	read := func(ctx context.Context, buf []byte, off int64) found {
+		bad, err := badIn(ctx, l, buf, off)
+		return found{bad, err}
+	}
+	return readInOrder(ctx, l.Disk(), l.Index().BlockSize(), read, func(_ []byte, f found) error {
+		for _, r := range f.bad {
 			tell(r)
 		}
-		return nil
+		return f.err
 	})
 }
 
-// badIn fills buf from the disk at off: at once, and block by block if that fails.
-func badIn(ctx context.Context, l *line.Line, buf []byte, off int64) ([]badRun, error) {
-	_, err := l.Disk().ReadAtContext(ctx, buf, off)
-	if err == nil || err == io.EOF {
+// badIn fills buf from the disk at off: at once, and block by block if that fails. With an
+// error bad is those that were found before it.
+func badIn(ctx context.Context, l *line.Line, buf []byte, off int64) (bad []badRun, err error) {
+	_, err = l.Disk().ReadAtContext(ctx, buf, off)
+	if err == nil {
 		return nil, nil
 	}
 	size := int64(l.Index().BlockSize())
-	var bad []badRun
 	for n := off / size; n*size < off+int64(len(buf)); n++ {
 		_, err := l.Disk().ReadAtContext(ctx, buf[:min(size, l.Disk().Size()-n*size)], n*size)
 		var be *blockio.BlockError
 		switch {
-		case err == nil, err == io.EOF:
+		case err == nil:
 		case line.BadBlock(err) && errors.As(err, &be):
 			reason := reasonOf(be.Err)
 			if k := len(bad) - 1; k >= 0 && bad[k].end == n && bad[k].reason == reason {

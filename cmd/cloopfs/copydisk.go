@@ -28,27 +28,26 @@ func (e *outputError) Error() string { return e.err.Error() }
 
 // chunks is how much of a disk with blocks of blockSize bytes is read at a time,
 // in whole blocks, and by how many readers.
-func chunks(blockSize int) (chunk int64, readers int) {
-	chunk = int64(max(copyChunk/blockSize, 1)) * int64(blockSize)
+func chunks(blockSize int) (size int64, readers int) {
+	size = int64(max(copyChunk/blockSize, 1)) * int64(blockSize)
 	readers = max(4, 2*runtime.GOMAXPROCS(0)) // half of them may wait for the network
-	return chunk, min(readers, max(2, int(copyMemory/chunk)))
+	return size, min(readers, max(2, int(copyMemory/size)))
 }
 
-// piece is what came of reading a chunk of a disk.
-type piece[T any] struct {
+// chunk is what came of reading a chunk of a disk.
+type chunk[T any] struct {
 	buf   []byte
 	value T
-	err   error
 }
 
-// readInOrder reads a disk in chunks, several at a time, and hands out what read made of each of
-// them in order: up to the first error. A chunk is whole blocks of blockSize bytes, but for the
-// end of the disk. buf belongs to read and take, one after the other.
+// readInOrder reads a disk in chunks, several at a time, and has take take what read made of
+// each of them, in order, until that fails or ctx ends. A chunk is whole blocks of blockSize
+// bytes, but for the end of the disk. buf belongs to read and then to take.
 func readInOrder[T any](ctx context.Context, disk blockio.ReaderAt, blockSize int,
-	read func(ctx context.Context, buf []byte, off int64) (T, error), take func(buf []byte, value T) error,
+	read func(ctx context.Context, buf []byte, off int64) T, take func(buf []byte, value T) error,
 ) error {
-	chunk, readers := chunks(blockSize)
-	chunk = min(chunk, disk.Size())
+	size, readers := chunks(blockSize)
+	size = min(size, disk.Size())
 
 	// Each chunk's buffer travels: from free to a reader, through the chunk's
 	// own channel to take, and back.
@@ -56,41 +55,40 @@ func readInOrder[T any](ctx context.Context, disk blockio.ReaderAt, blockSize in
 	for range readers {
 		free <- nil
 	}
-	ready := make(chan chan piece[T], readers) // the chunks, in order
-	g, ctx := errgroup.WithContext(ctx)
+	ready := make(chan chan chunk[T], readers) // in order
+	g, reading := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(ready)
-		for off := int64(0); off < disk.Size(); off += chunk {
+		for off := int64(0); off < disk.Size(); off += size {
 			var buf []byte
 			select {
 			case buf = <-free:
-			case <-ctx.Done():
-				return ctx.Err()
+			case <-reading.Done():
+				return reading.Err()
 			}
 			if buf == nil {
-				buf = make([]byte, chunk)
+				buf = make([]byte, size)
 			}
-			done := make(chan piece[T], 1)
+			done := make(chan chunk[T], 1)
 			ready <- done // there is room: it has a buffer
 			g.Go(func() error {
-				buf := buf[:min(chunk, disk.Size()-off)]
-				value, err := read(ctx, buf, off)
-				done <- piece[T]{buf, value, err}
-				return err
+				buf := buf[:min(size, disk.Size()-off)]
+				done <- chunk[T]{buf, read(reading, buf, off)}
+				return nil
 			})
 		}
 		return nil
 	})
 	g.Go(func() error {
 		for done := range ready {
-			p := <-done
-			if p.err != nil {
-				return p.err
+			c := <-done
+			if err := ctx.Err(); err != nil {
+				return err // however much has been read already
 			}
-			if err := take(p.buf, p.value); err != nil {
+			if err := take(c.buf, c.value); err != nil {
 				return err
 			}
-			free <- p.buf[:cap(p.buf)]
+			free <- c.buf[:cap(c.buf)]
 		}
 		return nil
 	})
@@ -99,14 +97,14 @@ func readInOrder[T any](ctx context.Context, disk blockio.ReaderAt, blockSize in
 
 // copyDisk writes disk, of blocks of blockSize bytes, to w.
 func copyDisk(ctx context.Context, w io.Writer, disk blockio.ReaderAt, blockSize int) error {
-	read := func(ctx context.Context, buf []byte, off int64) (struct{}, error) {
+	read := func(ctx context.Context, buf []byte, off int64) error {
 		_, err := disk.ReadAtContext(ctx, buf, off)
-		if err == io.EOF {
-			err = nil
-		}
-		return struct{}{}, err
+		return err
 	}
-	return readInOrder(ctx, disk, blockSize, read, func(buf []byte, _ struct{}) error {
+	return readInOrder(ctx, disk, blockSize, read, func(buf []byte, err error) error {
+		if err != nil {
+			return err
+		}
 		if _, err := w.Write(buf); err != nil {
 			return &outputError{err}
 		}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -94,5 +95,27 @@ func TestVerifyPrintsAtOnce(t *testing.T) {
 	lines := strings.Split(out.String(), "\n")
 	if len(lines) != 3 || !strings.HasPrefix(lines[0], "block 0: ") || !strings.HasPrefix(lines[1], "block 2: ") {
 		t.Errorf("printed %q, want a line for each of blocks 0 and 2", lines)
+	}
+}
+
+// What is bad is printed, too, where the source fails later.
+func TestVerifyOfFailingSource(t *testing.T) {
+	const blockSize, blocks = 64 << 10, 256
+	random := make([]byte, blockSize)
+	rand.NewChaCha8([32]byte{7}).Read(random)
+	stored := slices.Repeat([][]byte{clooptest.Deflate(random, 1)}, blocks)
+	stored[1] = []byte("no stream")
+	image := clooptest.Assemble(blockSize, stored)
+	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		var off int
+		if fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &off); off > len(image)/2 {
+			w.WriteHeader(http.StatusGone)
+			return
+		}
+		content(w, r, image)
+	})
+	got := program(t, nil, "verify", url)
+	if got.code != cli.ExitSource || !strings.HasPrefix(got.stdout, "block 1: ") || strings.Count(got.stdout, "\n") != 1 {
+		t.Errorf("got %+v, want block 1 and status %d", got, cli.ExitSource)
 	}
 }
