@@ -6,8 +6,13 @@ import (
 	"time"
 )
 
-// ErrChanged says that the image is no longer the one that was opened.
-var ErrChanged = errors.New("image changed")
+var (
+	// ErrChanged says that the image is no longer the one that was opened.
+	ErrChanged = errors.New("image changed")
+	// ErrOptions says that the options for a Remote contradict themselves or the URL, or
+	// hold what can't be used.
+	ErrOptions = errors.New("invalid options")
+)
 
 // Answer is an error that a server has answered with. It is fs.ErrNotExist if there is no such
 // file.

@@ -23,9 +23,6 @@ var (
 	ErrEncoded = errors.New("the server sends the file encoded")
 	// ErrRedirect says that a redirect can't be followed.
 	ErrRedirect = errors.New("redirect refused")
-	// ErrOptions says that Options contradict themselves or the URL, or hold
-	// what can't be used.
-	ErrOptions = errors.New("invalid options")
 	// errProtocol says that the server broke the protocol.
 	errProtocol = errors.New("invalid answer")
 	errStalled  = errors.New("no data arrived")

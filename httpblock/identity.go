@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/cloopfs/cloopfs/blockio"
 )
 
 // identity is what tells a server who we are. It goes to the scheme, host and
@@ -42,13 +44,13 @@ func newIdentity(ctx context.Context, u *url.URL, opt *Options) (*identity, erro
 	for name, values := range id.header {
 		for _, v := range values {
 			if err := CheckHeader(name, v); err != nil {
-				return nil, fmt.Errorf("%w: %w", ErrOptions, err)
+				return nil, fmt.Errorf("%w: %w", blockio.ErrOptions, err)
 			}
 		}
 	}
 	switch {
 	case opt.Token != nil && u.User != nil:
-		return nil, fmt.Errorf("%w: a bearer token and a user in the URL exclude each other", ErrOptions)
+		return nil, fmt.Errorf("%w: a bearer token and a user in the URL exclude each other", blockio.ErrOptions)
 	case id.header.Get("Authorization") != "":
 		return id, nil
 	case opt.Token != nil:
@@ -57,13 +59,13 @@ func newIdentity(ctx context.Context, u *url.URL, opt *Options) (*identity, erro
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
-			return nil, fmt.Errorf("%w: %w", ErrOptions, err)
+			return nil, fmt.Errorf("%w: %w", blockio.ErrOptions, err)
 		}
 		return id, nil
 	}
 	user, err := withNetrc(u, opt.Netrc)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrOptions, err)
+		return nil, fmt.Errorf("%w: %w", blockio.ErrOptions, err)
 	}
 	if user != nil {
 		password, _ := user.Password()

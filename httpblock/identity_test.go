@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/httpblock"
 )
 
@@ -82,8 +83,8 @@ func TestBadOptions(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := httpblock.Open(t.Context(), "http://"+tt.user+"127.0.0.1:1/f", tt.opt)
-			if !errors.Is(err, httpblock.ErrOptions) || !strings.Contains(err.Error(), tt.says) {
-				t.Errorf("got error %v, want %v with %q", err, httpblock.ErrOptions, tt.says)
+			if !errors.Is(err, blockio.ErrOptions) || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("got error %v, want %v with %q", err, blockio.ErrOptions, tt.says)
 			}
 			if err != nil && strings.Contains(err.Error(), "SECRET") {
 				t.Errorf("got error %q, which shows a secret", err)

@@ -65,8 +65,8 @@ const (
 	maxBurst = 64 << 10
 )
 
-// Source is a file on a web server, or on several. It implements [blockio.Ranges],
-// [blockio.ReaderAt] and [blockio.Blamer].
+// Source is a file on a web server, or on several. It implements [blockio.Source],
+// [blockio.Remote] and [blockio.Blamer].
 type Source struct {
 	opt     Options
 	stall   time.Duration // the patience with a first attempt

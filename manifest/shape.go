@@ -154,9 +154,6 @@ func (l level) bytes() int64 { return l.entries * l.size }
 // pages is how many pages the level has: at least one, which may be empty.
 func (l level) pages() int64 { return max(1, (l.entries+l.fanOut-1)/l.fanOut) }
 
-// HashesSize is how many bytes the file of hashes of so many blocks has.
-func HashesSize(blocks int64) int64 { return shapeOf(blocks).size() }
-
 // pageError says that a page of hashes is not what the root says.
 type pageError struct {
 	level int

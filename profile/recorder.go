@@ -10,7 +10,7 @@ import (
 )
 
 // Recorder notes which blocks readers want for the first time, and passes every read
-// on. It implements [blockio.Runs].
+// on. It implements [blockio.Runs] and [blockio.Taker].
 type Recorder struct {
 	runs  blockio.Runs
 	image Image

@@ -41,17 +41,23 @@ func completeMountpoint(_ *cobra.Command, args []string, _ string) ([]cobra.Comp
 	return points, cobra.ShellCompDirectiveNoFileComp
 }
 
+// completeFlags completes the values of flags of a command and those below it.
+func completeFlags(cmd *cobra.Command) {
+	completeFlag(cmd, "log-level", "debug", "info", "warn", "error")
+	completeFlag(cmd, "format", line.Formats()...)
+	completeFlag(cmd, "codec", codecs...)
+	completeFlag(cmd, "layout", layouts...)
+	completeFlag(cmd, "speculate", "auto", "off")
+	for _, below := range cmd.Commands() {
+		completeFlags(below)
+	}
+}
+
 // addCompletion completes the values of flags, and adds the command that prints
 // the shells' scripts. That is cobra's, but for wrong arguments, which are usage
 // errors here.
 func addCompletion(root *cobra.Command) {
-	for _, cmd := range root.Commands() {
-		completeFlag(cmd, "log-level", "debug", "info", "warn", "error")
-		completeFlag(cmd, "format", line.Formats()...)
-		completeFlag(cmd, "codec", codecs...)
-		completeFlag(cmd, "layout", layouts...)
-		completeFlag(cmd, "speculate", "auto", "off")
-	}
+	completeFlags(root)
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {
 		if cmd.Name() != "completion" {

@@ -3,7 +3,7 @@
 // A command has a file of its own, cmd_*.go. The others:
 //
 //   - what is brought ahead: profiles.go, recording.go; the whole image: bring.go, part.go, fill.go
-//   - the process that serves a mount: background.go, foreground.go, serve.go, partitions.go, writing.go, report.go,
+//   - the process that serves a mount: background.go, foreground.go, serve.go, served.go, partitions.go, writing.go, report.go,
 //     outage.go, rootdisk.go, privileges.go; how a crash gets into the log: crash.go
 //   - mount(8): mount8.go, mountopt.go; what is said after mounting: announce.go; what may not lie
 //     below a mountpoint: below.go, namespace.go

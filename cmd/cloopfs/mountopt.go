@@ -25,7 +25,7 @@ type optionsValue struct {
 func (v *optionsValue) String() string { return "" }
 func (v *optionsValue) Type() string   { return "OPT[,OPT...]" }
 
-// Set takes a list as mount(8) has it. What is wrong with it is a *failure that
+// Set takes a list as mount(8) has it. What is wrong with it is a *cli.Error that
 // shows no values: they may be secrets.
 func (v *optionsValue) Set(list string) error {
 	options, err := splitOptions(list)

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -35,18 +34,10 @@ type readiness struct {
 	Undone []string
 }
 
-// gcPercent is by how much the heap may grow before garbage is collected. Most of it is
-// decoded blocks, which stay; reading makes next to no garbage, so it costs nothing to have
-// less of it than Go's 100.
-const gcPercent = 25
-
 // serveMount opens the image, mounts the disk, calls ready, and returns when
 // the disk has been unmounted and its last user has let go. ctx ends the
 // opening; from then on the process's signals count.
 func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready func(readiness)) error {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
 	var undone []string
 	if o.RootDisk {
 		for _, err := range readyForRootDisk() {
@@ -54,19 +45,11 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 			undone = append(undone, err.Error())
 		}
 	}
-	trace, err := o.Profile.file()
-	if err == nil {
-		err = o.Profile.tryRecord()
-	}
+	d, err := openServed(ctx, o, log)
 	if err != nil {
 		return err
 	}
-	o.Line.Record, o.Line.Ahead = o.Profile.Record != "", bool(o.Profile.Speculate)
-	l, err := line.Open(ctx, o.Source, o.Line, int64(o.Memory), log)
-	if err != nil {
-		return err
-	}
-	defer l.Close()
+	defer d.line.Close()
 
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, endSignals...)
@@ -74,27 +57,17 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	if ctx.Err() != nil {
 		return ctx.Err() // the signal came before somebody was here to hear it
 	}
-	if trace != nil {
-		if err := l.Replay(ctx, trace); err != nil {
-			log.Warn("the profile is not used", "profile", string(o.Profile.Profile), "error", err)
-		}
-	}
-	written, err := o.Write.open(ctx, l, log)
-	if err != nil {
+	if err := d.begin(ctx); err != nil {
 		return err
 	}
 	// Not later: readers of the disk may get threads stuck.
 	if err := dropRights(o.rights()); err != nil {
 		log.Warn("this process keeps rights that it does not need", "error", err)
 	}
-	server, disk, err := o.present(ctx, l, written, log)
+	server, disk, err := o.present(ctx, d.line, d.written, log)
 	if err != nil {
-		written.giveUp()
+		d.written.giveUp()
 		return err
-	}
-	if l.Recorder() != nil {
-		r := &recording{path: string(o.Profile.Record), rec: l.Recorder(), log: log}
-		defer line.InBackground(ctx, r.run)()
 	}
 	m, found, err := mounts.At(o.Mountpoint)
 	if err == nil && !found {
@@ -105,7 +78,7 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	}
 	var socket *control.Listener
 	if err == nil {
-		socket, err = control.Listen(m.Device, reporter(o, l, disk, written, server))
+		socket, err = control.Listen(m.Device, reporter(o, d.line, disk, d.written, server))
 	}
 	if err != nil {
 		log.Warn("umount will not be able to wait for this process", "error", err)
@@ -115,43 +88,22 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	if _, err := daemon.SdNotify(true, daemon.SdNotifyReady); err != nil {
 		log.Warn("systemd was not told", "error", err)
 	}
-	if !l.Validated() {
-		log.Warn("the server gives neither ETag nor Last-Modified: only a change of the file's size will be noticed", "source", o.Source.String())
-	}
-	if l.Uncached() != nil {
-		args := []any{"source", o.Source.String(), "error", l.Uncached()}
-		if hint := line.Hint(l.Uncached()); hint != "" {
-			args = append(args, "hint", hint)
-		}
-		log.Warn("nothing is kept in the cache", args...)
-	}
 	log.Info("mounted", "source", o.Source.String(), "mountpoint", o.Mountpoint, "size", disk.Size())
-	if written.unclean {
-		log.Warn(notClosed, "overlay", written.path)
-	}
-	r := o.firstContact(ctx, l, disk)
-	r.Unclean, r.Undone = written.unclean, undone
+	d.warn()
+	r := o.firstContact(ctx, d.line, disk)
+	r.Unclean, r.Undone = d.written.unclean, undone
 	ready(r)
-	if dir := l.CacheDir(); dir != nil {
-		if err := dir.Enforce(); err != nil {
-			log.Warn("the cache can't be kept within its bounds", "error", err)
-		}
-	}
-	defer line.InBackground(ctx, func(ctx context.Context) { o.Profile.replayRemote(ctx, l, o.Line, log) })()
-	defer line.InBackground(ctx, func(ctx context.Context) { watchServers(ctx, func() []serverReport { return serversOf(l) }, log) })()
-	if o.Fill {
-		defer line.InBackground(ctx, func(ctx context.Context) { fill(ctx, l, log) })()
-	}
+	defer d.beside(ctx)()
 
 	ended := make(chan struct{})
 	go func() {
 		server.Wait()
 		close(ended)
 	}()
-	if err := awaitEnd(ended, signals, m, written.flush, log); err != nil {
+	if err := awaitEnd(ended, signals, m, d.written.flush, log); err != nil {
 		return err // somebody may be writing still
 	}
-	if err = written.Close(); err != nil && socket != nil {
+	if err = d.written.Close(); err != nil && socket != nil {
 		socket.Last(err.Error())
 	}
 	return err

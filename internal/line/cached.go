@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/url"
 	"os"
@@ -73,7 +72,7 @@ func (o *CacheOptions) Complete() error {
 	if dir == "" {
 		var err error
 		if dir, err = defaultCacheDir(); err != nil {
-			return nil // openDir says so
+			return nil // OpenDir says so
 		}
 	}
 	abs, err := filepath.Abs(dir)
@@ -119,7 +118,7 @@ func (o *CacheOptions) NameOf(rawURL string) string {
 	return o.keyOf(u)
 }
 
-// keyOf is key, of a URL taken apart.
+// keyOf is NameOf, of a URL taken apart.
 func (o *CacheOptions) keyOf(u *url.URL) string {
 	if o.Key != "" {
 		return "key " + string(o.Key)
@@ -233,7 +232,7 @@ func (o *CacheOptions) find(ctx context.Context, dir *cache.Dir, id cache.Identi
 		return entry, nil // there is but one, and what is in it is proven
 	}
 	head := make([]byte, min(blockio.HeadSize, src.Size()))
-	if _, err := src.ReadAtContext(ctx, head, 0); err != nil && err != io.EOF || !entry.Contradicts(head) {
+	if _, err := src.ReadAtContext(ctx, head, 0); err != nil || !entry.Contradicts(head) {
 		return entry, nil
 	}
 	entry.Close()

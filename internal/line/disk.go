@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/internal/partition"
@@ -49,7 +48,7 @@ func (d *diskStart) ReadAtContext(ctx context.Context, p []byte, off int64) (int
 	}
 	if d.start == nil {
 		buf := make([]byte, size)
-		if n, err := d.ReaderAt.ReadAtContext(ctx, buf, 0); err != nil && (err != io.EOF || n < len(buf)) {
+		if _, err := d.ReaderAt.ReadAtContext(ctx, buf, 0); err != nil {
 			return 0, err
 		}
 		d.start = buf

@@ -97,7 +97,7 @@ type provenBytes struct{ blockio.ReaderAt }
 // OpenRange reads the bytes at once: who looks into an image wants few.
 func (b provenBytes) OpenRange(ctx context.Context, r blockio.Range) (io.ReadCloser, error) {
 	p := make([]byte, r.Len)
-	if _, err := b.ReadAtContext(ctx, p, r.Off); err != nil && err != io.EOF {
+	if _, err := b.ReadAtContext(ctx, p, r.Off); err != nil {
 		return nil, err
 	}
 	return io.NopCloser(bytes.NewReader(p)), nil

@@ -34,7 +34,7 @@ func Failure(err error) error {
 	case errors.Is(err, cloop.ErrFormat), errors.Is(err, cloop.ErrCorrupt), errors.Is(err, iso9660.ErrFormat), errors.Is(err, iso9660.ErrDamaged),
 		errors.Is(err, partition.ErrDamaged), errors.Is(err, blockio.ErrBeyondEnd), errors.Is(err, blockio.ErrEmpty):
 		f.Code = cli.ExitImage
-	case errors.Is(err, httpblock.ErrOptions):
+	case errors.Is(err, blockio.ErrOptions):
 		f.Code = cli.ExitUsage
 	}
 	return f

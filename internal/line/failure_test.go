@@ -38,7 +38,7 @@ func TestFailure(t *testing.T) {
 		{"changed", source(httpblock.ErrChanged), 4},
 		{"404", source(&httpblock.StatusError{Code: 404}), 4},
 		{"cut off", source(io.ErrUnexpectedEOF), 4},
-		{"options", source(httpblock.ErrOptions), 2},
+		{"options", source(blockio.ErrOptions), 2},
 		{"beyond the end", source(blockio.ErrBeyondEnd), 3},
 		{"empty", source(blockio.ErrEmpty), 3},
 		{"ended early", source(blockio.ErrShortSource), 4},

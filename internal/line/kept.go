@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/cache"
@@ -30,7 +29,8 @@ func (l *Line) CacheDir() *cache.Dir {
 	return l.file.cached.dir
 }
 
-// HasBytes says whether an extent of the image that is no block is in the cache.
+// HasBytes says whether an extent of the image that is no block is in the cache: there
+// is an Entry.
 func (l *Line) HasBytes(e blockio.Extent) bool {
 	return l.file.cached.entry.HaveBytes(l.parts, e)
 }
@@ -38,7 +38,7 @@ func (l *Line) HasBytes(e blockio.Extent) bool {
 // ErrNotStored says that what was fetched could not be kept.
 var ErrNotStored = errors.New("what is fetched can't be stored")
 
-// NotStored is ErrNotStored, and where.
+// NotStored is ErrNotStored, and where: there is an Entry.
 func (l *Line) NotStored() error {
 	if l.file.cached.entry.Removed() {
 		return fmt.Errorf("%w in %s: the image was removed from there", ErrNotStored, l.file.cached.dir.Path())
@@ -55,7 +55,7 @@ func (l *Line) ReadBytes(ctx context.Context, list []blockio.Extent, tell func(n
 	for _, e := range list {
 		for e.Len > 0 {
 			p := make([]byte, min(e.Len, piece))
-			if _, err := l.source.ReadAtContext(ctx, p, e.Off); err != nil && err != io.EOF {
+			if _, err := l.source.ReadAtContext(ctx, p, e.Off); err != nil {
 				return fmt.Errorf("read %d bytes at %d: %w", len(p), e.Off, err)
 			}
 			tell(len(p))

@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
-	"github.com/cloopfs/cloopfs/httpblock"
 	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
@@ -47,6 +45,10 @@ func (m *mirrorFlag) check(source Location) error {
 	case len(*m) > maxMirrors:
 		return cli.Usage(fmt.Errorf("--mirror: more than %d", maxMirrors))
 	}
+	of, err := source.kind()
+	if err != nil {
+		return cli.Usage(err)
+	}
 	for i, s := range *m {
 		if s == source.URL || slices.Contains((*m)[:i], s) {
 			return cli.Usage(fmt.Errorf("--mirror %s: is given twice", Shown(s)))
@@ -54,7 +56,7 @@ func (m *mirrorFlag) check(source Location) error {
 		if strings.Contains(s, "#") {
 			return cli.Usage(fmt.Errorf("--mirror %s: is given without a fragment", Shown(s)))
 		}
-		if err := httpblock.CheckURL(s); err != nil {
+		if err := of.mirror(s); err != nil {
 			return cli.Usage(fmt.Errorf("--mirror %s: %w", Shown(s), err))
 		}
 	}
@@ -105,7 +107,7 @@ func (l *Line) pieces(ctx context.Context) (pieces []blockio.Piece, err error) {
 	for _, e := range extents {
 		for at := range blockio.Within(l.parts, e) {
 			p := make([]byte, at.Len)
-			if _, err := l.file.remote.ReadAtContext(ctx, p, at.Off); err != nil && err != io.EOF {
+			if _, err := l.file.remote.ReadAtContext(ctx, p, at.Off); err != nil {
 				return pieces, err
 			}
 			pieces = append(pieces, blockio.Piece{Off: at.Off, Bytes: p})

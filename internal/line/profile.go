@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"time"
 
@@ -131,7 +130,7 @@ func download(ctx context.Context, at Location, opt Options, log *slog.Logger) (
 		return nil, fmt.Errorf("%w: it has %s", profile.ErrFormat, units.FormatSize(src.Size()))
 	}
 	content := make([]byte, src.Size())
-	if _, err := src.ReadAtContext(ctx, content, 0); err != nil && err != io.EOF {
+	if _, err := src.ReadAtContext(ctx, content, 0); err != nil {
 		return nil, err
 	}
 	return content, nil

@@ -26,7 +26,7 @@ type profiledServer struct {
 	opt    Options
 }
 
-func newprofiledServer(t *testing.T) *profiledServer {
+func newProfiledServer(t *testing.T) *profiledServer {
 	s := &profiledServer{image: clooptest.Build(bytes.Repeat([]byte("disk "), 200_000), 65536)}
 	s.url = serve(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("ETag", `"x"`)
@@ -112,7 +112,7 @@ func TestProfileBeside(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			s := newprofiledServer(t)
+			s := newProfiledServer(t)
 			s.answer = test.answer(s)
 			for i, want := range []string{test.first, test.then, test.then} {
 				got := s.replay(t, beside)
@@ -126,7 +126,7 @@ func TestProfileBeside(t *testing.T) {
 		})
 	}
 	t.Run("503, then there", func(t *testing.T) {
-		s := newprofiledServer(t)
+		s := newProfiledServer(t)
 		s.answer = status(503)
 		if got := s.replay(t, beside); !strings.Contains(got, unused) || strings.Count(got, unused) > 1 {
 			t.Errorf("logged is %q", got)
@@ -137,7 +137,7 @@ func TestProfileBeside(t *testing.T) {
 		}
 	})
 	t.Run("without a cache", func(t *testing.T) {
-		s := newprofiledServer(t)
+		s := newProfiledServer(t)
 		s.opt.Cache.Size = 0
 		s.answer = content(s.profile(t, ""))
 		for range 2 {
@@ -150,7 +150,7 @@ func TestProfileBeside(t *testing.T) {
 		}
 	})
 	t.Run("kept, and damaged", func(t *testing.T) {
-		s := newprofiledServer(t)
+		s := newProfiledServer(t)
 		s.answer = content(s.profile(t, ""))
 		s.replay(t, beside)
 		l, err := Open(t.Context(), Location{URL: s.url}, s.opt, 0, slog.New(slog.DiscardHandler))
@@ -170,7 +170,7 @@ func TestProfileBeside(t *testing.T) {
 // One that is asked for by its URL is asked for each time, and on another server
 // without what is the image's.
 func TestProfileURL(t *testing.T) {
-	s := newprofiledServer(t)
+	s := newProfiledServer(t)
 	s.opt.Access.Header = http.Header{"X-Secret": {"geheim"}}
 	var secret string
 	s.answer = func(w http.ResponseWriter, r *http.Request) {
@@ -190,7 +190,7 @@ func TestProfileURL(t *testing.T) {
 
 // A profile that is being looked for keeps nobody from ending.
 func TestProfileAbandoned(t *testing.T) {
-	s := newprofiledServer(t)
+	s := newProfiledServer(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	s.opt.Timeout = 0
 	s.answer = func(_ http.ResponseWriter, r *http.Request) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 
@@ -24,7 +23,7 @@ type Proof struct {
 	checked  *manifest.Checked // when the line is joined
 }
 
-// Manifest is the manifest of the image.
+// Manifest is the manifest of the image. Of no proof there is none: p is not nil.
 func (p *Proof) Manifest() *manifest.Manifest { return p.manifest }
 
 // Key is the number of the key that has signed the manifest; empty if no signature was
@@ -259,7 +258,7 @@ func (p *Proof) Bring(ctx context.Context) error {
 		whole := blockio.Extent{Len: f.Size()}
 		for off := int64(0); off < whole.Len; off += piece {
 			part := make([]byte, min(piece, whole.Len-off))
-			if _, err := f.source.ReadAtContext(ctx, part, off); err != nil && err != io.EOF {
+			if _, err := f.source.ReadAtContext(ctx, part, off); err != nil {
 				return fmt.Errorf("read the manifest's files: %w", err)
 			}
 		}
@@ -347,7 +346,7 @@ func openNote(ctx context.Context, at Location, opt Options, log *slog.Logger) (
 
 func (n *note) read(ctx context.Context, readAt func(context.Context, []byte, int64) (int, error)) error {
 	content := make([]byte, n.file.Size())
-	if k, err := readAt(ctx, content, 0); err != nil && (err != io.EOF || k < len(content)) {
+	if _, err := readAt(ctx, content, 0); err != nil {
 		return err
 	}
 	n.content = content
@@ -360,12 +359,7 @@ func (n *note) again(ctx context.Context) error {
 		f.Forget(blockio.Extent{Len: n.file.Size()})
 		return n.read(ctx, f.ReadAtContext)
 	}
-	return n.read(ctx, func(ctx context.Context, p []byte, _ int64) (int, error) {
-		body, err := n.file.source.OpenRange(ctx, blockio.Range{Extent: blockio.Extent{Len: int64(len(p))}, Refetch: true})
-		if err != nil {
-			return 0, err
-		}
-		defer body.Close()
-		return io.ReadFull(body, p)
+	return n.read(ctx, func(ctx context.Context, p []byte, off int64) (int, error) {
+		return blockio.ReadAgain(ctx, n.file.source, p, off)
 	})
 }

@@ -21,28 +21,34 @@ type remoteFile interface {
 
 // kind is what there is to know of a scheme.
 type kind struct {
-	open func(ctx context.Context, at Location, opt Options, log *slog.Logger) (remoteFile, error)
-	port string // where a URL names none
+	open   func(ctx context.Context, at Location, opt Options, log *slog.Logger) (remoteFile, error)
+	port   string                    // where a URL names none
+	mirror func(rawURL string) error // whether a URL can be that of a mirror; the error shows no part of it
 }
 
 // kindOf is the kind of a scheme.
 func kindOf(scheme string) (kind, error) {
 	switch scheme {
 	case "http":
-		return kind{openWeb, "80"}, nil
+		return kind{openWeb, "80", httpblock.CheckURL}, nil
 	case "https":
-		return kind{openWeb, "443"}, nil
+		return kind{openWeb, "443", httpblock.CheckURL}, nil
 	}
 	return kind{}, errors.New("not an http or https URL")
 }
 
+// kind is the kind of a location that has a URL.
+func (l Location) kind() (kind, error) {
+	u, err := url.Parse(l.URL)
+	if err != nil {
+		return kind{}, err
+	}
+	return kindOf(u.Scheme)
+}
+
 // openRemote opens the file at a location that has a URL.
 func openRemote(ctx context.Context, at Location, opt Options, log *slog.Logger) (*counting, error) {
-	u, err := url.Parse(at.URL)
-	if err != nil {
-		return nil, err
-	}
-	kind, err := kindOf(u.Scheme)
+	kind, err := at.kind()
 	if err != nil {
 		return nil, err
 	}
