@@ -9,6 +9,7 @@
 package test
 
 import (
+	"bytes"
 	"errors"
 	"flag"
 	"fmt"
@@ -75,6 +76,14 @@ func testMain(m *testing.M) (code int, err error) {
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return 1, fmt.Errorf("build: %w\n%s", err, out)
+	}
+	// The linker lets names pass that are no variable.
+	help, err := exec.Command(cloopfs, "mount", "--help").Output()
+	if err == nil && !bytes.Contains(help, []byte(scratch)) {
+		err = errors.New("it would use this machine's cache")
+	}
+	if err != nil {
+		return 1, fmt.Errorf("cloopfs mount --help: %w", err)
 	}
 	for name, value := range map[string]string{
 		"TMPDIR": scratch, "GOTMPDIR": scratch, // where T.TempDir makes directories

@@ -115,9 +115,9 @@ func runCrashLog() int {
 	}
 	log := slog.New(h)
 	log.Error("crashed: please report the lines that follow", "pid", pid, "mountpoint", os.Args[len(os.Args)-1])
-	for line := range strings.Lines(string(text)) {
-		if line = strings.TrimRight(line, "\n"); line != "" {
-			log.Error(line)
+	for said := range strings.Lines(string(text)) {
+		if said = strings.TrimRight(said, "\n"); said != "" {
+			log.Error(said)
 		}
 	}
 	return cli.ExitOK

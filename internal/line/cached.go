@@ -109,7 +109,7 @@ func (o *CacheOptions) OpenDir(log *slog.Logger, existing bool) (*cache.Dir, err
 	return dir, nil
 }
 
-// NameOf is the name of a file on a web server in the cache.
+// NameOf is the name of a file on servers in the cache.
 func (o *CacheOptions) NameOf(rawURL string) string {
 	u, err := url.Parse(rawURL)
 	if err != nil {
@@ -152,7 +152,7 @@ func (o *CacheOptions) address(rawURL string) string {
 	return digest(o.NameOf(rawURL), query)
 }
 
-// cached is a file on a web server with what is kept of it on disk.
+// cached is a file on servers with what is kept of it on disk.
 type cached struct {
 	*cache.Bytes
 	entry *cache.Entry
@@ -187,7 +187,7 @@ func (c *cached) Close() error {
 // errNoValidator is why a file is not kept.
 var errNoValidator = errors.New("the server gives neither ETag nor Last-Modified")
 
-// keep puts the cache before a file on a web server.
+// keep puts the cache before a file on servers.
 func (o *CacheOptions) keep(ctx context.Context, at Location, src *counting, log *slog.Logger) (*cached, error) {
 	found := src.Copy()
 	id := cache.Identity{Key: o.keyOf(found.URL), Validator: found.Validator, Size: src.Size(), Address: o.address(at.URL)}

@@ -15,7 +15,7 @@ import (
 
 // Location is a SOURCE taken apart.
 type Location struct {
-	URL    string // of a file on a web server; empty if Path is set
+	URL    string // of a file on a server; empty if Path is set
 	Path   string // of a file of this machine
 	Inside string // path of a file in the ISO 9660 image that is there; empty means the image itself
 	Typed  string // Inside as it was given, escaped or not
@@ -179,7 +179,7 @@ func (l Location) with(suffix string) Location {
 	return Location{URL: u.String()}
 }
 
-// besideURL is where the profile of an image on a web server is, or the manifest, as suffix
+// besideURL is where the profile of an image on a server is, or the manifest, as suffix
 // says; empty if there can be none: who needs a query for the image may need another for that.
 func besideURL(at Location, suffix string) string {
 	u, err := url.Parse(at.URL)

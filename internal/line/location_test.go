@@ -11,7 +11,7 @@ import (
 
 // What a SOURCE means, and what is shown of it: in messages and in the arguments
 // of the background process, and in /proc/mounts.
-func TestParseSource(t *testing.T) {
+func TestParse(t *testing.T) {
 	t.Chdir(t.TempDir())
 	for _, name := range []string{"k.iso", "odd#name", "dir#x/k.iso", "a%20b.iso"} {
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
@@ -78,7 +78,7 @@ func TestParseSource(t *testing.T) {
 }
 
 // A SOURCE for another file in the same image can be typed as it is shown.
-func TestSourceOfFileInside(t *testing.T) {
+func TestForInside(t *testing.T) {
 	t.Chdir(t.TempDir())
 	if err := os.WriteFile("k.iso", nil, 0o600); err != nil {
 		t.Fatal(err)

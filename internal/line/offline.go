@@ -16,7 +16,7 @@ import (
 // ErrOffline is what a read gets that would have to ask the network.
 var ErrOffline = errors.New("not cached (offline)")
 
-// offline opens what is kept of a file on a web server, without a word to that.
+// offline opens what is kept of a file on servers, without a word to that.
 func (o *CacheOptions) offline(at Location, log *slog.Logger) (*cached, error) {
 	dir, err := o.OpenDir(log, true)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, cache.ErrNoCache) {
@@ -46,7 +46,7 @@ func (o *CacheOptions) offline(at Location, log *slog.Logger) (*cached, error) {
 	return alone(dir, entry), nil
 }
 
-// hasAll says whether all of a file on a web server is in the cache, as it was when
+// hasAll says whether all of a file on servers is in the cache, as it was when
 // a server was asked last.
 func (o *CacheOptions) hasAll(at Location) bool {
 	if at.URL == "" || o.Offline || o.Size == 0 {
