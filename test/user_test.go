@@ -120,7 +120,9 @@ func TestUserDead(t *testing.T) {
 		if err := syscall.Kill(daemon(t, dir), syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		waitFor(t, "the process is dead", func() bool { return len(daemons(dir)) == 0 })
+		waitFor(t, "the mount is dead", func() bool { // the process may be so a moment before
+			return strings.Contains(asUser(t, "stat", "--file-system", dir).stderr, "Transport endpoint is not connected")
+		})
 	}
 	kill()
 	kill() // mounts over the dead one
