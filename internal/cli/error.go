@@ -26,17 +26,17 @@ type Error struct {
 	Hint string // may be empty
 }
 
-func (f *Error) Error() string { return f.Err.Error() }
+func (e *Error) Error() string { return e.Err.Error() }
 
-func (f *Error) Unwrap() error { return f.Err }
+func (e *Error) Unwrap() error { return e.Err }
 
 // Usage is an Error for wrong arguments.
 func Usage(err error) error { return &Error{Code: ExitUsage, Err: err} }
 
 // ExitCode is the exit status that err stands for.
 func ExitCode(err error) int {
-	if f, ok := errors.AsType[*Error](err); ok {
-		return f.Code
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Code
 	}
 	return ExitFailure
 }
@@ -44,9 +44,9 @@ func ExitCode(err error) int {
 // Report prints err as users see errors.
 func Report(w io.Writer, err error) {
 	Say(w, "%s", err.Error())
-	var f *Error
-	if errors.As(err, &f) && f.Hint != "" {
-		Say(w, "hint: %s", f.Hint)
+	var e *Error
+	if errors.As(err, &e) && e.Hint != "" {
+		Say(w, "hint: %s", e.Hint)
 	}
 }
 
