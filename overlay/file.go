@@ -56,21 +56,16 @@ func checkFile(f *os.File) error {
 }
 
 func (f osFile) sync() error {
-	for {
-		switch err := unix.Fdatasync(int(f.Fd())); err {
-		case nil:
-			return nil
-		case unix.EINTR:
-		default:
-			return &os.PathError{Op: "sync", Path: f.Name(), Err: err}
-		}
+	if err := ownfile.IgnoringEINTR(func() error { return unix.Fdatasync(int(f.Fd())) }); err != nil {
+		return &os.PathError{Op: "sync", Path: f.Name(), Err: err}
 	}
+	return nil
 }
 
 // allocate takes room on the disk for the first n bytes, so that writing them later
 // does not fail for want of it. What was there stays.
 func (f osFile) allocate(n int64) error {
-	err := unix.Fallocate(int(f.Fd()), 0, 0, n)
+	err := ownfile.IgnoringEINTR(func() error { return unix.Fallocate(int(f.Fd()), 0, 0, n) })
 	if err != nil {
 		return fmt.Errorf("take %d bytes for the %s: %w", n, f.Name(), err)
 	}

@@ -14,16 +14,15 @@ import (
 // wraps ELOOP, or ENOTDIR with O_DIRECTORY. It does not wait for the other end of a pipe.
 // A file that it makes is for our user alone.
 func OpenAt(dir *os.File, name string, flags int) (*os.File, error) {
-	for {
-		fd, err := unix.Openat(int(dir.Fd()), name, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o600)
-		switch err {
-		case nil:
-			return os.NewFile(uintptr(fd), name), nil
-		case unix.EINTR:
-		default:
-			return nil, &os.PathError{Op: "open", Path: name, Err: err}
-		}
+	var fd int
+	err := IgnoringEINTR(func() (err error) {
+		fd, err = unix.Openat(int(dir.Fd()), name, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o600)
+		return err
+	})
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // Names lists what is in a directory, in no order. Several may list one at a time.
@@ -58,18 +57,15 @@ func IsAt(dir *os.File, name string, f *os.File) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	for {
-		var is unix.Stat_t
-		switch err := unix.Fstatat(int(dir.Fd()), name, &is, unix.AT_SYMLINK_NOFOLLOW); err {
-		case nil:
-			return is.Ino == was.Ino && is.Dev == was.Dev, nil
-		case unix.ENOENT:
-			return false, nil
-		case unix.EINTR:
-		default:
-			return false, err
-		}
+	var is unix.Stat_t
+	err = IgnoringEINTR(func() error { return unix.Fstatat(int(dir.Fd()), name, &is, unix.AT_SYMLINK_NOFOLLOW) })
+	switch err {
+	case nil:
+		return is.Ino == was.Ino && is.Dev == was.Dev, nil
+	case unix.ENOENT:
+		return false, nil
 	}
+	return false, err
 }
 
 func stat(f *os.File) (*syscall.Stat_t, error) {

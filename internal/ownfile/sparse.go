@@ -30,7 +30,9 @@ type File struct{ *os.File }
 
 // Punch is [Sparse]'s.
 func (f File) Punch(off, n int64) error {
-	err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	err := IgnoringEINTR(func() error {
+		return unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	})
 	if err != nil {
 		return &os.PathError{Op: "punch", Path: f.Name(), Err: err}
 	}
