@@ -15,7 +15,7 @@ var (
 )
 
 // Answer is an error that a server has answered with. It is fs.ErrNotExist if there is no such
-// file.
+// file, and fs.ErrPermission if there may be one, but not for who we are.
 type Answer interface {
 	error
 	// Passing says that the same question may have another answer soon.

@@ -45,9 +45,18 @@ func (e *StatusError) Error() string {
 	return fmt.Sprintf("%s answered %d %s", who, e.Code, http.StatusText(e.Code))
 }
 
-// Is says that there is no such file, to who asks for [fs.ErrNotExist].
+// Is tells [fs.ErrNotExist] and [fs.ErrPermission], as [blockio.Answer] has them.
 func (e *StatusError) Is(target error) bool {
-	return target == fs.ErrNotExist && !e.Proxy && (e.Code == http.StatusNotFound || e.Code == http.StatusGone)
+	if e.Proxy {
+		return false
+	}
+	switch e.Code {
+	case http.StatusNotFound, http.StatusGone:
+		return target == fs.ErrNotExist
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return target == fs.ErrPermission
+	}
+	return false
 }
 
 // Passing says whether the same request may succeed later.

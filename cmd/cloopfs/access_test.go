@@ -120,7 +120,7 @@ func TestAccessInArguments(t *testing.T) {
 		"cloopfs", "mount", "--bearer-token-file=token", "--cacert=cas", "--cert=cert", "--header=@headers,Y", "--insecure=true",
 		"--key=key", "--netrc=true", "--user-agent=me", "http://h/f", "/mnt",
 	}
-	if diff := cmp.Diff(want, backgroundArgs(cmd.Flags(), mountOptions{Source: line.Location{URL: "http://h/f"}, Mountpoint: "/mnt"})); diff != "" {
+	if diff := cmp.Diff(want, backgroundArgs(cmd.Flags(), mountOptions{DiskOptions: DiskOptions{Source: line.Location{URL: "http://h/f"}}, Mountpoint: "/mnt"})); diff != "" {
 		t.Errorf("arguments (-want +got):\n%s", diff)
 	}
 }

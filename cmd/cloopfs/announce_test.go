@@ -85,7 +85,7 @@ func TestAnnounceInside(t *testing.T) {
 
 // A disk that can be written to is mounted so, and has no files of partitions.
 func TestAnnounceWritable(t *testing.T) {
-	o := mountOptions{Mountpoint: "/m", AllowOther: true, Write: writeOptions{Ephemeral: true}}
+	o := mountOptions{Mountpoint: "/m", AllowOther: true, DiskOptions: DiskOptions{Write: writeOptions{Ephemeral: true}}}
 	for _, c := range []struct {
 		disk line.Contents
 		want string

@@ -31,7 +31,7 @@ func TestBackgroundArgs(t *testing.T) {
 		if err := cmd.ParseFlags(c.typed); err != nil {
 			t.Fatal(err)
 		}
-		got := backgroundArgs(cmd.Flags(), mountOptions{Source: line.Location{URL: c.source}, Mountpoint: "/w/mnt"})
+		got := backgroundArgs(cmd.Flags(), mountOptions{DiskOptions: DiskOptions{Source: line.Location{URL: c.source}}, Mountpoint: "/w/mnt"})
 		if diff := cmp.Diff(c.want, got); diff != "" {
 			t.Errorf("arguments of %q (-want +got):\n%s", c.typed, diff)
 		}
@@ -44,7 +44,7 @@ func TestBackgroundArgsOfFileInside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := strings.Join(backgroundArgs(newMountCmd().Flags(), mountOptions{Source: l, Mountpoint: "/mnt"}), " ")
+	got := strings.Join(backgroundArgs(newMountCmd().Flags(), mountOptions{DiskOptions: DiskOptions{Source: l}, Mountpoint: "/mnt"}), " ")
 	if want := "cloopfs mount http://h/k.iso?geheim2#KNOPPIX/a%20b /mnt"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}

@@ -212,8 +212,8 @@ func newCacheTrimCmd() *cobra.Command {
 	var c cacheCommand
 	return c.command(&cobra.Command{
 		Use:   "trim [flags] [SOURCE...]",
-		Short: "Throw away what was used longest ago",
-		Long: `Throw away what was used longest ago, of all images, until the cache keeps to
+		Short: "Throw away what the cache has too much of",
+		Long: `Throw away what a full cache would throw away first, of all images, until it keeps to
 --cache-size and --min-free; nothing if it does. Images that prefetch has brought go
 last. Those named as SOURCE are no longer kept: they go like all others, now or
 later; cloopfs cache remove removes them at once.`,

@@ -16,34 +16,26 @@ import (
 
 	"github.com/cloopfs/cloopfs/internal/cli"
 	"github.com/cloopfs/cloopfs/internal/control"
-	"github.com/cloopfs/cloopfs/internal/daemonlog"
 	"github.com/cloopfs/cloopfs/internal/line"
 	"github.com/cloopfs/cloopfs/internal/mounts"
-	"github.com/cloopfs/cloopfs/internal/units"
 )
 
 // mountOptions is everything that the process which serves a mount has to
 // know. It travels to the background process as a gob:
 // paths are bytes.
 type mountOptions struct {
-	Source     line.Location
+	DiskOptions
 	Mountpoint string // absolute
 	Partition  int    // 0: the whole disk
 	Describe   bool   // somebody reads what the disk is
-	Memory     units.Size
-	Fill       bool // in the background
-	Profile    profileOptions
-	Write      writeOptions
-	RootDisk   bool // the machine's own root lies on the disk
+	RootDisk   bool   // the machine's own root lies on the disk
 	AllowOther bool
 	UID, GID   uint32
 	Mode       uint32
-	Log        daemonlog.Options
-	Line       line.Options
 }
 
 func newMountCmd() *cobra.Command {
-	o := mountOptions{Memory: 64 << 20}
+	var o mountOptions
 	var foreground bool
 	var mode string
 	options := new(optionsValue)
@@ -52,9 +44,9 @@ func newMountCmd() *cobra.Command {
 		Short: "Present the disk in an image as MOUNTPOINT/disk.img",
 		Long: `Present the disk that the image at SOURCE decodes to as MOUNTPOINT/disk.img.
 The command returns when the disk can be read, and serves on in the background.
-SOURCE is the http or https URL, or the path, of a cloop image or of a disk as it
-is (an ISO file, say); URL#PATH is a file inside an ISO 9660 image. If the disk has
-a partition table there are also disk.img.p1, disk.img.p2 and so on.
+SOURCE is the URL, or the path, of a cloop image or of a disk as it is (an ISO file,
+say); URL#PATH is a file inside an ISO 9660 image. If the disk has a partition table
+there are also disk.img.p1, disk.img.p2 and so on.
 With --overlay or --ephemeral the disk can be written to; then it is disk.img alone.`,
 		Example: `  cloopfs mount https://example.org/KNOPPIX /media/image
   mount -o loop,ro /media/image/disk.img /mnt
@@ -87,18 +79,12 @@ With --overlay or --ephemeral the disk can be written to; then it is disk.img al
 	f := cmd.Flags()
 	f.BoolVarP(&foreground, "foreground", "f", false, "stay in the foreground and log to stderr")
 	f.IntVar(&o.Partition, "partition", 0, "present partition `N` alone, as disk.img")
-	f.Var(&o.Memory, "memory", "decoded blocks kept in memory")
-	f.BoolVar(&o.Write.Ephemeral, "ephemeral", false, "let the disk be written to; unmounted, what was written is gone")
-	f.Var(&o.Write.Overlay, "overlay", "let the disk be written to, and keep what was written in `DIR`")
-	f.BoolVar(&o.Fill, "background-fill", false, "bring all of the image into the cache while no reader waits")
-	o.Profile.addFlags(f)
 	f.BoolVar(&o.RootDisk, "root-disk", false, "the root file system of this machine lies on the disk: never end, nor wait for it")
 	f.BoolVar(&o.AllowOther, "allow-other", false, "let other users, root included, use the mount")
 	f.Uint32Var(&o.UID, "uid", uint32(os.Getuid()), "owner of the files")
 	f.Uint32Var(&o.GID, "gid", uint32(os.Getgid()), "group of the files")
 	f.StringVar(&mode, "mode", "", "permissions of disk.img, octal (default 0400, with --allow-other 0444; 0600 and 0644 if it can be written to)")
-	o.Line.AddFlags(f, userAgent())
-	o.Log.AddFlags(f)
+	o.DiskOptions.addFlags(f)
 	options.flags = f
 	f.VarP(options, optionsFlag, "o", "flags as mount(8) writes them: allow_other,memory=1G")
 	return cmd
@@ -106,29 +92,11 @@ With --overlay or --ephemeral the disk can be written to; then it is disk.img al
 
 // complete checks the flags and fills in what follows from them.
 func (o *mountOptions) complete(ctx context.Context, source, mode string) (err error) {
-	if o.Source, err = line.Parse(source); err != nil {
-		return err
-	}
-	if err := o.Line.Validate(ctx, o.Source); err != nil {
-		return err
-	}
-	if err := o.Log.Validate(); err != nil {
+	if err := o.DiskOptions.complete(ctx, source); err != nil {
 		return err
 	}
 	if o.Partition < 0 {
 		return cli.Usage(fmt.Errorf("--partition %d: partitions count from 1", o.Partition))
-	}
-	if o.Fill && o.Line.Cache.Offline {
-		return cli.Usage(errors.New("--background-fill and --offline exclude each other"))
-	}
-	if o.Fill && o.Line.Cache.Size == 0 {
-		return cli.Usage(errors.New("--background-fill without an on-disk cache (--cache-size 0)"))
-	}
-	if err := o.Write.complete(); err != nil {
-		return err
-	}
-	if err := o.Profile.complete(); err != nil {
-		return err
 	}
 	o.Mode = 0o400
 	if o.AllowOther {
@@ -153,12 +121,7 @@ func (o *mountOptions) complete(ctx context.Context, source, mode string) (err e
 	if strings.Contains(o.Mountpoint, "://") {
 		return cli.Usage(fmt.Errorf("MOUNTPOINT %s is a URL: SOURCE comes first", line.Shown(o.Mountpoint)))
 	}
-	abs, err := filepath.Abs(o.Mountpoint)
-	if err != nil {
-		return err
-	}
-	o.Mountpoint = abs
-	if o.Source, err = o.Source.Absolute(); err != nil {
+	if o.Mountpoint, err = filepath.Abs(o.Mountpoint); err != nil {
 		return err
 	}
 	return o.outside(nil)

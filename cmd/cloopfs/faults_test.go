@@ -84,6 +84,7 @@ func faults(t *testing.T, image []byte) []fault {
 	}
 	redirect := func(to string) http.HandlerFunc { return respond(302, "", "Location", to) }
 	short := []string{"--timeout", "1s"}
+	const credentials = "give credentials (user:password@ in the URL, --netrc, --header or --bearer-token-file); a signed URL may have expired"
 	const gaveUp, checkURL, later = "gave up after 1s: ", "check the URL", "try again; publish new images under new names"
 	return []fault{
 		{name: "range ignored", serve: whole, says: `server ignores Range requests \(answered 200 to bytes=0-8191\)`, hint: "download the file and mount it locally, or use a mirror that supports ranges"},
@@ -147,8 +148,8 @@ func faults(t *testing.T, image []byte) []fault {
 		{name: "redirect to nowhere", serve: redirect(""), says: `redirect refused: no usable Location`, hint: "give the URL of the file itself"},
 
 		{name: "400", serve: respond(400, ""), says: `server answered 400 Bad Request`},
-		{name: "401", serve: respond(401, ""), says: `server answered 401 Unauthorized`, hint: "give credentials: user:password@ in the URL, --netrc, --header or --bearer-token-file"},
-		{name: "403", serve: respond(403, ""), says: `server answered 403 Forbidden`, hint: "give credentials (user:password@ in the URL, --netrc, --header or --bearer-token-file); a signed URL may have expired"},
+		{name: "401", serve: respond(401, ""), says: `server answered 401 Unauthorized`, hint: credentials},
+		{name: "403", serve: respond(403, ""), says: `server answered 403 Forbidden`, hint: credentials},
 		{name: "404", serve: respond(404, ""), says: `server answered 404 Not Found`, hint: checkURL},
 		{name: "404 later", after: 1, serve: respond(404, ""), says: `server answered 404 Not Found`, hint: checkURL},
 		{name: "410", serve: respond(410, ""), says: `server answered 410 Gone`, hint: checkURL},

@@ -151,3 +151,12 @@ func TestFlagErrorKeepsFailure(t *testing.T) {
 		t.Errorf("got %v, want a failure with a hint", err)
 	}
 }
+
+// What is ignored is no flag: it would be ignored, too.
+func TestIgnoredOptionsAreNoFlags(t *testing.T) {
+	newMountCmd().Flags().VisitAll(func(f *pflag.Flag) {
+		if isIgnored(strings.ReplaceAll(f.Name, "-", "_")) || isIgnored(f.Name) {
+			t.Errorf("-o %s is ignored", f.Name)
+		}
+	})
+}

@@ -45,7 +45,7 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 			undone = append(undone, err.Error())
 		}
 	}
-	d, err := openServed(ctx, o, log)
+	d, err := openServed(ctx, o.DiskOptions, log)
 	if err != nil {
 		return err
 	}

@@ -2,19 +2,75 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"runtime/debug"
 	"sync"
 
+	"github.com/spf13/pflag"
+
+	"github.com/cloopfs/cloopfs/internal/cli"
+	"github.com/cloopfs/cloopfs/internal/daemonlog"
 	"github.com/cloopfs/cloopfs/internal/line"
+	"github.com/cloopfs/cloopfs/internal/units"
 	"github.com/cloopfs/cloopfs/profile"
 )
+
+// DiskOptions are what a process has to know that serves a disk, however that is shown.
+// (Exported for gob's sake.)
+type DiskOptions struct {
+	Source  line.Location // absolute after complete
+	Memory  units.Size
+	Fill    bool // in the background
+	Profile profileOptions
+	Write   writeOptions
+	Line    line.Options
+	Log     daemonlog.Options
+}
+
+func (o *DiskOptions) addFlags(f *pflag.FlagSet) {
+	o.Memory = 64 << 20
+	f.Var(&o.Memory, "memory", "decoded blocks kept in memory")
+	f.BoolVar(&o.Write.Ephemeral, "ephemeral", false, "let the disk be written to; unmounted, what was written is gone")
+	f.Var(&o.Write.Overlay, "overlay", "let the disk be written to, and keep what was written in `DIR`")
+	f.BoolVar(&o.Fill, "background-fill", false, "bring all of the image into the cache while no reader waits")
+	o.Profile.addFlags(f)
+	o.Line.AddFlags(f, userAgent())
+	o.Log.AddFlags(f)
+}
+
+// complete checks the flags and fills in what follows from them.
+func (o *DiskOptions) complete(ctx context.Context, source string) (err error) {
+	if o.Source, err = line.Parse(source); err != nil {
+		return err
+	}
+	if err := o.Line.Validate(ctx, o.Source); err != nil {
+		return err
+	}
+	if err := o.Log.Validate(); err != nil {
+		return err
+	}
+	if o.Fill && o.Line.Cache.Offline {
+		return cli.Usage(errors.New("--background-fill and --offline exclude each other"))
+	}
+	if o.Fill && o.Line.Cache.Size == 0 {
+		return cli.Usage(errors.New("--background-fill without an on-disk cache (--cache-size 0)"))
+	}
+	if err := o.Write.complete(); err != nil {
+		return err
+	}
+	if err := o.Profile.complete(); err != nil {
+		return err
+	}
+	o.Source, err = o.Source.Absolute()
+	return err
+}
 
 // served is a disk while it is served, however that is shown: the line, what is written
 // over it, and what goes on beside its readers.
 type served struct {
-	options mountOptions // but for those of the mountpoint
+	options DiskOptions
 	log     *slog.Logger
 	line    *line.Line
 	trace   *profile.Profile // to be replayed; may be nil
@@ -27,7 +83,7 @@ type served struct {
 const gcPercent = 25
 
 // openServed opens the image. The caller closes the line.
-func openServed(ctx context.Context, o mountOptions, log *slog.Logger) (*served, error) {
+func openServed(ctx context.Context, o DiskOptions, log *slog.Logger) (*served, error) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"syscall"
+	"strings"
 	"testing"
 
 	"github.com/cloopfs/cloopfs/blockio"
@@ -100,14 +101,31 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
-// There is no such file, says the server, not a proxy.
-func TestMissingAnswer(t *testing.T) {
-	for code, want := range map[int]bool{404: true, 410: true, 403: false, 500: false} {
-		if got := errors.Is(&httpblock.StatusError{Code: code}, fs.ErrNotExist); got != want {
-			t.Errorf("%d: %v, want %v", code, got, want)
+// There is no such file, or not for us, says the server, not a proxy.
+func TestAnswer(t *testing.T) {
+	for code, want := range map[int]error{404: fs.ErrNotExist, 410: fs.ErrNotExist, 401: fs.ErrPermission, 403: fs.ErrPermission, 407: nil, 500: nil} {
+		for _, proxy := range []bool{false, true} {
+			err := &httpblock.StatusError{Code: code, Proxy: proxy}
+			for _, is := range []error{fs.ErrNotExist, fs.ErrPermission} {
+				if got := errors.Is(err, is); got != (is == want && !proxy) {
+					t.Errorf("%v: is it %v? %v", err, is, got)
+				}
+			}
 		}
 	}
-	if errors.Is(&httpblock.StatusError{Code: 404, Proxy: true}, fs.ErrNotExist) {
-		t.Error("a proxy's 404 is taken for the server's")
+}
+
+// answer is an Answer of another kind of server than those of the web.
+type answer struct{ error }
+
+func (answer) Passing() bool { return false }
+func (a answer) Unwrap() error { return a.error }
+
+// What any kind of server may answer has a hint.
+func TestHintOfAnswer(t *testing.T) {
+	for err, want := range map[error]string{fs.ErrNotExist: "check the URL", fs.ErrPermission: "give credentials", errors.New("?"): ""} {
+		if got := Hint(fmt.Errorf("open x: %w", answer{err})); !strings.HasPrefix(got, want) || (want == "") != (got == "") {
+			t.Errorf("%v: hint %q, want %q", err, got, want)
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io/fs"
 	"net"
 	"net/http"
 	"syscall"
@@ -18,7 +19,7 @@ const credentials = "user:password@ in the URL, --netrc, --header or --bearer-to
 
 // Hint says what may help where an image can't be opened or read.
 func Hint(err error) string {
-	var status *httpblock.StatusError
+	var answer blockio.Answer
 	var cert *tls.CertificateVerificationError
 	switch {
 	case errors.Is(err, ErrOffline):
@@ -35,29 +36,28 @@ func Hint(err error) string {
 		return "the file has to come as it is: turn compression off for it on the server"
 	case errors.Is(err, httpblock.ErrRedirect):
 		return "give the URL of the file itself"
-	case errors.As(err, &status):
-		return statusHint(status)
+	case errors.As(err, &answer):
+		return answerHint(answer)
 	case errors.As(err, &cert):
 		return certificateHint(cert)
 	}
 	return connectionHint(err)
 }
 
-func statusHint(status *httpblock.StatusError) string {
+func answerHint(err blockio.Answer) string {
+	var status *httpblock.StatusError
 	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "check the URL"
+	case errors.Is(err, fs.ErrPermission):
+		return "give credentials (" + credentials + "); a signed URL may have expired"
+	case !errors.As(err, &status):
+		return ""
 	case status.Code == http.StatusProxyAuthRequired:
 		return "the proxy wants to know who you are: http_proxy or https_proxy=http://USER:PASSWORD@PROXY"
 	case status.Proxy:
 		return "see http_proxy, https_proxy and no_proxy"
-	}
-	switch status.Code {
-	case http.StatusUnauthorized:
-		return "give credentials: " + credentials
-	case http.StatusForbidden:
-		return "give credentials (" + credentials + "); a signed URL may have expired"
-	case http.StatusNotFound, http.StatusGone:
-		return "check the URL"
-	case http.StatusTooManyRequests:
+	case status.Code == http.StatusTooManyRequests:
 		return "try again later, or with fewer --connections"
 	}
 	return ""
