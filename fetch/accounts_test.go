@@ -95,6 +95,53 @@ func TestAccountsAreClosed(t *testing.T) {
 	}
 }
 
+// stuckLine brings all of a request but its last byte.
+type stuckLine struct{ *simLine }
+
+func (stuckLine) OpenRange(ctx context.Context, r blockio.Range) (io.ReadCloser, error) {
+	return io.NopCloser(io.MultiReader(io.LimitReader(zeros{}, r.Len-1), stuck{ctx})), nil
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+type stuck struct{ ctx context.Context }
+
+func (s stuck) Read([]byte) (int, error) {
+	<-s.ctx.Done()
+	return 0, s.ctx.Err()
+}
+
+// What was brought for nobody who waits does not stay in memory until its request has
+// ended: that would be as much as fits into all requests.
+func TestArrivedIsNotHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size, keep = 8 << 10, 64 << 10
+		image := make(simImage, 2000)
+		for n := range image {
+			image[n] = blockio.Extent{Off: int64(n) * size, Len: size}
+		}
+		store := &simStore{have: make(map[int64]bool)}
+		s := New(stuckLine{}, image, Options{Keep: keep, Window: maxWindow, Store: store})
+		defer s.Close()
+		s.Replay([]blockio.Span{{First: 0, Count: 2000}})
+		time.Sleep(time.Second)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		held := int64(0)
+		for _, b := range s.blocks {
+			held += int64(cap(b.stored))
+		}
+		if arrived := int64(len(store.have)) * size; arrived < 10*keep || held != keep {
+			t.Errorf("%d KiB of %d that have arrived are in memory, want %d", held>>10, arrived>>10, keep>>10)
+		}
+	})
+}
+
 // A copy of a block may be shorter than the one in whose place it comes: the index was read
 // anew meanwhile. The rest of the run is delivered, and no room stays taken.
 func TestShorterCopy(t *testing.T) {

@@ -98,10 +98,9 @@ func (s *Scheduler) take(b *block) bool {
 	if stored == nil {
 		return false
 	}
-	b.stored = stored
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.uncountLocked(b) // it came from elsewhere
-	s.mu.Unlock()
-	close(b.done)
+	s.arriveLocked(b, stored)
 	return true
 }

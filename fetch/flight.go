@@ -81,11 +81,6 @@ func (s *Scheduler) fly(r *request) {
 	}
 	s.active[r.rng.Class]--
 	s.dueLocked(r, -r.due)
-	for _, b := range r.blocks {
-		if b.finished() {
-			s.keepLocked(b)
-		}
-	}
 	s.failLocked(r, err)
 	s.startLocked()
 	s.wakeLocked()
@@ -136,7 +131,6 @@ func (s *Scheduler) stream(r *request, blocks []*block) error {
 			s.opt.Store.Put(b.n, b.ext, stored)
 			storing = s.opt.Store.Have(b.n, b.ext)
 		}
-		b.stored = stored
 		s.mu.Lock()
 		s.storing = storing
 		if b.counted && !storing {
@@ -148,18 +142,20 @@ func (s *Scheduler) stream(r *request, blocks []*block) error {
 			s.unread[rng.Class].add(b.n)
 		}
 		s.dueLocked(r, -b.ext.Len)
+		s.arriveLocked(b, stored)
 		s.startLocked()
 		s.wakeLocked()
 		s.mu.Unlock()
-		close(b.done)
 	}
 	from.end()
 	return nil
 }
 
-// keepLocked keeps a block that has arrived for readers still to come, in place
-// of what arrived longest ago. The flight's use of it becomes the list's.
-func (s *Scheduler) keepLocked(b *block) {
+// arriveLocked hands b out, and keeps it for readers still to come, in place of what
+// arrived longest ago. The flight's use of it becomes the list's.
+func (s *Scheduler) arriveLocked(b *block, stored []byte) {
+	b.stored = stored
+	close(b.done)
 	s.kept = append(s.kept, b)
 	s.room -= bufferSize(b.ext.Len)
 	for s.room < 0 {
