@@ -15,15 +15,12 @@ import (
 // are those that were thrown away, which are none of both.
 func (f *files) CheckChunks(ctx context.Context) (right, bad int64, err error) {
 	buf := make([]byte, regionSize)
-	for off := int64(0); off < f.size; {
+	for off := f.nextChunks(0); off < f.size; off = f.nextChunks(off + regionSize) {
 		if err := ctx.Err(); err != nil {
 			return right, bad, err
 		}
-		if off = f.nextChunks(off); off >= f.size {
-			break
-		}
 		r, b := f.checkRegion(blockio.Extent{Off: off, Len: min(regionSize, f.size-off)}, buf)
-		right, bad, off = right+r, bad+b, off+regionSize
+		right, bad = right+r, bad+b
 	}
 	return right, bad, nil
 }

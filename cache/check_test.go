@@ -16,7 +16,7 @@ import (
 // What is bad is counted, and gone the next time. What was thrown away, or never
 // here, is not bad.
 func TestCheckChunks(t *testing.T) {
-	p := random(5*mib + 1000)
+	p := random(5*mib + chunkSize + 1000)
 	e := openEntry(t, newDir(t, roomy), image("a", int64(len(p))))
 	check := func(wantRight, wantBad int64) {
 		t.Helper()
@@ -30,7 +30,7 @@ func TestCheckChunks(t *testing.T) {
 	e.writeChunks(p[last.Off:], last.Off)
 	check(1, 0)
 	fill(e, p)
-	all := 5*regionChunks + int64(1)
+	all := 5*regionChunks + int64(2)
 	check(all, 0)
 	for _, off := range []int64{0, 3*mib - 1, e.Size() - 1} {
 		e.writeAt([]byte{p[off] ^ 1}, off)
@@ -167,8 +167,10 @@ func TestHaveBytes(t *testing.T) {
 		}
 	}
 	e.forgetChunks(e.cover(blockio.Extent{Off: 4 * mib, Len: 1}))
-	if !e.HaveBytes(parts, blockio.Extent{Len: mib}) {
-		t.Error("what is there is not, for what lies behind it")
+	for _, here := range []blockio.Extent{{Len: mib}, {Len: mib - 1}, {Off: mib - 1, Len: 1}} {
+		if !e.HaveBytes(parts, here) {
+			t.Errorf("%v, which is there, is not, for what lies behind it", here)
+		}
 	}
 	e.writeChunks(p[4*mib:4*mib+chunkSize], 4*mib)
 	// Thrown away, and the entries stay.

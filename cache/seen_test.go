@@ -92,6 +92,9 @@ func TestRememberIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := d.Remember("1029", []byte("2"), larger(2)); err != nil { // in place of another
+		t.Fatal(err)
+	}
 	names, err := os.ReadDir(path)
 	if err != nil {
 		t.Fatal(err)
