@@ -101,11 +101,11 @@ func (t *trace) near(run int, n int64) bool {
 // stale says that readers have left the trace.
 func (t *trace) stale() bool { return t == nil || bits.OnesCount32(t.vain) > maxInVain }
 
-// leads says that the trace has holes, and that what readers will want next of it has been
-// brought: so there is time for what may be in the holes.
+// leads says that the trace, which is not nil, has holes, and that what readers will want next
+// of it has been brought: so there is time for what may be in the holes.
 func (t *trace) leads() bool {
 	switch {
-	case t == nil || t.vain == 0:
+	case t.vain == 0:
 		return false
 	case t.at == t.end, t.reader >= t.end: // the second where what was left out is brought
 		return true
