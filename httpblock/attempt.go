@@ -34,7 +34,11 @@ type attempt struct {
 func (v *server) newAttempt(ctx context.Context, p patience) *attempt {
 	a := &attempt{srv: v, patience: p, pace: pace{of: &v.speed}}
 	a.ctx, a.cancel = context.WithCancelCause(ctx)
-	a.timer = time.AfterFunc(p.wait(), func() { a.cancel(errStalled) })
+	a.timer = time.AfterFunc(p.wait(), func() {
+		// Those that are kept may be dead, too: a router between forgets them all.
+		v.transports.closeIdle()
+		a.cancel(errStalled)
+	})
 	return a
 }
 
