@@ -191,7 +191,7 @@ func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 		r.served(*b, deliver)
 		return nil
 	}
-	for again := false; ; {
+	for {
 		stored, err := r.s.wait(r.ctx, *b)
 		if err != nil && r.ctx.Err() == nil && (*b).ahead() {
 			// It was asked for before this reader came: he has more time.
@@ -211,14 +211,13 @@ func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 			r.served(*b, deliver)
 			return nil
 		}
-		if again || (*b).req == nil || (*b).req.rng.Refetch {
+		if (*b).req == nil || (*b).req.rng.Refetch {
 			r.s.forget(*b)
 			err = blockError((*b).n, err)
 			r.s.condemn(*b, err)
 			return err
 		}
-		r.put(b, r.s.reject(*b))
-		again = true
+		r.put(b, r.s.reject(*b)) // which may be another reader's, and bad as well
 	}
 }
 

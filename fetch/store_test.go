@@ -497,6 +497,42 @@ func TestDamagedInStore(t *testing.T) {
 	})
 }
 
+// Who finds that his copy of a block is bad while another reader's, of the same bytes, is on
+// its way has it asked for once more all the same.
+func TestDamagedTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(2, 100)...)
+		damaged(src, 150)
+		damage := src.Open
+		src.Open = func(ctx context.Context, r blockio.Range, body io.Reader) (io.Reader, error) {
+			body, err := damage(ctx, r, body)
+			return body, errors.Join(err, sleep(ctx, time.Second))
+		}
+		s := fetch.New(src, ext, fetch.Options{Keep: 1})
+		defer s.Close()
+		read := func(first, count int64) {
+			deliver, got := collect(t, src, ext)
+			err := s.ReadRun(t.Context(), blockio.Demand, first, count, func(n int64, p []byte) error {
+				if n == 0 {
+					time.Sleep(1500 * time.Millisecond) // meanwhile block 1 is here, and gone
+				}
+				return deliver(n, p)
+			})
+			if err != nil || int64(len(*got)) != count {
+				t.Errorf("of blocks %d+%d: %d, %v", first, count, len(*got), err)
+			}
+		}
+		var both sync.WaitGroup
+		both.Go(func() { read(0, 2) })
+		time.Sleep(2 * time.Second)
+		both.Go(func() { read(1, 1) })
+		both.Wait()
+		if again, all := refetches(src); all != 3 || len(again) != 1 {
+			t.Errorf("%d requests, again %v; want three, one of them again", all, again)
+		}
+	})
+}
+
 // A block that is damaged at the source too is an error for a second, and nothing
 // stays of it in the store.
 func TestDamagedEverywhere(t *testing.T) {
