@@ -95,11 +95,14 @@ func TestAccountsAreClosed(t *testing.T) {
 	}
 }
 
-// stuckLine brings all of a request but its last byte.
-type stuckLine struct{ *simLine }
+// stuckLine brings all of a request but its last bytes.
+type stuckLine struct {
+	*simLine
+	last int64
+}
 
-func (stuckLine) OpenRange(ctx context.Context, r blockio.Range) (io.ReadCloser, error) {
-	return io.NopCloser(io.MultiReader(io.LimitReader(zeros{}, r.Len-1), stuck{ctx})), nil
+func (l stuckLine) OpenRange(ctx context.Context, r blockio.Range) (io.ReadCloser, error) {
+	return io.NopCloser(io.MultiReader(io.LimitReader(zeros{}, r.Len-l.last), stuck{ctx})), nil
 }
 
 type zeros struct{}
@@ -126,7 +129,7 @@ func TestArrivedIsNotHeld(t *testing.T) {
 			image[n] = blockio.Extent{Off: int64(n) * size, Len: size}
 		}
 		store := &simStore{have: make(map[int64]bool)}
-		s := New(stuckLine{}, image, Options{Keep: keep, Window: maxWindow, Store: store})
+		s := New(stuckLine{last: 1}, image, Options{Keep: keep, Window: maxWindow, Store: store})
 		defer s.Close()
 		s.Replay([]blockio.Span{{First: 0, Count: 2000}})
 		time.Sleep(time.Second)
@@ -138,6 +141,41 @@ func TestArrivedIsNotHeld(t *testing.T) {
 		}
 		if arrived := int64(len(store.have)) * size; arrived < 10*keep || held != keep {
 			t.Errorf("%d KiB of %d that have arrived are in memory, want %d", held>>10, arrived>>10, keep>>10)
+		}
+	})
+}
+
+// Very small blocks are bounded by their number: on their way, where nothing arrives, and
+// when all have.
+func TestTinyBlocksAreBounded(t *testing.T) {
+	const blocks = 20 * maxAhead
+	image := make(simImage, blocks)
+	for n := range image {
+		image[n] = blockio.Extent{Off: int64(n), Len: 1}
+	}
+	all := []blockio.Span{{First: 0, Count: blocks}}
+	synctest.Test(t, func(t *testing.T) {
+		s := New(stuckLine{last: maxWindow}, image, Options{Store: &simStore{have: make(map[int64]bool)}})
+		defer s.Close()
+		s.Replay(all)
+		time.Sleep(time.Second)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if n := len(s.blocks); n < maxBlocks || n > maxBlocks+maxAhead {
+			t.Errorf("%d blocks are on their way, want %d", n, maxBlocks)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		line := newSimLine(10*time.Millisecond, 100)
+		store := &simStore{have: make(map[int64]bool)}
+		s := New(line, image, Options{Trip: line.Trip, Store: store})
+		defer s.Close()
+		s.Replay(all)
+		time.Sleep(time.Minute)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if len(store.have) != blocks || len(s.blocks) != maxAhead || len(s.kept) != maxAhead {
+			t.Errorf("%d of %d blocks have come, %d of them are known, %d kept; want all, and %d", len(store.have), blocks, len(s.blocks), len(s.kept), maxAhead)
 		}
 	})
 }

@@ -158,7 +158,7 @@ func (s *Scheduler) arriveLocked(b *block, stored []byte) {
 	close(b.done)
 	s.kept = append(s.kept, b)
 	s.room -= bufferSize(b.ext.Len)
-	for s.room < 0 {
+	for s.room < 0 || len(s.kept) > maxAhead {
 		old := s.kept[0]
 		s.kept = s.kept[1:]
 		s.room += bufferSize(old.ext.Len)

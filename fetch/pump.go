@@ -96,7 +96,7 @@ type pending struct {
 // takes says whether a block belongs into the same request.
 func (p *pending) takes(class blockio.Class, l located) bool {
 	last := len(p.blocks) - 1
-	return last < 0 || class == p.class && l.ext.Off == p.blocks[last].ext.End() && p.bytes+l.ext.Len <= p.most
+	return last < 0 || class == p.class && l.ext.Off == p.blocks[last].ext.End() && p.bytes+l.ext.Len <= p.most && last < maxAhead-1
 }
 
 func (p *pending) add(class blockio.Class, l located) {
@@ -105,18 +105,23 @@ func (p *pending) add(class blockio.Class, l located) {
 	p.bytes += l.ext.Len
 }
 
+// maxBlocks is how many blocks may be flying, kept or failed until the pump brings more: very
+// small ones take more memory than their bytes do.
+const maxBlocks = 4 * maxAhead
+
 // choose is the next block to bring, if there is room for it.
 func (s *Scheduler) choose(p *pending) (n int64, class blockio.Class, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	window := s.windowLocked(blockio.ReadAhead)
 	p.most = min(s.line.request(), window)
+	s.purgeLocked()
 	due := s.due + p.bytes
 	if len(p.blocks) == 0 {
 		due += p.most / 2 // wait until there is room for a request worth making
 	}
 	switch {
-	case s.closed, time.Now().Before(s.pause), due >= window, s.waitingLocked():
+	case s.closed, time.Now().Before(s.pause), due >= window, len(s.blocks) >= maxBlocks, s.waitingLocked():
 		return 0, 0, false // for now
 	case !s.roomLocked(p):
 		s.more = false

@@ -13,7 +13,8 @@ const (
 	// lookAhead is how many requests of the largest size a run may be ahead
 	// of what has been delivered.
 	lookAhead = 8
-	// maxAhead is how many blocks that may be: they can be very small.
+	// maxAhead is how many blocks that may be: they can be very small. A request of the
+	// pump has no more, and as many are kept.
 	maxAhead = 4096
 )
 
