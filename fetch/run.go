@@ -105,7 +105,7 @@ func (r *run) lookAhead() error {
 			r.end, r.lost = n, err // for when those before it have been delivered
 			break
 		}
-		size := bufferSize(l.ext.Len)
+		size := r.share(l.ext, l.local)
 		if len(found) > 0 && r.bytes+bytes+size > limit {
 			break
 		}
@@ -126,31 +126,6 @@ func (r *run) lookAhead() error {
 	r.next += int64(len(found))
 	r.bytes += bytes
 	return nil
-}
-
-// reserve takes n bytes of the budget. While the run still has blocks ahead it
-// does not wait for room: runs that hold some of it and wait for more could
-// wait for each other.
-func (r *run) reserve(n int64) (ok bool, err error) {
-	n = min(n, r.budget.size)
-	ok = r.budget.sem.TryAcquire(n)
-	if !ok && len(r.ahead) == 0 {
-		if err := r.budget.sem.Acquire(r.ctx, n); err != nil {
-			return false, &blockio.BlockError{Block: r.next, Err: err}
-		}
-		ok = true
-	}
-	if ok {
-		r.reserved += n
-	}
-	return ok, nil
-}
-
-// unreserve gives back up to n bytes.
-func (r *run) unreserve(n int64) {
-	n = min(n, r.reserved)
-	r.reserved -= n
-	r.budget.sem.Release(n)
 }
 
 // letGo forgets what was served, when that is most of what there was.
@@ -191,6 +166,9 @@ func (r *run) serve(deliver func(n int64, stored []byte) error) error {
 	if r.trial(0) == given || (*b).local && r.serveLocal(b, deliver) {
 		r.served(*b, deliver)
 		return nil
+	}
+	if (*b).local {
+		return blockError((*b).n, r.ctx.Err())
 	}
 	for {
 		stored, err := r.s.wait(r.ctx, *b)
@@ -234,11 +212,13 @@ func (r *run) serveLocal(b **block, deliver func(n int64, stored []byte) error) 
 	if deliver == nil {
 		return true
 	}
-	here, good := r.s.giveStored((*b).n, (*b).ext, deliver)
+	here, good := r.giveStored(*b, deliver)
 	switch {
-	case !here:
+	case !here && r.ctx.Err() == nil:
 		r.missed()
+	case !here: // nobody waits for it any more
 	case !good:
+		r.flies(*b)
 		*b = r.s.reject(*b)
 	}
 	return good
@@ -251,7 +231,7 @@ func (r *run) serveLocal(b **block, deliver func(n int64, stored []byte) error) 
 func (r *run) missed() {
 	var gone []located
 	for i, b := range r.ahead {
-		if !b.local || r.trial(i) == given {
+		if !b.local || r.trial(i) == given || !r.flies(b) {
 			break
 		}
 		gone = append(gone, located{n: b.n, ext: b.ext})
@@ -270,7 +250,7 @@ func (r *run) served(b *block, deliver func(n int64, stored []byte) error) {
 	case read:
 		r.s.readLocal(b)
 	}
-	size := bufferSize(b.ext.Len)
+	size := r.share(b.ext, b.local)
 	r.bytes -= size
 	r.unreserve(size)
 	r.ahead = r.ahead[1:]

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"github.com/cloopfs/cloopfs/blockio"
 )
 
@@ -25,8 +23,9 @@ type Options struct {
 	// 4 MiB if 0.
 	Keep int64
 	// Buffer is how many bytes of runs may be under way or being delivered at a time;
-	// 64 MiB if 0. Three quarters of it are for demand, so that no other
-	// class can make a reader wait for room. A single block may be longer.
+	// 64 MiB if 0. Five eighths of it are for what readers wait for, and one for what they
+	// read from the store, so that nobody else can make them wait for room. A single block
+	// may be longer.
 	Buffer int64
 	// Window is how many bytes may be on their way for other classes than demand;
 	// as many as keep the line busy if 0. A single block may be longer.
@@ -57,6 +56,7 @@ type Scheduler struct {
 	wg     sync.WaitGroup // all goroutines
 	wake   chan struct{}  // there may be something for the pump to do
 	demand budget
+	local  budget // likewise, for what is read from the store
 	others budget // for the classes after Demand
 
 	// mu guards the fields below, and those of block and request that say so.
@@ -84,14 +84,6 @@ type Scheduler struct {
 	unread    [blockio.Classes]bitset // of what was stored for other classes than demand, what nobody has read
 	closed    bool
 }
-
-// budget is bytes of buffers that may be in use at a time.
-type budget struct {
-	sem  *semaphore.Weighted
-	size int64
-}
-
-func newBudget(size int64) budget { return budget{semaphore.NewWeighted(size), size} }
 
 // block is one copy of a stored block.
 type block struct {
@@ -144,10 +136,11 @@ func New(src blockio.Ranges, ext blockio.Extents, opt Options) *Scheduler {
 	if opt.Buffer == 0 {
 		opt.Buffer = 64 << 20
 	}
-	others := opt.Buffer / 4
+	others, local := opt.Buffer/4, opt.Buffer/8
 	s := &Scheduler{
 		src: src, ext: ext, opt: opt,
-		demand: newBudget(opt.Buffer - others),
+		demand: newBudget(opt.Buffer - others - local),
+		local:  newBudget(local),
 		others: newBudget(others),
 		blocks: make(map[int64]*block),
 		room:   opt.Keep,

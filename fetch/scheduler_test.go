@@ -480,7 +480,7 @@ func TestCloseEndsEverything(t *testing.T) {
 
 // However many readers want large blocks, what is in memory for them is bounded.
 func TestBufferIsBounded(t *testing.T) {
-	const size, limit = 1024, 12 * 1024 // three quarters of the buffer are for demand
+	const size, limit = 1024, 10 * 1024 // five eighths of the buffer are for demand
 	synctest.Test(t, func(t *testing.T) {
 		src, ext := newImage(append(equal(60, size), 100*size)...)
 		var mu sync.Mutex

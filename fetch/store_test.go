@@ -533,6 +533,48 @@ func TestDamagedTwice(t *testing.T) {
 	})
 }
 
+// Readers who wait for a dead server take no room from those who find all in the store; what is
+// not there after all has room all the same.
+func TestStoreWhileOthersWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, ext := newImage(equal(60, 1000)...)
+		shared := newStore()
+		shared.put(t, src, ext, 50, 51, 52, 53, 54)
+		src.Open = func(ctx context.Context, _ blockio.Range, body io.Reader) (io.Reader, error) {
+			return body, sleep(ctx, time.Minute)
+		}
+		s := fetch.New(src, ext, fetch.Options{Store: process{shared, 0}, Buffer: 16 << 10, Keep: 1})
+		defer s.Close()
+		var waiting sync.WaitGroup
+		for n := range int64(50) {
+			waiting.Go(func() {
+				if err := s.ReadRun(t.Context(), blockio.Demand, n, 1, ignore); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		time.Sleep(time.Second)
+		begin := time.Now()
+		deliver, got := collect(t, src, ext)
+		if err := s.ReadRun(t.Context(), blockio.Demand, 50, 5, deliver); err != nil || len(*got) != 5 || time.Since(begin) > 0 {
+			t.Errorf("%d blocks after %v, %v; want 5 at once", len(*got), time.Since(begin), err)
+		}
+		deliver, got = collect(t, src, ext)
+		err := s.ReadRun(t.Context(), blockio.Demand, 50, 5, func(n int64, p []byte) error {
+			if n == 50 { // the others are thrown away while it is decoded
+				for n := int64(51); n < 55; n++ {
+					shared.Forget(n, blockio.Extent{})
+				}
+			}
+			return deliver(n, p)
+		})
+		if err != nil || len(*got) != 5 {
+			t.Errorf("%d blocks, %v; want 5", len(*got), err)
+		}
+		waiting.Wait()
+	})
+}
+
 // A block that is damaged at the source too is an error for a second, and nothing
 // stays of it in the store.
 func TestDamagedEverywhere(t *testing.T) {

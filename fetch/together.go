@@ -88,7 +88,7 @@ func takeHelper() bool {
 // give delivers a block that is at hand, if its bytes are there and good.
 func (r *run) give(b *block, deliver func(n int64, stored []byte) error) bool {
 	if b.local {
-		_, good := r.s.giveStored(b.n, b.ext, deliver)
+		_, good := r.giveStored(b, deliver)
 		return good
 	}
 	stored, err := r.s.wait(r.ctx, b)
