@@ -250,8 +250,8 @@ func (s *Scheduler) addLocked(r *request, l located) *block {
 
 // promoteLocked moves a queued request to class, if that is served earlier.
 func (s *Scheduler) promoteLocked(r *request, class blockio.Class) {
-	if r.started || class >= r.rng.Class {
-		return
+	if r.started || s.closed || class >= r.rng.Class {
+		return // with s closed it has failed
 	}
 	s.unqueueLocked(r)
 	if class == blockio.Demand {

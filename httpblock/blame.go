@@ -103,9 +103,8 @@ func (s *Source) Blame(e blockio.Extent) {
 	}
 	g.mu.Lock()
 	v := g.sent.culprit(e)
-	ban := v != nil && g.anotherLocked(v)
 	g.mu.Unlock()
-	if ban {
+	if v != nil {
 		g.ban(v, errWrongBytes)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/url"
 	"slices"
+	"sync"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -210,6 +211,22 @@ func TestHealth(t *testing.T) {
 	}
 	if g.usable(nil) {
 		t.Error("nobody can be asked")
+	}
+}
+
+// However many are blamed at once, one stays; who has never been used may go.
+func TestLastIsNotBanned(t *testing.T) {
+	for range 100 {
+		g := fakes(0, 0, 0)
+		g.servers[2].health = joining
+		var both sync.WaitGroup
+		for _, v := range g.servers {
+			both.Go(func() { g.ban(v, errWrongBytes) })
+		}
+		both.Wait()
+		if n := len(slices.DeleteFunc(g.servers, func(v *server) bool { return v.health == banned })); n != 1 {
+			t.Fatalf("%d servers are left, want 1", n)
+		}
 	}
 }
 

@@ -111,7 +111,7 @@ func (g *group) probe(v *server) {
 	switch err := v.has(ctx, g.pieces[rand.IntN(len(g.pieces))], p); {
 	case err == nil:
 		g.heal(v)
-	case errors.Is(err, errOtherFile) && g.another(v): // else there is nobody who knows better
+	case errors.Is(err, errOtherFile):
 		g.ban(v, err)
 	}
 }
@@ -198,10 +198,11 @@ func (g *group) measure(v *server) {
 	}
 }
 
-// ban has v never used again.
+// ban has v never used again, unless it is in use, and no other is well: then there is nobody
+// who knows better.
 func (g *group) ban(v *server, why error) {
 	g.mu.Lock()
-	changed := v.health != banned
+	changed := v.health != banned && (v.health == joining || g.anotherLocked(v))
 	if changed {
 		v.health, v.since, v.why = banned, time.Now(), why
 		v.wake()
