@@ -36,15 +36,21 @@ func (l *faultyLine) OpenRange(ctx context.Context, r blockio.Range) (io.ReadClo
 // When everything has been read and nothing is under way, nothing counts as brought in
 // vain, as on its way or as taking room: what counts for ever is missing from a bound.
 func TestAccountsAreClosed(t *testing.T) {
-	for name, store := range map[string]blockio.BlockStore{"no store": nil, "a store": &simStore{have: make(map[int64]bool)}} {
-		t.Run(name, func(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		store blockio.BlockStore
+		keep  int64
+	}{
+		{"no store", nil, 64 << 20}, {"no store, little is kept", nil, 100_000}, {"a store", &simStore{have: make(map[int64]bool)}, 64 << 20},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				image := make(simImage, 600)
 				for n := range image {
 					image[n] = blockio.Extent{Off: int64(n) * 10_000, Len: 10_000}
 				}
 				line := &faultyLine{simLine: newSimLine(50*time.Millisecond, 50)}
-				s := New(line, image, Options{Trip: line.Trip, Ahead: true, Keep: 64 << 20, Store: store})
+				s := New(line, image, Options{Trip: line.Trip, Ahead: true, Keep: tt.keep, Store: tt.store})
 				defer s.Close()
 				rnd := rand.New(rand.NewPCG(5, 6))
 				var trace []blockio.Span
