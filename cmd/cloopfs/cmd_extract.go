@@ -72,7 +72,9 @@ func extractInto(ctx context.Context, l *line.Line, path string) error {
 	if err != nil {
 		return outputFailure(err)
 	}
-	err = extract(ctx, l, f)
+	if err = extract(ctx, l, f); err == nil {
+		err = outputFailure(syncFile(f)) // a device takes what it then may fail to write
+	}
 	return errors.Join(err, outputFailure(f.Close()))
 }
 

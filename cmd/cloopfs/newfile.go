@@ -218,15 +218,20 @@ func inside(path string, info os.FileInfo) bool {
 	}
 }
 
-// syncDir makes the names in a directory durable, if it may be read, and its file
-// system can.
+// syncDir makes the names in a directory durable, if it may be read.
 func syncDir(path string) error {
 	dir, err := os.Open(path)
 	if err != nil {
 		return nil
 	}
 	defer dir.Close()
-	if err := dir.Sync(); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, errors.ErrUnsupported) {
+	return syncFile(dir)
+}
+
+// syncFile makes f durable, if it is what can be: a pipe can't, nor directories of
+// some file systems.
+func syncFile(f *os.File) error {
+	if err := f.Sync(); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, errors.ErrUnsupported) {
 		return err
 	}
 	return nil
