@@ -242,6 +242,35 @@ func TestTerminateTwice(t *testing.T) {
 	}
 }
 
+// Signals that mount was started to ignore, as by nohup(1), end neither it nor the process in
+// the background; SIGTERM does.
+func TestTerminateIgnored(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(4, 4*kib)...)
+	_, url := serve(t, s.image)
+	for _, flags := range []string{"", "--foreground"} {
+		t.Run("mount "+flags, func(t *testing.T) {
+			dir := makeDir(t)
+			p := start(t, "sh", "-c", `trap "" HUP INT; exec "$1" mount $2 "$3" "$4"`, "sh", cloopfs, flags, url, dir)
+			waitFor(t, "mounted", func() bool { return mounted(dir) })
+			if flags == "" {
+				p.result(t)
+			}
+			pid := daemon(t, dir)
+			for _, signal := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT} {
+				if err := syscall.Kill(pid, signal); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(300 * time.Millisecond) // for what must not happen
+			checkBytes(t, "disk", must(t, "cat", diskOf(dir)), s.disk)
+			if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			waitFor(t, "the process has ended", func() bool { return !mounted(dir) && len(daemons(dir)) == 0 })
+		})
+	}
+}
+
 // A mount whose process was killed can be unmounted.
 func TestUmountDead(t *testing.T) {
 	s := makeImage(t, 64*kib, blocks(4, 4*kib)...)

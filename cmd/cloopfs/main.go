@@ -21,6 +21,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -30,13 +31,16 @@ import (
 	"github.com/cloopfs/cloopfs/internal/line"
 )
 
-// endSignals ask the program to end.
+// endSignals ask the program to end. From the start of main on they lack SIGHUP and SIGINT where
+// whoever started it had them ignored: nohup(1), a script for what runs in the background.
+// (Notify would undo that. Of other signals Ignored says no, so SIGTERM is always heard.)
 var endSignals = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
 
 func main() {
 	if inCrashLog() {
 		os.Exit(runCrashLog())
 	}
+	endSignals = slices.DeleteFunc(endSignals, signal.Ignored)
 	ctx, stop := signal.NotifyContext(context.Background(), endSignals...)
 	context.AfterFunc(ctx, stop) // a second signal kills
 	if inBackground() {

@@ -100,6 +100,37 @@ func TestSignals(t *testing.T) {
 	}
 }
 
+// Signals that a program was started to ignore (by nohup, or by a script in the background)
+// do not end it.
+func TestIgnoredSignals(t *testing.T) {
+	_, image := smallImage()
+	stuck, goOn := make(chan struct{}, 100), make(chan struct{})
+	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		stuck <- struct{}{}
+		<-goOn
+		content(w, r, image)
+	})
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", `trap "" HUP INT; exec cloopfs verify "$1"`, "sh", url+"/f")
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill()
+	waitFor(t, "request", stuck)
+	for _, signal := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT} {
+		if err := cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(100 * time.Millisecond) // for what must not happen
+	close(goOn)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("got %v, output %q, want success", err, out.Bytes())
+	}
+}
+
 // A file that can't be read keeps the program no longer than that.
 func TestSignalWhileReadingAFile(t *testing.T) {
 	for _, held := range []bool{false, true} {
