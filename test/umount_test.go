@@ -279,6 +279,59 @@ func TestUmountDead(t *testing.T) {
 	umount(t, dir)
 }
 
+// removeSocket removes the control socket of the mount at dir.
+func removeSocket(t *testing.T, dir string) {
+	t.Helper()
+	for _, fields := range mountinfo() {
+		if fields[4] == dir {
+			_, minor, _ := strings.Cut(fields[2], ":")
+			if err := os.Remove("/run/cloopfs/" + minor + ".sock"); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+	t.Fatalf("%s is not mounted", dir)
+}
+
+// A process that lives and can't be waited for is not taken for a dead one: umount unmounts,
+// and says that it does not know the end.
+func TestUmountWithoutSocket(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(4, 4*kib)...)
+	_, url := serve(t, s.image)
+	const unknown = "unmounted, but can't wait for its process: "
+	for _, flags := range [][]string{nil, {"--force"}} {
+		t.Run(strings.Join(append([]string{"umount"}, flags...), " "), func(t *testing.T) {
+			dir := mount(t, url)
+			removeSocket(t, dir)
+			checkFailure(t, run(t, cloopfs, slices.Concat([]string{"umount"}, flags, []string{dir})...), 1, unknown)
+			waitFor(t, "unmounted, the process has ended", func() bool { return !mounted(dir) && len(daemons(dir)) == 0 })
+		})
+	}
+	t.Run("stopped", func(t *testing.T) {
+		dir := mount(t, url)
+		pid := daemon(t, dir)
+		removeSocket(t, dir)
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
+		waitFor(t, "all threads have stopped", func() bool {
+			threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+			return !slices.ContainsFunc(threads, func(thread string) bool {
+				stat, _ := os.ReadFile(thread)
+				return !strings.Contains(string(stat), ") T ")
+			})
+		})
+		checkFailure(t, run(t, cloopfs, "umount", dir), 1, "in use") // by the question whether it lives
+		checkFailure(t, run(t, cloopfs, "umount", "--force", dir), 1, unknown)
+		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, "unmounted, the process has ended", func() bool { return !mounted(dir) && len(daemons(dir)) == 0 })
+	})
+}
+
 // What somebody else has mounted over a mount is left alone: by umount, and by
 // a signal to the daemon.
 func TestUmountCovered(t *testing.T) {

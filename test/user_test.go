@@ -129,6 +129,8 @@ func TestUserDead(t *testing.T) {
 	if r := asUser(t, cloopfs, "umount", dir); r.code != 0 || mounted(dir) {
 		t.Errorf("umount: %v, want success", r)
 	}
+	kill()
+	umount(t, dir) // root, whom the kernel tells nothing of the mount
 }
 
 // --allow-other is refused to users where the machine does not allow it.

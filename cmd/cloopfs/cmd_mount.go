@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -174,16 +175,25 @@ func (o *mountOptions) checkMountpoint() (cleared bool, err error) {
 	return cleared, o.outside(info)
 }
 
-// alive says whether a mount has a daemon. The mount itself is only looked at
-// if no daemon answers: it might wait for one that is stopped.
+// aliveTime is how long a daemon may take to say that it lives.
+const aliveTime = 2 * time.Second
+
+// alive says whether a mount has a daemon, be it one that is stopped. The mount itself, which
+// waits for that, is only looked at if no socket answers.
 func alive(m mounts.Mount) bool {
 	if daemon, err := control.Dial(m.Device, m.Owner); err == nil {
 		daemon.Close()
 		return true
 	}
+	answer := make(chan error, 1)
 	// Not stat: the kernel may answer that from what it has.
-	err := unix.Statfs(m.Point, new(unix.Statfs_t))
-	return !errors.Is(err, syscall.ENOTCONN) && !errors.Is(err, syscall.ECONNABORTED) // it is dying
+	go func() { answer <- unix.Statfs(m.Point, new(unix.Statfs_t)) }()
+	select {
+	case err := <-answer:
+		return !errors.Is(err, syscall.ENOTCONN) && !errors.Is(err, syscall.ECONNABORTED) // it is dying
+	case <-time.After(aliveTime):
+		return true
+	}
 }
 
 // mountFailure says that FUSE would not do it.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -42,28 +44,28 @@ const busyTime = 300 * time.Millisecond
 const endTime = 10 * time.Second
 
 func umount(cmd *cobra.Command, path string, lazy, force bool) error {
-	fail := func(err error, hint string) error {
-		return &cli.Error{Code: cli.ExitFailure, Err: fmt.Errorf("umount %s: %w", line.Shown(path), err), Hint: hint}
-	}
 	m, found, err := mounts.At(path)
+	if err == nil && !found {
+		err = errors.New("not a cloopfs mount")
+	}
 	if err != nil {
-		return fail(cli.WithoutPath(err), "")
+		return umountFailure(line.Shown(path), cli.WithoutPath(err), "")
 	}
-	if !found {
-		return fail(errors.New("not a cloopfs mount"), "")
-	}
-	daemon, dialErr := control.Dial(m.Device, m.Owner)
-	if dialErr == nil {
-		defer daemon.Close()
-		_ = daemon.Follow() // one that does not answer has no last word either
-	}
-	switch {
-	case lazy:
+	// Shown would look at the mount, which may wait for a daemon that is stopped.
+	fail := func(err error, hint string) error { return umountFailure(path, err, hint) }
+	if lazy {
 		if err := m.Unmount(true); err != nil {
 			return fail(err, "")
 		}
 		return nil
-	case force:
+	}
+	daemon, dialErr := control.Dial(m.Device, m.Owner)
+	dead := dialErr != nil && !mayLive(m, dialErr)
+	if dialErr == nil {
+		defer daemon.Close()
+		_ = daemon.Follow() // one that does not answer has no last word either
+	}
+	if force {
 		if err := m.Abort(); err != nil {
 			return fail(fmt.Errorf("abort: %w", err), "")
 		}
@@ -79,13 +81,30 @@ func umount(cmd *cobra.Command, path string, lazy, force bool) error {
 	if err != nil {
 		return fail(err, "")
 	}
-	if dialErr != nil {
-		return nil // a daemon that is dead
+	switch {
+	case dead:
+		return nil
+	case dialErr != nil:
+		return fail(fmt.Errorf("unmounted, but can't wait for its process: %w", dialErr),
+			"what it can't flush is in its log: journalctl -t cloopfs, or its --log-file")
 	}
 	if err := awaitDaemon(cmd.Context(), daemon, m); err != nil {
 		return fail(err, "")
 	}
 	return nil
+}
+
+func umountFailure(path string, err error, hint string) error {
+	return &cli.Error{Code: cli.ExitFailure, Err: fmt.Errorf("umount %s: %w", path, err), Hint: hint}
+}
+
+// mayLive says whether a mount that Dial gave err for may have a daemon all the same: its socket
+// may have been removed, or lie where only its user's session looks.
+func mayLive(m mounts.Mount, err error) bool {
+	if m.Owner != os.Geteuid() && errors.Is(err, syscall.ECONNREFUSED) {
+		return false // it was killed; the mount itself tells only its owner
+	}
+	return alive(m)
 }
 
 // awaitDaemon waits until the daemon of a mount that is no more has ended, for as
