@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -58,12 +59,9 @@ func mountBackground(ctx context.Context, args []string, o mountOptions, stderr 
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{optionsRead, answerWrite} // optionsFD, answerFD; 0-2 are /dev/null
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	// What this process has inherited (a lock, the pipe of whoever waits for
-	// its output) must not live as long as the mount.
-	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil && !errors.Is(err, unix.ENOSYS) {
-		return fmt.Errorf("start the background process: %w", err)
+	if err = keepFromPrograms(); err == nil {
+		err = cmd.Start()
 	}
-	err = cmd.Start()
 	optionsRead.Close()
 	answerWrite.Close()
 	if err != nil {
@@ -86,6 +84,30 @@ func mountBackground(ctx context.Context, args []string, o mountOptions, stderr 
 	}
 	announce(stderr, o, a.Ready)
 	return nil
+}
+
+// keepFromPrograms makes programs that are started inherit the standard descriptors alone: what
+// this process has inherited (a lock, the pipe of whoever waits for its output) must not live
+// as long as the mount.
+func keepFromPrograms() error {
+	if unix.CloseRange(firstOther, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) == nil {
+		return nil
+	}
+	return keepEachFromPrograms() // Linux before 5.11, or a filter of system calls that knows none so new
+}
+
+// firstOther is the first descriptor that is not a standard one.
+const firstOther = 3
+
+// keepEachFromPrograms is keepFromPrograms, descriptor by descriptor.
+func keepEachFromPrograms() error {
+	entries, err := os.ReadDir("/proc/self/fd")
+	for _, entry := range entries {
+		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd >= firstOther {
+			unix.CloseOnExec(fd) // fails for the directory's own, which is closed by now
+		}
+	}
+	return err
 }
 
 // exitTime is how long a process that has said its last word may take to be gone.

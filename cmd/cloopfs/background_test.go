@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/cloopfs/cloopfs/internal/line"
 )
@@ -47,5 +48,26 @@ func TestBackgroundArgsOfFileInside(t *testing.T) {
 	got := strings.Join(backgroundArgs(newMountCmd().Flags(), mountOptions{DiskOptions: DiskOptions{Source: l}, Mountpoint: "/mnt"}), " ")
 	if want := "cloopfs mount http://h/k.iso?geheim2#KNOPPIX/a%20b /mnt"; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// Whatever was inherited is kept from other programs, but for the standard descriptors.
+func TestKeepFromPrograms(t *testing.T) {
+	for name, keep := range map[string]func() error{"at once": keepFromPrograms, "one by one": keepEachFromPrograms} {
+		t.Run(name, func(t *testing.T) {
+			inherited, err := unix.Dup(0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(inherited)
+			if err := keep(); err != nil {
+				t.Fatal(err)
+			}
+			for fd, want := range map[int]int{0: 0, 1: 0, 2: 0, inherited: unix.FD_CLOEXEC} {
+				if got, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || got != want {
+					t.Errorf("flags of descriptor %d: %d, %v; want %d", fd, got, err, want)
+				}
+			}
+		})
 	}
 }
