@@ -109,14 +109,23 @@ func private(dir string) error {
 	return nil
 }
 
-// accept serves connections; more than maxConns wait.
+// acceptTime is how long to wait after an error (there is no descriptor left, say) for what may
+// be better then.
+const acceptTime = 100 * time.Millisecond
+
+// accept serves connections until the socket is closed; more than maxConns wait.
 func (l *Listener) accept() {
 	free := make(chan struct{}, maxConns)
 	for {
 		free <- struct{}{}
 		conn, err := l.socket.AcceptUnix()
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if err != nil {
+			<-free
+			time.Sleep(acceptTime)
+			continue
 		}
 		go func() {
 			defer func() { <-free }()

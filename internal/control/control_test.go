@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestListenAndDial(t *testing.T) {
@@ -111,6 +113,51 @@ func TestLastWord(t *testing.T) {
 	}
 	if answer, err := other.Status(); err != nil || string(answer) != "{}\n" {
 		t.Errorf("Status = %q, %v", answer, err)
+	}
+}
+
+// A daemon that has no descriptor left for a connection answers when it has one.
+func TestAcceptGoesOn(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	l, err := listen(dir, 1, func() []byte { return []byte("fine") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.socket.Close()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	early := os.NewFile(uintptr(fd), "early")
+	defer early.Close()
+
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := limit
+	free, err := unix.Dup(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(free)
+	none.Cur = uint64(free) // the lowest that is free
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	connectErr := unix.Connect(fd, &unix.SockaddrUnix{Name: socket(dir, 1)})
+	time.Sleep(acceptTime / 2) // accept fails meanwhile
+	if err := errors.Join(connectErr, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)); err != nil {
+		t.Fatal(err)
+	}
+
+	late, err := dial(socket(dir, 1), os.Geteuid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Close()
+	if got, err := late.Status(); err != nil || string(got) != "fine\n" {
+		t.Errorf("Status = %q, %v", got, err)
 	}
 }
 
