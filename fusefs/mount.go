@@ -48,7 +48,7 @@ const (
 	// maxBackground is how many reads the kernel has under way at a time for
 	// read-ahead, which every buffered read is to it. With go-fuse's default
 	// of 12, so many blocks that do not come freeze the whole mount. Each has
-	// a buffer of 128 KiB here.
+	// a buffer of 128 KiB here. It may have fewer: see background.
 	maxBackground = 1024
 	// maxRequest is the most bytes that the kernel reads or writes at once: reads of
 	// that size are O_DIRECT, writes any.
@@ -128,6 +128,8 @@ func mount(dir string, root *root, opt Options, readOnly bool) (*Server, error) 
 	if err != nil {
 		return nil, fmt.Errorf("mount at %s: %w", dir, err)
 	}
+	// Not later, since there are no readers yet.
+	root.disk.parking.most = maxParked(background(dir))
 	go server.Serve()
 	return &Server{fuse: server, device: root.disk.device}, nil
 }

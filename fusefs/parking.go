@@ -10,15 +10,13 @@ import (
 	"time"
 )
 
-const (
-	// maxParked is how many reads may wait at a time, but for those that
-	// have not waited for minParked yet: readers that were killed leave
-	// theirs behind, many readers of a distant server are a healthy crowd.
-	// It leaves the kernel room for reads that need not wait: it has at most
-	// maxBackground under way.
-	maxParked = maxBackground * 3 / 4
-	minParked = 5 * time.Second
-)
+// minParked is how long every read may wait, however many there are: readers that were
+// killed leave theirs behind, many readers of a distant server are a healthy crowd.
+const minParked = 5 * time.Second
+
+// maxParked is how many reads may wait for longer if the kernel has at most background
+// of them under way: it has room for reads that need not wait.
+func maxParked(background int) int { return max(1, background*3/4) }
 
 // timeoutSlack is added to a read's timeout: the layers below give up after
 // the timeout by themselves, and then can say why.
@@ -48,11 +46,15 @@ func (lateError) Is(target error) bool { return target == context.DeadlineExceed
 
 // parking is the reads and writes that wait. A reader that was killed may leave its reads
 // behind (the kernel tells only of O_DIRECT reads), so when there are too many
-// those that have waited longest fail. The zero value is ready.
+// those that have waited longest fail. The zero value is ready, and has room for none but
+// those that have just come.
 type parking struct {
+	most int // may wait for longer than minParked; not to be changed once there are waiters
+
 	// mu guards the fields below and each waiter's place.
 	mu    sync.Mutex
 	queue list.List // of *waiter, the longest wait first
+	timed bool      // room will be made when the longest wait has taken minParked
 	late  []late    // reads that failed late, the oldest first
 }
 
@@ -184,21 +186,40 @@ func (w *waiter) overdue() bool { return !w.deadline.IsZero() && !time.Now().Bef
 
 func (w *waiter) Value(key any) any { return w.parent.Value(key) }
 
-// park puts w into the queue, and ends the longest waits if there are too many.
+// park puts w into the queue.
 func (p *parking) park(w *waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w.since = time.Now()
 	w.place = p.queue.PushBack(w)
-	for p.queue.Len() > maxParked {
+	p.makeRoomLocked(w.since)
+}
+
+// makeRoomLocked ends the longest waits if there are too many. Of those that are too short
+// yet it does so later: when the kernel has as many reads under way as it can, nobody else
+// comes to park.
+func (p *parking) makeRoomLocked(now time.Time) {
+	for p.queue.Len() > p.most {
 		oldest := p.queue.Front().Value.(*waiter)
-		if w.since.Sub(oldest.since) < minParked {
+		if left := minParked - now.Sub(oldest.since); left > 0 {
+			if !p.timed {
+				p.timed = true
+				time.AfterFunc(left, p.makeRoom)
+			}
 			return
 		}
 		p.queue.Remove(oldest.place)
 		oldest.place, oldest.crowded = nil, true
 		oldest.cancel()
 	}
+}
+
+// makeRoom is what the timer calls.
+func (p *parking) makeRoom() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.timed = false
+	p.makeRoomLocked(time.Now())
 }
 
 // len is the number of reads and writes that wait.

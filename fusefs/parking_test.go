@@ -27,7 +27,7 @@ func TestWaiterEnds(t *testing.T) {
 				if c.cancel > 0 {
 					time.AfterFunc(c.cancel, cancel)
 				}
-				var p parking
+				p := parking{most: 1}
 				w := p.enter(ctx, nil, c.timeout, 0, 1)
 				defer w.leave()
 				start := time.Now()
@@ -56,7 +56,7 @@ func TestWaiterEnds(t *testing.T) {
 // A read that never asks for Done ends all the same for who asks for Err.
 func TestWaiterErrWithoutDone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var p parking
+		p := parking{most: 1}
 		w := p.enter(t.Context(), nil, time.Second, 0, 1)
 		defer w.leave()
 		time.Sleep(time.Second + timeoutSlack)
@@ -70,31 +70,47 @@ func TestWaiterErrWithoutDone(t *testing.T) {
 }
 
 // When too many wait, the longest waits end, and no others; who has not waited
-// for long stays, however many there are.
+// for long stays, however many there are, until he has: also if nobody else comes.
 func TestParkingIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var p parking
-		waiters := make([]*waiter, maxParked+30)
-		for i := range waiters {
-			if i == maxParked+10 {
-				for _, w := range waiters[:i] {
-					if err := w.Err(); err != nil {
-						t.Fatalf("Err() = %v in a crowd that has just come", err)
-					}
-				}
-				time.Sleep(minParked)
+		const most = 100
+		p := parking{most: most}
+		var waiters []*waiter
+		come := func(n int) {
+			for range n {
+				w := p.enter(t.Context(), nil, time.Hour, 0, 1)
+				w.Done()
+				waiters = append(waiters, w)
 			}
-			waiters[i] = p.enter(t.Context(), nil, time.Hour, 0, 1)
-			waiters[i].Done()
 		}
-		for i, w := range waiters {
-			ended := w.Err() != nil
-			if want := i < 30; ended != want || w.evicted() != want {
-				t.Errorf("waiter %d: ended %v, evicted %v; want %v", i, ended, w.evicted(), want)
+		check := func(when string, ended int) {
+			t.Helper()
+			synctest.Wait()
+			for i, w := range waiters {
+				got := w.Err() != nil
+				if want := i < ended; got != want || w.evicted() != want {
+					t.Errorf("%s: waiter %d: ended %v, evicted %v; want %v", when, i, got, w.evicted(), want)
+				}
 			}
+		}
+		come(most + 10)
+		time.Sleep(minParked - 1)
+		check("a crowd that has just come", 0)
+		time.Sleep(time.Second)
+		check("nobody else comes", 10)
+		come(20)
+		check("others come", 30)
+		time.Sleep(2 * time.Second)
+		come(most)
+		check("a crowd comes", 30+most-20)
+		time.Sleep(minParked - 2*time.Second)
+		check("the others have waited for long", 30+most)
+		time.Sleep(time.Hour / 2)
+		check("no more than may wait", 30+most)
+		for _, w := range waiters {
 			w.leave()
 		}
-		if n := p.queue.Len(); n != 0 {
+		if n := p.len(); n != 0 {
 			t.Errorf("%d reads parked after all have left", n)
 		}
 	})
@@ -104,7 +120,7 @@ func TestParkingIsBounded(t *testing.T) {
 // the same bytes, waits only for what is here, for a second.
 func TestSecondQuestionIsShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var p parking
+		p := parking{most: 1}
 		// wait fails when its time is over, or earlier: as the layers below give up.
 		wait := func(off int64, n int, earlier time.Duration) time.Duration {
 			w := p.enter(t.Context(), nil, 10*time.Second, off, n)

@@ -196,6 +196,61 @@ func TestHungServer(t *testing.T) {
 	}
 }
 
+// A user's mount may have fewer reads under way than root's, by the machine's memory. When
+// all of them are those of killed readers, it goes on after some seconds.
+func TestHungServerOfUser(t *testing.T) {
+	const (
+		limit = "/sys/module/fuse/parameters/max_user_bgreq" // to the kernel, when it mounts
+		most  = 16
+		goOn  = 8 * time.Second
+	)
+	before, err := os.ReadFile(limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	restore := func() {
+		if err := os.WriteFile(limit, before, 0); err != nil {
+			t.Error(err)
+		}
+	}
+	s := makeImage(t, 64*kib, blocks(4*most+8, 4*kib)...)
+	srv, url := serve(t, s.image)
+	dir := userDir(t)
+	disk := diskOf(dir)
+	t.Cleanup(restore)
+	if err := os.WriteFile(limit, []byte(strconv.Itoa(most)), 0); err != nil {
+		t.Fatal(err)
+	}
+	r := asUser(t, cloopfs, "mount", "--profile", "none", "--speculate", "off", "--timeout", "60s", url, dir)
+	restore()
+	if r.code != 0 {
+		t.Fatalf("mount: %v", r)
+	}
+	t.Cleanup(func() { asUser(t, cloopfs, "umount", "--force", dir) })
+	args := directRead(disk, 0, pageSize) // into memory, not into the page cache
+	if r := asUser(t, args[0], args[1:]...); r.code != 0 {
+		t.Fatalf("%s: %v", args, r)
+	}
+	hang(t, srv, testserver.HangBeforeHeaders)
+	var procs []*process
+	for i := range 2 * most {
+		args := bufferedRead(disk, (4+2*i)*64*kib, pageSize)
+		procs = append(procs, startCmd(t, asNobody(args[0], args[1:]...)))
+	}
+	for _, p := range procs {
+		stuck(t, p, disk)
+	}
+	for _, p := range procs {
+		killed(t, p)
+	}
+	args = bufferedRead(disk, pageSize, pageSize)
+	p := startCmd(t, asNobody(args[0], args[1:]...))
+	if !p.endsWithin(goOn) {
+		t.Fatalf("%d killed readers keep a block that is in memory from others for %v", len(procs), goOn)
+	}
+	checkBytes(t, p.name, p.result(t).stdout, s.disk[pageSize:2*pageSize])
+}
+
 // umount --force frees even readers behind a loop device, which no signal
 // reaches.
 func TestForce(t *testing.T) {
