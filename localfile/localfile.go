@@ -22,14 +22,24 @@ var ErrChanged = fmt.Errorf("%w: the file was written to", blockio.ErrChanged)
 
 // File is an open file. It implements [blockio.Ranges], [blockio.ReaderAt],
 // [blockio.Prompt] and [blockio.Mapper], and is safe for concurrent use. Reads of a local
-// file can't be interrupted: a context that ends is noticed between them.
+// file can't be interrupted, and those of a file system that hangs may never end: whoever
+// reads waits no longer than his context, and the read is left behind.
 type File struct {
 	f       *os.File
 	conn    syscall.RawConn // of f
 	size    int64
 	modTime time.Time
 	regular bool
+	busy    chan struct{} // a place for each call under way that may be left behind
 }
+
+const (
+	// maxBusy is how many calls may be under way at a time: each has a thread, and up to
+	// maxPiece bytes.
+	maxBusy = 64
+	// maxPiece is how many bytes are read at a time.
+	maxPiece = 128 << 10
+)
 
 // Open opens the file or block device at path.
 func Open(path string) (*File, error) {
@@ -53,7 +63,11 @@ func Open(path string) (*File, error) {
 		f.Close()
 		return nil, err
 	}
-	return &File{f: f, conn: conn, size: size, modTime: info.ModTime(), regular: info.Mode().IsRegular()}, nil
+	_ = f.Fd() // makes it a file whose Close does not wait for reads that are left behind
+	return &File{
+		f: f, conn: conn, size: size, modTime: info.ModTime(), regular: info.Mode().IsRegular(),
+		busy: make(chan struct{}, maxBusy),
+	}, nil
 }
 
 // Size is the size of the file in bytes when it was opened.
@@ -62,7 +76,7 @@ func (f *File) Size() int64 { return f.size }
 // ModTime is the file's mtime when it was opened.
 func (f *File) ModTime() time.Time { return f.modTime }
 
-// Close closes the file. Reads under way or to come fail.
+// Close closes the file. Reads to come fail; the file stays open for those that are under way.
 func (f *File) Close() error { return f.f.Close() }
 
 // unchanged compares the file with what was opened. A device changes its mtime
@@ -83,14 +97,17 @@ func (f *File) OpenRange(ctx context.Context, r blockio.Range) (io.ReadCloser, e
 	if !r.Inside(f.size) {
 		return nil, fmt.Errorf("bytes %d+%d of a file of %d", r.Off, r.Len, f.size)
 	}
-	if err := f.unchanged(); err != nil {
+	if _, err := aside(ctx, f, func() (struct{}, error) { return struct{}{}, f.unchanged() }); err != nil {
 		return nil, err
 	}
-	return &stream{ctx: ctx, bytes: io.NewSectionReader(f.f, r.Off, r.Len)}, nil
+	return &stream{ctx: ctx, file: f, left: r.Extent}, nil
 }
 
 // ReadAtContext reads bytes of the file.
 func (f *File) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
+	if within, eof := blockio.Clip(p, off, f.size); len(within) > 0 && ctx.Err() == nil && f.ReadNow(within, off) {
+		return len(within), eof
+	}
 	return blockio.ReadRange(ctx, f, p, off)
 }
 
@@ -160,15 +177,68 @@ func (f *File) MapAt(_ context.Context, off int64) (n int64, zeros bool, err err
 
 // stream reads a range until its context ends.
 type stream struct {
-	ctx   context.Context // of OpenRange
-	bytes *io.SectionReader
+	ctx  context.Context // of OpenRange
+	file *File
+	left blockio.Extent
 }
 
 func (s *stream) Read(p []byte) (int, error) {
-	if err := s.ctx.Err(); err != nil {
-		return 0, err
+	if s.left.Len == 0 {
+		return 0, io.EOF
 	}
-	return s.bytes.Read(p)
+	n, at := min(int64(len(p)), s.left.Len, maxPiece), s.left.Off
+	got, err := aside(s.ctx, s.file, func() (piece, error) {
+		// Not into p, which is somebody else's when the read is left behind.
+		buf := pieces.Get().(*[maxPiece]byte)
+		n, err := s.file.f.ReadAt(buf[:n], at)
+		return piece{buf, n}, err
+	})
+	if got.buf != nil {
+		copy(p, got.buf[:got.n])
+		pieces.Put(got.buf)
+	}
+	s.left.Off += int64(got.n)
+	s.left.Len -= int64(got.n)
+	return got.n, err
 }
 
 func (s *stream) Close() error { return nil }
+
+// piece is n bytes that were read.
+type piece struct {
+	buf *[maxPiece]byte
+	n   int
+}
+
+var pieces = sync.Pool{New: func() any { return new([maxPiece]byte) }}
+
+// outcome is what a call has returned.
+type outcome[T any] struct {
+	value T
+	err   error
+}
+
+// aside calls do, which uses the file, and returns what it does, or ctx's error if that ends
+// first: then do is left behind.
+func aside[T any](ctx context.Context, f *File, do func() (T, error)) (value T, err error) {
+	if err := ctx.Err(); err != nil {
+		return value, err
+	}
+	select {
+	case f.busy <- struct{}{}:
+	case <-ctx.Done():
+		return value, ctx.Err()
+	}
+	done := make(chan outcome[T], 1)
+	go func() {
+		defer func() { <-f.busy }()
+		value, err := do()
+		done <- outcome[T]{value, err}
+	}()
+	select {
+	case o := <-done:
+		return o.value, o.err
+	case <-ctx.Done():
+		return value, ctx.Err()
+	}
+}

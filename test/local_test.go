@@ -96,3 +96,62 @@ func TestHungLocalImage(t *testing.T) {
 		})
 	}
 }
+
+// The index of such an image is no better than its blocks: who needs of it what was not read
+// yet waits for the timeout, and is no burden on the process's end.
+func TestHungLocalIndex(t *testing.T) {
+	const page = 512 // entries that are read together at least
+	s := makeImage(t, 4*kib, blocks(10*page, kib)...)
+	file := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(file, s.image, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	below := makeDir(t)
+	server := serveBareAt(t, file, below)
+	dir := mount(t, diskOf(below), "--timeout", "2s")
+	read := func(n int) []string { return directRead(diskOf(dir), n*4*kib, pageSize) }
+	signal := func(s syscall.Signal) {
+		t.Helper()
+		if err := server.cmd.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hang := func() {
+		t.Helper()
+		must(t, "dd", "if="+diskOf(below), "iflag=nocache", "count=0", "status=none") // not from the page cache
+		signal(syscall.SIGSTOP)
+	}
+	fails := func(n int) {
+		t.Helper()
+		p := start(t, read(n)[0], read(n)[1:]...)
+		if !p.endsWithin(3 * time.Second) {
+			t.Fatalf("block %d: a read has not ended 3 seconds after it began, with a timeout of 2", n)
+		}
+		if r := p.result(t); r.code == 0 {
+			t.Errorf("block %d: %v, want an I/O error", n, r)
+		}
+	}
+
+	t.Cleanup(func() { _ = server.cmd.Process.Signal(syscall.SIGCONT) }) // it may have ended
+	must(t, read(2)[0], read(2)[1:]...)
+	hang()
+	fails(page)
+	fails(page)
+	checkBytes(t, "in memory", quick(t, read(2)[0], read(2)[1:]...), s.block(2)[:pageSize])
+	signal(syscall.SIGCONT)
+	waitFor(t, "read after the hang", func() bool { return run(t, read(page)[0], read(page)[1:]...).code == 0 })
+	checkBytes(t, "after", must(t, read(page)[0], read(page)[1:]...), s.block(page)[:pageSize])
+
+	hang()
+	fails(8 * page) // of the index
+	fails(3)        // of the block
+	quick(t, cloopfs, "umount", "--force", dir)
+	if pids := daemons(dir); len(pids) > 0 {
+		t.Errorf("umount --force has returned, and process %d lives on", pids)
+	}
+	signal(syscall.SIGCONT)
+	must(t, "umount", below)
+	if r := server.result(t); r.code != 0 {
+		t.Errorf("the server below: %v", r)
+	}
+}
