@@ -55,9 +55,14 @@ func (m *memFiles) crash(choose choice) *memFiles {
 	left := &memFiles{files: make(map[string]*memFile)}
 	for _, name := range m.names() {
 		f := m.files[name]
-		after := &memFile{size: f.sizes[choose(name, wholeFile, len(f.sizes))], pages: make([][]byte, len(f.pages))}
+		size := max(choose(name, wholeFile, len(f.sizes)), f.syncedSize)
+		after := &memFile{size: f.sizes[size], pages: make([][]byte, len(f.pages))}
 		for i, versions := range f.history {
-			after.pages[i] = versions[choose(name, i, len(versions))].page
+			version := choose(name, i, len(versions))
+			if i < len(f.synced) {
+				version = max(version, f.synced[i])
+			}
+			after.pages[i] = versions[version].page
 		}
 		after.cut()
 		left.files[name] = after
@@ -141,6 +146,9 @@ type memFile struct {
 	writes  *atomic.Int64
 	sizes   []int64
 	history [][]version
+	// What cannot be lost any more: the version of each page, and the size.
+	synced     []int
+	syncedSize int
 }
 
 // version is what a page was after so many writes.
@@ -177,6 +185,17 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 		f.replace(i, page)
 	}
 	return len(p), nil
+}
+
+func (f *memFile) Sync() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.syncedSize = len(f.sizes) - 1
+	f.synced = f.synced[:0]
+	for _, versions := range f.history {
+		f.synced = append(f.synced, len(versions)-1)
+	}
+	return nil
 }
 
 func (f *memFile) Punch(off, n int64) error {

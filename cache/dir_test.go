@@ -1028,6 +1028,58 @@ func TestCompletedInside(t *testing.T) {
 	}
 }
 
+// What is said to be here, and to stay, is here after a power cut, too: it is durable
+// before that is written down.
+func TestCompletedIsDurable(t *testing.T) {
+	const size, tail = 20*chunkSize + 100, 5 * chunkSize
+	p := random(size)
+	e := openEntry(t, newDir(t, roomy), image("a", size))
+	e.closeFiles()
+	mem := newMemFiles(size)
+	var err error
+	if e.files, err = openFiles(memDir{memFiles: mem}, size, true); err != nil {
+		t.Fatal(err)
+	}
+	b := wholeBlocks(t, e, false)
+	at := blockio.Extent{Off: tail, Len: size - tail}
+	e.writeChunks(p[:tail], 0)
+	b.Put(7, at, p[tail:])
+	oldest := func(string, int, int) int { return 0 }
+	left := func() (chunks int64, block bool) {
+		t.Helper()
+		files, err := openFiles(memDir{memFiles: mem.crash(oldest)}, size, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		after, err := files.Blocks([]blockio.Extent{{Len: size}}, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return holds(t, files, p), after.Get(7, at, make([]byte, at.Len))
+	}
+	if chunks, block := left(); chunks != 0 || block {
+		t.Fatalf("%d bytes and the block (%v) are there, and nothing was synced", chunks, block)
+	}
+	data := e.data
+	for _, fail := range []error{errors.New("no luck"), nil} {
+		syncs := 0
+		sync := func() error {
+			syncs++
+			if m, err := readMeta(e.f); err != nil || m.Complete || m.Kept {
+				t.Errorf("complete: %v, kept: %v, %v; want neither yet", m.Complete, m.Kept, err)
+			}
+			return fail
+		}
+		e.data = &spy{file: data, sync: sync}
+		if err := e.Completed(true, true); !errors.Is(err, fail) || syncs == 0 {
+			t.Errorf("%v after %d syncs, want %v", err, syncs, fail)
+		}
+	}
+	if chunks, block := left(); chunks != tail || !block {
+		t.Errorf("%d bytes and the block (%v) are there, want %d and the block", chunks, block, tail)
+	}
+}
+
 // What is known already is not written again: there may be no room for that.
 func TestCompletedAgain(t *testing.T) {
 	e := openEntry(t, newDir(t, roomy), image("a", 1000))

@@ -89,10 +89,15 @@ func (e *Entry) Saw(id Identity) error {
 }
 
 // Completed says that an image is here and right: the whole file, or one inside it.
-// keep says that it has to stay. That one inside is here takes nothing back.
+// keep says that it has to stay. That one inside is here takes nothing back. It has to
+// be pinned: nothing looks whether all of it is still here.
 func (e *Entry) Completed(whole, keep bool) error {
 	if m, err := readMeta(e.f); err == nil && (m.Complete || !whole) && (m.Kept || !keep) {
 		return nil // nothing to be written, where there may be no room
+	}
+	// What meta says is durable, and so has to be what it says it of.
+	if err := e.sync(); err != nil {
+		return err
 	}
 	return e.update(func(m *meta) {
 		m.Complete = m.Complete || whole
@@ -101,7 +106,7 @@ func (e *Entry) Completed(whole, keep bool) error {
 }
 
 // Pin keeps every process from throwing away what is here, and what comes, until
-// Close.
+// Unpin or Close.
 func (e *Entry) Pin() error {
 	// Who looks at pins locks them for a moment, and holds this lock. Who has looked
 	// before is done then.
@@ -120,6 +125,12 @@ func (e *Entry) Pin() error {
 	}
 	e.pin = f
 	return nil
+}
+
+// Unpin takes back Pin.
+func (e *Entry) Unpin() {
+	e.pin.Close()
+	e.pin = nil
 }
 
 // Incomplete notes that something of the image is missing, or was not right.

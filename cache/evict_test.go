@@ -29,6 +29,7 @@ type spy struct {
 	file
 	write   func() error // called before each write; its error is the write's
 	punched func()       // called before each punch
+	sync    func() error // called before each sync; its error is the sync's
 }
 
 func (f *spy) WriteAt(p []byte, off int64) (int, error) {
@@ -45,6 +46,15 @@ func (f *spy) Punch(off, n int64) error {
 		f.punched()
 	}
 	return f.file.Punch(off, n)
+}
+
+func (f *spy) Sync() error {
+	if f.sync != nil {
+		if err := f.sync(); err != nil {
+			return err
+		}
+	}
+	return f.file.Sync()
 }
 
 // evict throws away about want bytes.

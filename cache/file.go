@@ -16,6 +16,8 @@ type file interface {
 	ownfile.Sparse
 	// Allocated is how many bytes of the disk the file takes.
 	Allocated() (int64, error)
+	// Sync returns when all that was written would be there after a power cut.
+	Sync() error
 	// claim tries to lock bytes [off, off+n) against other processes, until
 	// unclaim or the process's end.
 	claim(off, n int64) bool

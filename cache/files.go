@@ -112,6 +112,19 @@ func (f *files) closeFiles() {
 	}
 }
 
+// sync returns when what is here would be after a power cut, too.
+func (f *files) sync() error {
+	f.mu.Lock()
+	open := append([]file{f.data, f.chunks.file}, f.tables...)
+	f.mu.Unlock()
+	for _, file := range open {
+		if err := file.Sync(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Size is the size of the image in bytes.
 func (f *files) Size() int64 { return f.size }
 
