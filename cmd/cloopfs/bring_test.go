@@ -14,6 +14,23 @@ import (
 	"github.com/cloopfs/cloopfs/internal/line"
 )
 
+// openLine opens an image with flags of the line, until the test ends.
+func openLine(t *testing.T, flags []string, url string) *line.Line {
+	t.Helper()
+	var o line.Options
+	set := pflag.NewFlagSet("", pflag.ContinueOnError)
+	o.AddFlags(set, userAgent())
+	if err := set.Parse(flags); err != nil {
+		t.Fatal(err)
+	}
+	l, err := o.Open(t.Context(), io.Discard, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	return l
+}
+
 // What a damaged index does not locate is missing for good: such an image is never all here.
 func TestMissingOfDamagedIndex(t *testing.T) {
 	const blockSize, blocks, bad = 64 << 10, 8, 4
@@ -28,17 +45,7 @@ func TestMissingOfDamagedIndex(t *testing.T) {
 	if got := program(t, nil, append([]string{"prefetch", url}, flags...)...); got.code != cli.ExitImage {
 		t.Fatalf("prefetch: %+v, want status %d", got, cli.ExitImage)
 	}
-	var o line.Options
-	set := pflag.NewFlagSet("", pflag.ContinueOnError)
-	o.AddFlags(set, userAgent())
-	if err := set.Parse(flags); err != nil {
-		t.Fatal(err)
-	}
-	l, err := o.Open(t.Context(), io.Discard, url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	l := openLine(t, flags, url)
 	want := int64(len(stored[bad-1]) + len(stored[bad]))
 	if got, err := bytesMissing(t.Context(), l); got != want || err != nil {
 		t.Errorf("%d bytes are missing, %v; want %d, those of two blocks", got, err, want)

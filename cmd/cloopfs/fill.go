@@ -44,8 +44,12 @@ func fill(ctx context.Context, l *line.Line, log *slog.Logger) {
 func (b *bringing) fill(ctx context.Context, log *slog.Logger) error {
 	l := b.line
 	if b.next.Load() == 0 {
-		if missing, err := bytesMissing(ctx, l); err != nil || missing == 0 {
+		missing, err := bytesMissing(ctx, l)
+		if err != nil {
 			return err
+		}
+		if missing == 0 && (l.Entry().Complete() || !isWholeFile(l)) {
+			return nil // else it seems so, and nobody has looked
 		}
 		var full *roomError
 		if err := fit(ctx, []*line.Line{l}); errors.As(err, &full) {
@@ -58,7 +62,18 @@ func (b *bringing) fill(ctx context.Context, log *slog.Logger) error {
 	if err := b.run(ctx); err != nil {
 		return err
 	}
-	missing, err := bytesMissing(ctx, l)
+	return b.ended(ctx, log)
+}
+
+// ended notes that all of the image is here, if that is so. Until it is written down
+// nobody throws anything away.
+func (b *bringing) ended(ctx context.Context, log *slog.Logger) error {
+	entry := b.line.Entry()
+	if err := entry.Pin(); err != nil {
+		return err
+	}
+	defer entry.Unpin()
+	missing, err := bytesMissing(ctx, b.line)
 	if err != nil {
 		return err
 	}
@@ -67,5 +82,5 @@ func (b *bringing) fill(ctx context.Context, log *slog.Logger) error {
 		return nil
 	}
 	log.Info("all of the image is in the cache")
-	return l.Entry().Completed(isWholeFile(l), false)
+	return entry.Completed(isWholeFile(b.line), false)
 }
