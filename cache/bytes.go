@@ -19,14 +19,21 @@ type Bytes struct {
 	// mu guards the fields below.
 	mu      sync.Mutex
 	served  []blockio.Extent // what came from disk, the latest
-	doubted []blockio.Extent // what is to be read from the source once more
+	doubts  []doubt          // what is to be read from the source once more
+	forgets int64            // how many doubts there were so far
 }
 
-// maxServed bounds how much is remembered of what came from disk, and maxDoubted
+// doubt is that what is kept of an extent makes no sense.
+type doubt struct {
+	blockio.Extent
+	number int64 // later ones have higher ones
+}
+
+// maxServed bounds how much is remembered of what came from disk, and maxDoubts
 // of what makes no sense.
 const (
-	maxServed  = 64
-	maxDoubted = 128
+	maxServed = 64
+	maxDoubts = 128
 )
 
 // Bytes returns src with what is kept of it.
@@ -43,7 +50,7 @@ func (b *Bytes) ReadAtContext(ctx context.Context, p []byte, off int64) (int, er
 	c := b.files.cover(e)
 	buf := make([]byte, c.Len)
 	gap := b.files.readChunks(buf, c.Off)
-	doubted := b.doubts(c)
+	doubted, last := b.doubted(c)
 	var had []byte
 	if doubted {
 		had, gap = bytes.Clone(buf), blockio.Extent{Len: c.Len}
@@ -63,7 +70,9 @@ func (b *Bytes) ReadAtContext(ctx context.Context, p []byte, off int64) (int, er
 			b.files.spoilt()
 		}
 		b.files.writeChunks(missing, c.Off+gap.Off)
-		b.believe(c)
+		if doubted {
+			b.believe(c, last)
+		}
 	} else {
 		b.files.count.hits.Add(1)
 		b.files.count.hitBytes.Add(e.Len)
@@ -101,8 +110,9 @@ func (b *Bytes) ForgetServed() bool {
 func (b *Bytes) Forget(e blockio.Extent) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.doubted) < maxDoubted {
-		b.doubted = append(b.doubted, e)
+	if len(b.doubts) < maxDoubts {
+		b.forgets++
+		b.doubts = append(b.doubts, doubt{e, b.forgets})
 	}
 }
 
@@ -113,29 +123,32 @@ func (b *Bytes) Blame(e blockio.Extent) {
 	}
 }
 
-// doubts says whether some of e is to be read from the source once more.
-func (b *Bytes) doubts(e blockio.Extent) bool {
+// doubted says whether some of e is to be read from the source once more, and which
+// doubt was the last so far.
+func (b *Bytes) doubted(e blockio.Extent) (doubted bool, last int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return slices.ContainsFunc(b.doubted, func(d blockio.Extent) bool { return d.Off < e.End() && e.Off < d.End() })
+	return slices.ContainsFunc(b.doubts, func(d doubt) bool { return d.Off < e.End() && e.Off < d.End() }), b.forgets
 }
 
-// believe says that e has been read from the source.
-func (b *Bytes) believe(e blockio.Extent) {
+// believe says that e has been read from the source since the doubt of that number.
+// Later ones may be of what was read by then.
+func (b *Bytes) believe(e blockio.Extent, last int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.doubted) == 0 {
-		return
-	}
-	var left []blockio.Extent
-	for _, d := range b.doubted {
+	var left []doubt
+	for _, d := range b.doubts {
+		if d.number > last {
+			left = append(left, d)
+			continue
+		}
 		if d.Off < e.Off {
-			left = append(left, blockio.Extent{Off: d.Off, Len: min(d.End(), e.Off) - d.Off})
+			left = append(left, doubt{blockio.Extent{Off: d.Off, Len: min(d.End(), e.Off) - d.Off}, d.number})
 		}
 		if d.End() > e.End() {
 			from := max(d.Off, e.End())
-			left = append(left, blockio.Extent{Off: from, Len: d.End() - from})
+			left = append(left, doubt{blockio.Extent{Off: from, Len: d.End() - from}, d.number})
 		}
 	}
-	b.doubted = left
+	b.doubts = left
 }

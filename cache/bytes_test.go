@@ -215,11 +215,40 @@ func TestForgetServed(t *testing.T) {
 			t.Errorf("chunk %d is asked for: %v, want %v", chunk, asked, want)
 		}
 	}
-	for range 3 * maxDoubted {
+	for range 3 * maxDoubts {
 		b.Forget(blockio.Extent{Len: 1})
 	}
-	if len(b.doubted) != maxDoubted {
-		t.Errorf("%d extents are doubted, want %d", len(b.doubted), maxDoubted)
+	if len(b.doubts) != maxDoubts {
+		t.Errorf("%d extents are doubted, want %d", len(b.doubts), maxDoubts)
+	}
+}
+
+// A read that waits for the source takes back no doubt that has come up since: neither of
+// what it had from disk, nor of what it is reading once more.
+func TestForgetWhileRead(t *testing.T) {
+	for name, doubted := range map[string]bool{"the rest is missing": false, "doubted before": true} {
+		src := &blockiotest.Source{Data: random(4 * chunkSize)}
+		e := openEntry(t, newDir(t, roomy), image("a", 4*chunkSize))
+		fill(e, src.Data[:2*chunkSize])
+		b := e.Bytes(src)
+		bad := blockio.Extent{Off: chunkSize, Len: chunkSize}
+		if doubted {
+			b.Forget(bad)
+		}
+		src.Open = func(_ context.Context, _ blockio.Range, body io.Reader) (io.Reader, error) {
+			b.Forget(bad)
+			src.Open = nil
+			return body, nil
+		}
+		for i, asks := range []bool{true, true, false} { // for what is missing or doubted, for the new doubt
+			p := make([]byte, 4*chunkSize)
+			if _, err := b.ReadAtContext(t.Context(), p, 0); err != nil || !bytes.Equal(p, src.Data) {
+				t.Errorf("%s: read %d: wrong bytes, %v", name, i, err)
+			}
+			if asked := src.Asked(); (len(asked) > 0) != asks {
+				t.Errorf("%s: read %d asked for %v, want something: %v", name, i, asked, asks)
+			}
+		}
 	}
 }
 
