@@ -162,6 +162,9 @@ func (d *Dir) each(f func(name string, dir *os.File, m meta)) error {
 // may have been stopped.
 const lockPatience = 5 * time.Second
 
+// lockPoll is how often who waits for the lock looks whether it is free.
+const lockPoll = 5 * time.Millisecond
+
 // errLocked says that another process did not let go of the lock.
 var errLocked = errors.New("the cache is locked by another process")
 
@@ -171,7 +174,7 @@ func (d *Dir) lock(patience time.Duration) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	for until := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	for until := time.Now().Add(patience); ; time.Sleep(lockPoll) {
 		err := flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			return func() { f.Close() }, nil

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"cmp"
+	"context"
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
@@ -32,13 +33,16 @@ type candidate struct {
 	files *files
 	meta  meta
 	inUse bool
-	alone *os.File // its lock keeps others from opening the entry; nil if it is in use
-	began bool     // it has lost bytes
+	began bool // it has lost bytes
 }
 
-// evict throws away about want bytes, what was used longest ago first. keptToo is
-// to touch what is kept as well, once nothing else is left. It returns what has
-// become free. What can't be thrown away is passed over: it is an error if nothing
+// maxEvict is about how many bytes are thrown away at a time: others wait for the lock
+// meanwhile, and readers for room. A variable for the tests' sake.
+var maxEvict int64 = 4 * maxStep
+
+// evict throws away about want bytes, or maxEvict, what was used longest ago first.
+// keptToo is to touch what is kept as well, once nothing else is left. It returns what
+// has become free. What can't be thrown away is passed over: it is an error if nothing
 // else could be.
 func (d *Dir) evict(want int64, keptToo bool) (freed int64, err error) {
 	unlock, err := d.lock(time.Second)
@@ -72,7 +76,7 @@ func (d *Dir) evict(want int64, keptToo bool) (freed int64, err error) {
 	})
 	var failed error
 	for _, r := range regions {
-		if freed >= want {
+		if freed >= min(want, maxEvict) {
 			break
 		}
 		n, err := r.entry.punch(r.off)
@@ -82,8 +86,8 @@ func (d *Dir) evict(want int64, keptToo bool) (freed int64, err error) {
 		freed += n
 	}
 	for _, c := range list {
-		if n, err := c.files.data.Allocated(); err == nil && n == 0 && c.alone != nil {
-			_ = d.remove(c.name) // what is left of it is removed later
+		if c.empty() {
+			d.removeEmpty(c)
 		}
 	}
 	if freed > 0 {
@@ -199,22 +203,33 @@ func (d *Dir) candidates(keptToo bool) (list []*candidate, err error) {
 	return list, nil
 }
 
-// open opens the entry's files. If nobody else has it open, nobody can until close.
+// open opens the entry's files.
 func (c *candidate) open() (err error) {
-	if c.files, err = openFiles(osDir{c.f}, c.meta.Size, true); err != nil {
-		return err
-	}
-	held, err := ownfile.OpenAt(c.f, inUseName, unix.O_RDWR|unix.O_CREAT)
+	c.inUse = locked(c.f, inUseName)
+	c.files, err = openFiles(osDir{c.f}, c.meta.Size, true)
+	return err
+}
+
+// empty says that nothing is left of the entry's bytes.
+func (c *candidate) empty() bool {
+	n, err := c.files.data.Allocated()
+	return err == nil && n == 0
+}
+
+// removeEmpty removes an entry that is empty, unless somebody has it open.
+func (d *Dir) removeEmpty(c *candidate) {
+	// Only now: who opens it waits for this lock.
+	alone, err := ownfile.OpenAt(c.f, inUseName, unix.O_RDWR|unix.O_CREAT)
 	if err != nil {
-		return err
+		return
 	}
-	if flock(int(held.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
-		held.Close()
-		c.inUse = true
-		return nil
+	defer alone.Close()
+	if flock(int(alone.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		return
 	}
-	c.alone = held
-	return nil
+	if c.empty() { // still: it may have been open for a moment
+		_ = d.remove(c.name) // what is left of it is removed later
+	}
 }
 
 // pinned says that nothing of the entry may go.
@@ -223,9 +238,6 @@ func (c *candidate) pinned() bool { return locked(c.f, pinName) }
 func (c *candidate) close() {
 	if c.files != nil {
 		c.files.closeFiles()
-	}
-	if c.alone != nil {
-		c.alone.Close()
 	}
 	c.f.Close()
 }
@@ -309,13 +321,34 @@ func (c *candidate) clearChunks(off int64) error {
 
 // Trim throws away what was used longest ago until the directory is within its
 // bounds, what is kept too if nothing else is left. It returns what has become
-// free.
-func (d *Dir) Trim() (freed int64, err error) {
-	left, err := d.left(d.opt.Size)
-	if err != nil || left >= 0 {
-		return 0, err
+// free. It takes as long as ctx at most, and a moment.
+func (d *Dir) Trim(ctx context.Context) (freed int64, err error) {
+	return d.shrink(ctx, d.opt.Size, true)
+}
+
+// evictPause is how long others have between two times that something is thrown away:
+// who waits for the lock looks more often.
+const evictPause = 2 * lockPoll
+
+// shrink throws away until the directory is within size bytes, a little at a time: it
+// may be all that there is.
+func (d *Dir) shrink(ctx context.Context, size int64, keptToo bool) (freed int64, err error) {
+	for {
+		left, err := d.left(size)
+		if err != nil || left >= 0 {
+			return freed, err
+		}
+		n, err := d.evict(-left, keptToo)
+		freed += n
+		if err != nil || n == 0 {
+			return freed, err
+		}
+		select {
+		case <-time.After(evictPause):
+		case <-ctx.Done():
+			return freed, ctx.Err()
+		}
 	}
-	return d.evict(-left, true)
 }
 
 // Remove throws an entry away. Whoever has it open goes on reading what it held,

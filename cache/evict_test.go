@@ -233,7 +233,7 @@ func TestKeptStays(t *testing.T) {
 		t.Errorf("%d warnings that nothing more can be stored, want 1: %s", n, warnings.lines)
 	}
 	// Nor does it go where another allows less.
-	if err := openDir(t, d.Path(), Options{Size: mib}).Enforce(); err != nil {
+	if err := openDir(t, d.Path(), Options{Size: mib}).Enforce(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	kept = openEntry(t, d, image("kept", int64(len(p))))
@@ -285,7 +285,7 @@ func TestFitsBesideOthers(t *testing.T) {
 	}
 	fits(14 * mib)
 	small := openDir(t, path, Options{Size: 8 * mib})
-	if err := small.Enforce(); err != nil {
+	if err := small.Enforce(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	fits(6 * mib)
@@ -343,7 +343,7 @@ func TestSmallestBoundCounts(t *testing.T) {
 	}
 	full(8 * mib)
 	small := openDir(t, path, Options{Size: 4 * mib})
-	if err := small.Enforce(); err != nil {
+	if err := small.Enforce(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if used, err := small.usage(); used > 4*mib || err != nil {
@@ -583,7 +583,7 @@ func TestTrim(t *testing.T) {
 		whole bool
 	}{{20 * mib, true}, {12 * mib, true}, {9 * mib, true}, {4 * mib, false}, {0, false}} {
 		small := openDir(t, path, Options{Size: c.bound})
-		if _, err := small.Trim(); err != nil {
+		if _, err := small.Trim(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if used, err := small.usage(); used > c.bound || err != nil {
@@ -752,7 +752,7 @@ func TestRemovedUnderUse(t *testing.T) {
 				t.Errorf("%d warnings, want 1 that says why: %s", n, warnings.lines)
 			}
 			_ = e.Saw(image("b", int64(len(p)))) // it need not be written down
-			_, _ = d.Trim()
+			_, _ = d.Trim(t.Context())
 			_, _, _ = d.List()
 			if name == "directory" {
 				return
@@ -878,7 +878,7 @@ func lockedByAnother(t *testing.T) {
 	if closed := time.Duration(d.room.closed.Load()) - time.Since(d.room.start); closed < 5*fullTime || d.room.closed.Load() > int64(time.Hour) || warnings.count() != 1 || !strings.Contains(warnings.lines[0], errLocked.Error()) {
 		t.Errorf("tried again in %v, warnings %q; want that later, and one that says why", closed, warnings.lines)
 	}
-	if _, err := d.Trim(); err != nil && !errors.Is(err, errLocked) {
+	if _, err := d.Trim(t.Context()); err != nil && !errors.Is(err, errLocked) {
 		t.Error(err)
 	}
 	unlock()

@@ -53,14 +53,14 @@ func TestNoMoreFiles(t *testing.T) {
 	}
 	d := openDir(t, path, roomy)
 	e := openEntry(t, d, id)
-	if err := d.Enforce(); err != nil { // which opens a file that stays open
+	if err := d.Enforce(t.Context()); err != nil { // which opens a file that stays open
 		t.Fatal(err)
 	}
 	for name, f := range map[string]func() error{
 		"each":   func() error { return d.each(func(string, *os.File, meta) {}) },
 		"evict":  func() error { return second(d.evict(1, true)) },
 		"remove": func() error { return second(d.RemoveDamaged()) },
-		"trim":   func() error { return second(d.Trim()) },
+		"trim":   func() error { return second(d.Trim(t.Context())) },
 		"fits":   func() error { return second(d.Fits(e)) },
 		"saw":    func() error { return e.Saw(image(fmt.Sprint(time.Now()), id.Size)) },
 		"unkeep": func() error { return d.Unkeep(e.name) },
@@ -73,7 +73,7 @@ func TestNoMoreFiles(t *testing.T) {
 			return err
 		},
 		"remember": func() error { return d.Remember("x", []byte("1"), func([]byte) bool { return true }) },
-		"enforce":  d.Enforce,
+		"enforce":  func() error { return d.Enforce(t.Context()) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			if n := fdtest.Scarce(t, f); n < 1 {
@@ -183,7 +183,7 @@ func TestNothingLeaks(t *testing.T) {
 			t.Fatal(err)
 		}
 		fill(other, random(2*mib))
-		err = errors.Join(e.Pin(), e.Completed(true, true), e.Incomplete(), d.Unkeep(e.name), second(d.Trim()), d.Enforce(), e.Saw(image(fmt.Sprint(time.Now()), id.Size)))
+		err = errors.Join(e.Pin(), e.Completed(true, true), e.Incomplete(), d.Unkeep(e.name), second(d.Trim(t.Context())), d.Enforce(t.Context()), e.Saw(image(fmt.Sprint(time.Now()), id.Size)))
 		e.Confirm()
 		other.Close()
 		evict(t, d, mib, true)

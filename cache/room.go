@@ -23,6 +23,8 @@ const (
 	// brokenTime after a write has failed.
 	fullTime   = time.Second
 	brokenTime = 30 * time.Second
+	// lookTime is for how long a look throws away what it takes: readers wait for it.
+	lookTime = time.Second / 2
 )
 
 // errGone says that the directory or the entry was removed.
@@ -43,7 +45,7 @@ type room struct {
 // admit says whether n more bytes may be stored in e now. It throws away what it
 // has to.
 func (r *room) admit(e *Entry, n int64) bool {
-	if int64(time.Since(r.start)) < r.closed.Load() {
+	if r.isClosed() {
 		return false
 	}
 	if r.allowance.Add(-n) >= 0 {
@@ -51,8 +53,11 @@ func (r *room) admit(e *Entry, n int64) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.isClosed() {
+		return false // somebody else has looked
+	}
 	if r.allowance.Load() >= 0 && r.allowance.Add(-n) >= 0 {
-		return true // somebody else has looked
+		return true
 	}
 	left, step, err := r.look(e, n)
 	switch {
@@ -66,6 +71,9 @@ func (r *room) admit(e *Entry, n int64) bool {
 	}
 	return false
 }
+
+// isClosed says that nothing is stored now.
+func (r *room) isClosed() bool { return int64(time.Since(r.start)) < r.closed.Load() }
 
 // bound is how many bytes the directory may take: the least that any running
 // process allows. Ours is told to the others the first time.
@@ -106,7 +114,8 @@ func (r *room) look(e *Entry, n int64) (left, step int64, err error) {
 	if st.Nlink == 0 {
 		return 0, 0, errGone
 	}
-	size := r.dir.bound()
+	size, start := r.dir.bound(), time.Now()
+	done := false // there is only what others may have made free
 	for tries := 1; ; tries++ {
 		var used int64
 		if used, left, err = r.dir.measure(size); err != nil {
@@ -117,16 +126,17 @@ func (r *room) look(e *Entry, n int64) (left, step int64, err error) {
 		if n > step {
 			need = crowd * n
 		}
-		if left >= need || tries > 3 { // others may be faster to take what has become free
+		if tries > 3 { // others may be faster to take what has become free
+			need = n
+		}
+		if done || left >= need {
 			return left, step, nil
 		}
 		freed, err := r.dir.evict(need+2*step-left, false)
 		if err != nil && left < n {
 			return left, step, err
 		}
-		if err != nil || freed == 0 {
-			tries = 3 // there is only what others may have made free
-		}
+		done = err != nil || freed == 0 || tries >= 3 && time.Since(start) > lookTime
 	}
 }
 
@@ -160,15 +170,13 @@ func (r *room) failed(err error) {
 }
 
 // Enforce brings the directory within its bounds: another process may allow more,
-// or the disk may have become full without us.
-func (d *Dir) Enforce() error {
+// or the disk may have become full without us. It takes as long as ctx at most, and a
+// moment.
+func (d *Dir) Enforce(ctx context.Context) error {
 	d.room.mu.Lock()
-	defer d.room.mu.Unlock()
-	left, err := d.left(d.bound())
-	if err != nil || left >= 0 {
-		return err
-	}
-	_, err = d.evict(-left, false)
+	size := d.bound()
+	d.room.mu.Unlock()
+	_, err := d.shrink(ctx, size, false)
 	return err
 }
 

@@ -52,7 +52,7 @@ func TestRemember(t *testing.T) {
 	if got, err := other.Recall("x"); err != nil || string(got) != "19" {
 		t.Errorf("got %q, %v; want 19", got, err)
 	}
-	if _, err := d.Trim(); err != nil {
+	if _, err := d.Trim(t.Context()); err != nil {
 		t.Error(err)
 	}
 	if list, _, err := d.List(); err != nil || len(list) > 0 {

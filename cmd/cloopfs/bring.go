@@ -143,6 +143,9 @@ func restOf(ctx context.Context, l *line.Line) ([]blockio.Extent, error) {
 // a checksum is decoded. An error is one that is not the image's fault; what can't
 // be stored ends it, as fetching the rest would be no use.
 func (b *bringing) run(ctx context.Context) error {
+	// Else the first block to be stored has to make all the room, and gives up at some
+	// time. Where there is none, blocks are not stored, and that says why.
+	_ = b.line.CacheDir().Enforce(ctx)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(b.workers + 1)
 	g.Go(func() error {

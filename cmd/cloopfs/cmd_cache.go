@@ -228,7 +228,7 @@ later; cloopfs cache remove removes them at once.`,
 				}
 			}
 		}
-		freed, err := c.dir.Trim()
+		freed, err := c.dir.Trim(cmd.Context())
 		if err != nil {
 			return fmt.Errorf("trim the cache: %w", err)
 		}

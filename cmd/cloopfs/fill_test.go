@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"sync/atomic"
@@ -56,7 +57,7 @@ func TestFillWhileOthersEvict(t *testing.T) {
 	defer others.Close()
 	evict := func() {
 		t.Helper()
-		if _, err := others.Trim(); err != nil {
+		if _, err := others.Trim(t.Context()); err != nil {
 			t.Error(err)
 		}
 	}
@@ -132,5 +133,34 @@ func damage(t *testing.T, path string) {
 	p[len(p)/2] ^= 1
 	if err := os.WriteFile(path, p, 0); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Who brings an image first brings the cache within its bounds, whatever is here already.
+func TestBringWithinBounds(t *testing.T) {
+	_, image := smallImage()
+	large := make([]byte, 8<<20)
+	rand.NewChaCha8([32]byte{}).Read(large)
+	url := serve(t, func(w http.ResponseWriter, r *http.Request) { content(w, r, image) })
+	other := serve(t, func(w http.ResponseWriter, r *http.Request) { content(w, r, large) })
+	dir := t.TempDir()
+	bring := func(url, size string, more ...string) {
+		t.Helper()
+		flags := append([]string{"--min-free=0", "--cache-dir", dir, "--cache-size", size}, more...)
+		b := &bringing{line: openLine(t, flags, url), class: blockio.Fill, workers: 1}
+		if err := b.run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bring(url, "1GiB")
+	bring(other, "1GiB", "--format=raw")
+	bring(url, "4MiB")
+	d, err := cache.OpenDir(dir, cache.Options{Size: 5 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if freed, err := d.Trim(t.Context()); freed > 0 || err != nil {
+		t.Errorf("there were %d bytes too much, %v", freed, err)
 	}
 }

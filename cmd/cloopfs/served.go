@@ -136,17 +136,19 @@ func (d *served) warn() {
 }
 
 // beside begins what goes on beside the readers, until stop is called: recording, replaying,
-// filling, and watching the servers.
+// filling, watching the servers, and bringing the cache within its bounds.
 func (d *served) beside(ctx context.Context) (stop func()) {
 	o, l, log := d.options, d.line, d.log
-	if dir := l.CacheDir(); dir != nil {
-		if err := dir.Enforce(); err != nil {
-			log.Warn("the cache can't be kept within its bounds", "error", err)
-		}
-	}
 	tasks := []func(context.Context){
 		func(ctx context.Context) { o.Profile.replayRemote(ctx, l, o.Line, log) },
 		func(ctx context.Context) { watchServers(ctx, func() []serverReport { return serversOf(l) }, log) },
+	}
+	if dir := l.CacheDir(); dir != nil {
+		tasks = append(tasks, func(ctx context.Context) {
+			if err := dir.Enforce(ctx); err != nil && ctx.Err() == nil {
+				log.Warn("the cache can't be kept within its bounds", "error", err)
+			}
+		})
 	}
 	if l.Recorder() != nil {
 		tasks = append(tasks, (&recording{path: string(o.Profile.Record), rec: l.Recorder(), log: log}).run)

@@ -1,0 +1,202 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// onLock has f called before each lock that is tried, with the file's path, until the
+// test ends.
+func onLock(t *testing.T, f func(path string, how int)) {
+	t.Helper()
+	t.Cleanup(func() { flock = unix.Flock })
+	flock = func(fd, how int) error {
+		path, err := os.Readlink(fmt.Sprint("/proc/self/fd/", fd))
+		if err != nil {
+			t.Error(err)
+		}
+		f(path, how)
+		return unix.Flock(fd, how)
+	}
+}
+
+// inPieces has no more thrown away at a time than n bytes, until the test ends.
+func inPieces(t *testing.T, n int64) {
+	t.Helper()
+	was := maxEvict
+	t.Cleanup(func() { maxEvict = was })
+	maxEvict = n
+}
+
+// While everything is thrown away each entry can be opened: nobody holds more than the
+// one that he is removing.
+func TestOpenWhileOthersAreEvicted(t *testing.T) {
+	d := newDir(t, roomy)
+	ids := []Identity{image("a", mib), image("b", mib), image("c", mib)}
+	for _, id := range ids {
+		e := openEntry(t, d, id)
+		fill(e, random(mib))
+		e.Close()
+	}
+	opened := 0
+	held := func(path string) { // that entry, and no other
+		for _, id := range ids {
+			if id.name() == filepath.Base(filepath.Dir(path)) {
+				continue
+			}
+			e, gone, err := d.tryOpen(id.name())
+			if gone {
+				t.Errorf("%s can't be opened", id.Key)
+			}
+			if err == nil && !gone {
+				opened++
+				e.Close()
+			}
+		}
+	}
+	flock = func(fd, how int) error {
+		err := unix.Flock(fd, how)
+		if path, _ := os.Readlink(fmt.Sprint("/proc/self/fd/", fd)); filepath.Base(path) == inUseName && how&unix.LOCK_EX != 0 {
+			held(path)
+		}
+		return err
+	}
+	t.Cleanup(func() { flock = unix.Flock })
+	evict(t, d, 10*mib, false)
+	if got := entries(t, d.Path()); len(got) > 0 || opened < 2*len(ids) {
+		t.Errorf("opened %d times, and left: %v", opened, got)
+	}
+}
+
+// Who opens an entry while the last of it is thrown away has it: it is removed neither
+// while it is open, nor with what was stored since.
+func TestOpenedBeforeRemoval(t *testing.T) {
+	for _, open := range []bool{true, false} {
+		d := newDir(t, roomy)
+		id, p := image("a", mib), random(mib)
+		e := openEntry(t, d, id)
+		fill(e, p)
+		e.Close()
+		locks := 0
+		onLock(t, func(path string, how int) {
+			if filepath.Base(path) != inUseName || how&unix.LOCK_EX == 0 {
+				return
+			}
+			if locks++; locks == 2 { // the first time it was looked at whether it is in use
+				e = openEntry(t, d, id)
+				if !open {
+					fill(e, p)
+					e.Close()
+				}
+			}
+		})
+		evict(t, d, mib, false)
+		if locks != 2 || !exists(e.Path()) {
+			t.Errorf("open %v: locked %d times, the entry is there %v", open, locks, exists(e.Path()))
+		}
+	}
+}
+
+// However much is to be thrown away, it is a little at a time: the lock is free in
+// between, who stores is not kept waiting, and it can be broken off.
+func TestEvictedInPieces(t *testing.T) {
+	inPieces(t, 2*mib)
+	for name, shrink := range map[string]func(context.Context, *Dir) error{
+		"Enforce": func(ctx context.Context, d *Dir) error { return d.Enforce(ctx) },
+		"Trim":    func(ctx context.Context, d *Dir) error { return second(d.Trim(ctx)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDir(t, roomy)
+			fill(openEntry(t, d, image("a", 12*mib)), random(12*mib))
+			if n := evict(t, d, 1<<40, true); n != 2*mib {
+				t.Errorf("%d bytes thrown away at a time", n)
+			}
+			small := openDir(t, d.Path(), Options{Size: mib})
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			pieces := 0
+			onLock(t, func(path string, _ int) {
+				if filepath.Base(path) != lockName {
+					return
+				}
+				if !small.room.mu.TryLock() {
+					t.Error("who stores has to wait")
+				} else {
+					small.room.mu.Unlock()
+				}
+				if pieces++; pieces == 2 {
+					cancel()
+				}
+			})
+			if err := shrink(ctx, small); !errors.Is(err, context.Canceled) || pieces != 2 {
+				t.Errorf("broken off after %d pieces: %v", pieces, err)
+			}
+			if err := shrink(t.Context(), small); err != nil || pieces != 5 {
+				t.Errorf("done after %d pieces, want 5: %v", pieces, err)
+			}
+			if used, err := small.usage(); err != nil || used > mib {
+				t.Errorf("%d bytes taken, %v; want %d at most", used, err, mib)
+			}
+		})
+	}
+}
+
+// Who wants to store makes room also where that takes long, but does not keep readers
+// waiting for all of it.
+func TestFarBeyondTheBound(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		takes time.Duration // a piece
+		fits  bool
+	}{{"fast", 0, true}, {"slow", 2 * lookTime, false}} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				inPieces(t, mib)
+				d := newDir(t, roomy)
+				fill(openEntry(t, d, image("a", 16*mib)), random(16*mib))
+				small := openDir(t, d.Path(), Options{Size: 4 * mib})
+				e := openEntry(t, small, image("b", chunkSize))
+				pieces := 0
+				onLock(t, func(path string, _ int) {
+					if filepath.Base(path) == lockName {
+						pieces++
+						time.Sleep(c.takes)
+					}
+				})
+				fill(e, random(chunkSize))
+				if stored := e.Stats().Stored > 0; stored != c.fits || (pieces > 3) != c.fits || pieces < 3 {
+					t.Errorf("stored: %v after %d pieces, want %v, after 3 if it is slow", stored, pieces, c.fits)
+				}
+			})
+		})
+	}
+}
+
+// Who has waited while another looked for room, and found none, does not look, too.
+func TestOneLooksForRoom(t *testing.T) {
+	d := newDir(t, Options{Size: mib, MinFree: 1 << 60})
+	e := openEntry(t, d, image("a", chunkSize))
+	onLock(t, func(path string, _ int) {
+		if filepath.Base(path) == lockName {
+			t.Error("another has looked")
+		}
+	})
+	d.room.mu.Lock()
+	var wg sync.WaitGroup
+	for range 5 {
+		wg.Go(func() { fill(e, random(chunkSize)) })
+	}
+	time.Sleep(50 * time.Millisecond) // they may need it to get there: if not, that is no failure
+	d.room.full(nil)
+	d.room.mu.Unlock()
+	wg.Wait()
+}
