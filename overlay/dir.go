@@ -333,9 +333,11 @@ func (d *Dir) Discard() error {
 	return nil
 }
 
-// clear removes the overlay's files, and the file last as the last of them.
-func (d *Dir) clear(last string) error {
-	for _, name := range []string{dataName, mapName, stateName, last} {
+// clear removes the overlay's files. While data or map are there, so is the file mark,
+// which says that they count as none. The lock's file goes last: from then on another
+// process may be making an overlay, and the files are its own.
+func (d *Dir) clear(mark string) error {
+	for _, name := range []string{dataName, mapName, mark, stateName} {
 		if err := d.remove(name); err != nil {
 			return err
 		}

@@ -492,6 +492,48 @@ func TestBrokenOff(t *testing.T) {
 	}
 }
 
+// The lock's file is the last that goes: as soon as it is gone another process may be
+// making an overlay, and what it has made must stay.
+func TestLockGoesLast(t *testing.T) {
+	for name, throwAway := range map[string]func(path string, hold func()) error{
+		"made in part": func(path string, hold func()) error {
+			_, err := open(path, unix.O_RDWR|unix.O_CREAT, func(d *Dir) error {
+				if err := d.makeFiles(testBase); err != nil {
+					return err
+				}
+				hold()
+				return d.clear(newName)
+			})
+			return err
+		},
+		"discarded": func(path string, hold func()) error {
+			written(t, path)
+			d, err := Open(path)
+			if err != nil {
+				return err
+			}
+			hold()
+			return d.Discard()
+		},
+	} {
+		path := t.TempDir()
+		state := filepath.Join(path, stateName)
+		err := throwAway(path, func() { // what can't be removed is where it stops
+			if err := errors.Join(os.Remove(state), os.Mkdir(state, 0o700)); err != nil {
+				t.Fatal(err)
+			}
+		})
+		left, dirErr := os.ReadDir(path)
+		if !errors.Is(err, unix.EISDIR) || dirErr != nil || len(left) != 1 || left[0].Name() != stateName {
+			t.Errorf("%s: %v, and the lock's file went before the last of %v (%v)", name, err, left, dirErr)
+		}
+		if err := os.Remove(state); err != nil {
+			t.Fatal(err)
+		}
+		written(t, path)
+	}
+}
+
 // What is discarded is gone, and the directory can be used anew.
 func TestDiscard(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "overlay")
