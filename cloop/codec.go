@@ -56,8 +56,8 @@ func copyStored(dst, stored []byte) (int, error) {
 func lz4Decode(dst, stored []byte) (int, error) { return lz4.UncompressBlock(stored, dst) }
 
 // xzReaders are as many as can work at a time: each holds a dictionary as large
-// as the image says, up to 64 MiB (encoders name 8 MiB even for small blocks), and
-// touches no more of it than a block is long.
+// as the image says, up to 64 MiB (encoders name 8 MiB even for small blocks). Of what is
+// fresh from the kernel no more is touched than a block is long.
 var xzReaders = func() chan *xzReader {
 	c := make(chan *xzReader, runtime.GOMAXPROCS(0))
 	for range cap(c) {
