@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -287,6 +288,7 @@ func (c *candidate) punch(off int64) (freed int64, err error) {
 		}
 	}
 	c.began = true
+	held := c.held(off)
 	before, err := c.files.data.Allocated()
 	if err != nil {
 		return 0, err
@@ -300,7 +302,28 @@ func (c *candidate) punch(off int64) (freed int64, err error) {
 		return 0, err
 	}
 	after, err := c.files.data.Allocated()
-	return max(0, before-after), err
+	switch {
+	case err != nil:
+		return 0, err
+	case after >= before: // ZFS and CIFS tell later what has become free
+		return held, nil
+	}
+	return before - after, nil
+}
+
+// held is how many bytes of the region at off are there, as far as the file system tells.
+func (c *candidate) held(off int64) (n int64) {
+	for end := off + regionSize; off < end; {
+		from, err := c.files.data.NextData(off)
+		if err != nil || from >= end {
+			break
+		}
+		if off, err = c.files.data.NextHole(from); err != nil {
+			break
+		}
+		n += min(off, end) - from
+	}
+	return n
 }
 
 // clearChunks clears the entries of the region at off. A page of the table that
@@ -331,15 +354,16 @@ func (d *Dir) Trim(ctx context.Context) (freed int64, err error) {
 const evictPause = 2 * lockPoll
 
 // shrink throws away until the directory is within size bytes, a little at a time: it
-// may be all that there is.
+// may be all that there is. What others store meanwhile, and what is free and does not
+// show yet, is no reason to throw away more.
 func (d *Dir) shrink(ctx context.Context, size int64, keptToo bool) (freed int64, err error) {
-	for {
+	for want := int64(math.MaxInt64); ; {
 		left, err := d.left(size)
-		if err != nil || left >= 0 {
+		if want = min(want, -left); err != nil || want <= 0 {
 			return freed, err
 		}
-		n, err := d.evict(-left, keptToo)
-		freed += n
+		n, err := d.evict(want, keptToo)
+		freed, want = freed+n, want-n
 		if err != nil || n == 0 {
 			return freed, err
 		}

@@ -200,3 +200,63 @@ func TestOneLooksForRoom(t *testing.T) {
 	d.room.mu.Unlock()
 	wg.Wait()
 }
+
+// What others store while something is thrown away is theirs to make room for: who throws
+// away comes to an end.
+func TestEvictingEnds(t *testing.T) { synctest.Test(t, evictingEnds) }
+
+func evictingEnds(t *testing.T) {
+	inPieces(t, 2*mib)
+	d := newDir(t, roomy)
+	p := random(8 * mib)
+	e := openEntry(t, d, image("a", int64(len(p))))
+	e.admit = func(int64) bool { return true } // it keeps to no bound
+	fill(e, p)
+	small := openDir(t, d.Path(), Options{Size: mib})
+	other := openEntry(t, small, image("b", chunkSize))
+	pieces := 0
+	onLock(t, func(path string, _ int) {
+		if filepath.Base(path) == lockName {
+			if pieces++; pieces < 40 {
+				fill(e, p)
+			}
+		}
+	})
+	if err := small.Enforce(t.Context()); err != nil || pieces != 4 {
+		t.Errorf("%d pieces, %v; want 4", pieces, err)
+	}
+	pieces = 0
+	if fill(other, p[:chunkSize]); other.Stats().Stored > 0 || pieces > 12 {
+		t.Errorf("%d bytes stored after %d pieces, want none after 3 times what is too much", other.Stats().Stored, pieces)
+	}
+}
+
+// lateFile tells later what has become free.
+type lateFile struct{ file }
+
+func (lateFile) Allocated() (int64, error) { return 100 * mib, nil }
+
+// Where the file system does not tell at once what has become free, it is what was there:
+// else all would be thrown away, for lack of success.
+func TestFreeShowsLate(t *testing.T) {
+	const size = 3*mib + 5000
+	d := newDir(t, roomy)
+	e := openEntry(t, d, image("a", size))
+	e.writeChunks(random(mib), 0)
+	for _, chunk := range []int64{0, 4, 9} {
+		e.writeChunks(random(chunkSize), mib+chunk*chunkSize)
+	}
+	e.writeChunks(random(5000), 3*mib)
+	c := openCandidate(t, d, e.name)
+	for region, want := range []int64{mib, 3 * chunkSize, 0, 5000} {
+		if got := c.held(int64(region) * mib); got != want {
+			t.Errorf("region %d holds %d bytes, want %d", region, got, want)
+		}
+	}
+	c.files.data = lateFile{c.files.data}
+	for _, want := range []int64{3 * chunkSize, 0} {
+		if n, err := c.punch(mib); n != want || err != nil {
+			t.Errorf("%d bytes freed, %v; want %d", n, err, want)
+		}
+	}
+}

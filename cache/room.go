@@ -116,6 +116,7 @@ func (r *room) look(e *Entry, n int64) (left, step int64, err error) {
 	}
 	size, start := r.dir.bound(), time.Now()
 	done := false // there is only what others may have made free
+	var most, freed int64
 	for tries := 1; ; tries++ {
 		var used int64
 		if used, left, err = r.dir.measure(size); err != nil {
@@ -132,11 +133,16 @@ func (r *room) look(e *Entry, n int64) (left, step int64, err error) {
 		if done || left >= need {
 			return left, step, nil
 		}
-		freed, err := r.dir.evict(need+2*step-left, false)
+		want := need + 2*step - left
+		if tries == 1 {
+			most = 3 * want // what is free may show late
+		}
+		got, err := r.dir.evict(want, false)
 		if err != nil && left < n {
 			return left, step, err
 		}
-		done = err != nil || freed == 0 || tries >= 3 && time.Since(start) > lookTime
+		freed += got
+		done = err != nil || got == 0 || tries >= 3 && (freed >= most || time.Since(start) > lookTime)
 	}
 }
 
