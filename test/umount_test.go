@@ -242,6 +242,42 @@ func TestTerminateTwice(t *testing.T) {
 	}
 }
 
+// A signal unmounts the disk also where a directory above it has been renamed.
+func TestTerminateRenamed(t *testing.T) {
+	s := makeImage(t, 64*kib, blocks(4, 4*kib)...)
+	_, url := serve(t, s.image)
+	tests := []struct {
+		name string
+		dir  func(t testing.TB) string
+		run  func(t *testing.T, name string, args ...string) result
+	}{
+		{"root", makeDir, func(t *testing.T, name string, args ...string) result { return run(t, name, args...) }},
+		{"user", userDir, asUser},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			dir := test.dir(t)
+			if r := test.run(t, cloopfs, "mount", url, dir); r.code != 0 {
+				t.Fatalf("mount: %v", r)
+			}
+			above := filepath.Dir(dir)
+			renamed := above + "-renamed"
+			if err := os.Rename(above, renamed); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = os.Rename(renamed, above) }) // for what clears up
+			point := filepath.Join(renamed, filepath.Base(dir))
+			if !mounted(point) {
+				t.Fatalf("%s is not mounted", point)
+			}
+			if err := syscall.Kill(daemon(t, dir), syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			waitFor(t, "unmounted, the process has ended", func() bool { return !mounted(point) && len(daemons(dir)) == 0 })
+		})
+	}
+}
+
 // Signals that mount was started to ignore, as by nohup(1), end neither it nor the process in
 // the background; SIGTERM does.
 func TestTerminateIgnored(t *testing.T) {
@@ -368,6 +404,12 @@ func TestUmountElsewhere(t *testing.T) {
 	t.Cleanup(func() { try("umount", other) })
 	checkFailure(t, run(t, cloopfs, "umount", dir), 1, "still in use")
 	checkBytes(t, "disk at the other place", must(t, "cat", diskOf(other)), s.disk)
+	// Nor does a signal end what somebody else has made.
+	if err := syscall.Kill(daemon(t, dir), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(300 * time.Millisecond) // for what must not happen
+	checkBytes(t, "disk after a signal", must(t, "cat", diskOf(other)), s.disk)
 	must(t, "umount", other)
 	waitFor(t, "the process has ended", func() bool { return len(daemons(dir)) == 0 })
 }

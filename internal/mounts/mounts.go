@@ -28,6 +28,7 @@ type Mount struct {
 	Point  string   // where it is mounted, absolute
 	Device int      // minor device number; no other mount has it at the same time
 	Owner  int      // user whose daemon serves it
+	id     int      // of /proc/self/mountinfo: its own, however it is moved
 	above  *os.File // the directory above it, if it is held
 }
 
@@ -102,7 +103,7 @@ func ProcHidden() bool {
 }
 
 func describe(i *mountinfo.Info) Mount {
-	m := Mount{Point: i.Mountpoint, Device: i.Minor}
+	m := Mount{Point: i.Mountpoint, Device: i.Minor, id: i.ID}
 	for option := range strings.SplitSeq(i.VFSOptions, ",") {
 		if id, ok := strings.CutPrefix(option, "user_id="); ok {
 			m.Owner, _ = strconv.Atoi(id)
@@ -161,11 +162,11 @@ func (m Mount) Hold() (Mount, error) {
 // that has gone already is no error; what else is mounted there is left alone.
 // If m is held the working directory of the process becomes the one above it.
 func (m Mount) Unmount(lazy bool) error {
-	there, err := m.there()
-	if err != nil || !there {
+	point, err := m.today()
+	if err != nil || point == "" {
 		return err
 	}
-	path, flags := m.Point, unix.UMOUNT_NOFOLLOW
+	path, flags := point, unix.UMOUNT_NOFOLLOW
 	if lazy {
 		flags |= unix.MNT_DETACH
 	}
@@ -177,7 +178,7 @@ func (m Mount) Unmount(lazy bool) error {
 	}
 	err = unix.Unmount(path, flags)
 	if errors.Is(err, unix.EPERM) {
-		return m.helperUnmount(lazy)
+		return helperUnmount(point, lazy)
 	}
 	if errors.Is(err, unix.EBUSY) {
 		return ErrBusy
@@ -185,33 +186,33 @@ func (m Mount) Unmount(lazy bool) error {
 	return err
 }
 
-// there says whether m is mounted still. If something else has been mounted over it, the
-// error is a *CoveredError.
-func (m Mount) there() (bool, error) {
-	if m.above == nil {
-		now, found, err := At(m.Point)
-		return found && now.Device == m.Device, err
-	}
+// today returns where m is mounted: a directory above may have been renamed, or the root file
+// system swapped. It is "" if m is no more, and the error a *CoveredError if something
+// else has been mounted over it.
+func (m Mount) today() (point string, err error) {
 	all, err := list(nil)
 	if err != nil {
-		return false, err
+		return "", err
 	}
-	i := slices.IndexFunc(all, func(i *mountinfo.Info) bool { return i.FSType == FSType && i.Minor == m.Device })
-	if i < 0 {
-		return false, nil
+	own := slices.IndexFunc(all, func(i *mountinfo.Info) bool { return i.ID == m.id && i.FSType == FSType && i.Minor == m.Device })
+	if own < 0 {
+		return "", nil
 	}
-	point := all[i].Mountpoint // as the root file system of today has it
-	now, err := topmost(slices.DeleteFunc(all, func(i *mountinfo.Info) bool { return i.Mountpoint != point }))
-	return err == nil && now.Minor == m.Device, err
+	point = all[own].Mountpoint
+	top, err := topmost(slices.DeleteFunc(all, func(i *mountinfo.Info) bool { return i.Mountpoint != point }))
+	if err != nil || top.ID != m.id {
+		return "", err
+	}
+	return point, nil
 }
 
 // helperUnmount lets the set-uid helper unmount, for users.
-func (m Mount) helperUnmount(lazy bool) error {
+func helperUnmount(point string, lazy bool) error {
 	args := []string{"-u"}
 	if lazy {
 		args = append(args, "-z")
 	}
-	cmd := exec.Command("fusermount3", append(args, "--", m.Point)...)
+	cmd := exec.Command("fusermount3", append(args, "--", point)...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	out, err := cmd.CombinedOutput()
 	switch {

@@ -91,8 +91,8 @@ func TestDescribe(t *testing.T) {
 		{"rw", 0},
 	}
 	for _, test := range tests {
-		info := &mountinfo.Info{Mountpoint: "/media/image", Major: 0, Minor: 42, FSType: FSType, VFSOptions: test.options}
-		want := Mount{Point: "/media/image", Device: 42, Owner: test.owner}
+		info := &mountinfo.Info{ID: 7, Mountpoint: "/media/image", Major: 0, Minor: 42, FSType: FSType, VFSOptions: test.options}
+		want := Mount{Point: "/media/image", Device: 42, Owner: test.owner, id: 7}
 		if got := describe(info); got != want {
 			t.Errorf("describe of a mount with %s = %+v, want %+v", test.options, got, want)
 		}
