@@ -8,8 +8,8 @@ import (
 	"io"
 	"io/fs"
 	"net"
-	"syscall"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/cloopfs/cloopfs/blockio"
@@ -118,7 +118,7 @@ func TestAnswer(t *testing.T) {
 // answer is an Answer of another kind of server than those of the web.
 type answer struct{ error }
 
-func (answer) Passing() bool { return false }
+func (answer) Passing() bool   { return false }
 func (a answer) Unwrap() error { return a.error }
 
 // What any kind of server may answer has a hint.
