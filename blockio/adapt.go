@@ -12,9 +12,12 @@ func ReadRange(ctx context.Context, src Ranges, p []byte, off int64) (int, error
 	return readRange(ctx, src, Range{Extent: Extent{Off: off}}, p)
 }
 
-// ReadAgain is ReadRange where what the source sent first was wrong: it goes past all that
-// keeps that.
+// ReadAgain is ReadRange where what came first was wrong: it goes past all that keeps that,
+// src and those below it.
 func ReadAgain(ctx context.Context, src Ranges, p []byte, off int64) (int, error) {
+	if kept, ok := src.(Rereader); ok {
+		return kept.ReadAgain(ctx, p, off)
+	}
 	return readRange(ctx, src, Range{Extent: Extent{Off: off}, Refetch: true}, p)
 }
 

@@ -38,12 +38,6 @@ type ReaderAt interface {
 	Size() int64
 }
 
-// Forgetter is what a ReaderAt is, too, if it keeps what it has read: Forget says
-// that the bytes of e make no sense, and are to be read from the source again.
-type Forgetter interface {
-	Forget(e Extent)
-}
-
 // Extent is a range of bytes of an image: [Off, Off+Len).
 type Extent struct {
 	Off, Len int64
@@ -89,6 +83,12 @@ type Ranges interface {
 	// the stream.
 	OpenRange(ctx context.Context, r Range) (io.ReadCloser, error)
 	Size() int64
+}
+
+// Rereader is what a Ranges is, too, if it keeps what it has read. ReadAgain reads as a
+// [ReaderAt] does, but past what is kept: that made no sense, and what comes takes its place.
+type Rereader interface {
+	ReadAgain(ctx context.Context, p []byte, off int64) (n int, err error)
 }
 
 // Blamer is what a Ranges is, too, if it has the same bytes from several servers. Blame

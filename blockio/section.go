@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"sync/atomic"
 )
 
 // Source is the bytes of an image, wherever they are, as streams and by
@@ -25,7 +26,7 @@ type Section struct {
 	src   Source
 	parts []Extent // of src, none of length 0
 	size  int64
-	head  []byte
+	head  atomic.Pointer[[]byte] // nil if it has not been read, or made no sense
 }
 
 // OpenSection joins extents of src, in their order, and reads the first 8 KiB.
@@ -49,7 +50,7 @@ func OpenSection(ctx context.Context, src Source, extents []Extent) (*Section, e
 	if _, err := s.ReadAtContext(ctx, head, 0); err != nil {
 		return nil, err
 	}
-	s.head = head
+	s.head.Store(&head)
 	return s, nil
 }
 
@@ -62,16 +63,30 @@ func (s *Section) Parts() []Extent { return s.parts }
 // ReadAtContext reads bytes of the section: one read for each extent, or none
 // for the first few kilobytes.
 func (s *Section) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
-	if off >= 0 && off <= int64(len(s.head)) && len(p) <= len(s.head)-int(off) {
-		return copy(p, s.head[off:]), nil
+	if head := s.head.Load(); head != nil && off >= 0 && off <= int64(len(*head)) && len(p) <= len(*head)-int(off) {
+		return copy(p, (*head)[off:]), nil
 	}
+	return s.read(p, off, func(p []byte, off int64) (int, error) { return s.src.ReadAtContext(ctx, p, off) })
+}
+
+// ReadAgain reads bytes of the section past all that keeps them. If they were among the first
+// few kilobytes, these are read from the source from then on.
+func (s *Section) ReadAgain(ctx context.Context, p []byte, off int64) (int, error) {
+	if off < HeadSize {
+		s.head.Store(nil)
+	}
+	return s.read(p, off, func(p []byte, off int64) (int, error) { return ReadAgain(ctx, s.src, p, off) })
+}
+
+// read reads bytes of the section, those of each extent by one call of readAt.
+func (s *Section) read(p []byte, off int64, readAt func(p []byte, off int64) (int, error)) (int, error) {
 	p, eof := Clip(p, off, s.size)
 	if len(p) == 0 {
 		return 0, eof
 	}
 	read := 0
 	for at := range Within(s.parts, Extent{Off: off, Len: int64(len(p))}) {
-		n, err := s.src.ReadAtContext(ctx, p[read:read+int(at.Len)], at.Off)
+		n, err := readAt(p[read:read+int(at.Len)], at.Off)
 		read += n
 		if err != nil {
 			return read, noEOF(err)
@@ -96,24 +111,12 @@ func (s *Section) ReadNow(p []byte, off int64) bool {
 	return true
 }
 
-// Forget tells the source that bytes of the section make no sense.
-func (s *Section) Forget(e Extent) {
-	if f, ok := s.src.(Forgetter); ok {
-		s.each(e, f.Forget)
-	}
-}
-
 // Blame tells the source that bytes of the section were wrong at first.
 func (s *Section) Blame(e Extent) {
 	if b, ok := s.src.(Blamer); ok {
-		s.each(e, b.Blame)
-	}
-}
-
-// each calls f for each piece of e, by where it lies in the source.
-func (s *Section) each(e Extent, f func(at Extent)) {
-	for at := range Within(s.parts, e) {
-		f(at)
+		for at := range Within(s.parts, e) {
+			b.Blame(at)
+		}
 	}
 }
 

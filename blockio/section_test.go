@@ -179,6 +179,62 @@ func TestSectionHandsOn(t *testing.T) {
 	}
 }
 
+// keeper is a source that keeps what it has read.
+type keeper struct {
+	*blockiotest.Source
+	again []blockio.Extent
+}
+
+func (k *keeper) ReadAgain(ctx context.Context, p []byte, off int64) (int, error) {
+	k.again = append(k.again, blockio.Extent{Off: off, Len: int64(len(p))})
+	return k.ReadAtContext(ctx, p, off)
+}
+
+// What is read again is read past all that keeps it: the section itself, and what is below.
+func TestSectionReadsAgain(t *testing.T) {
+	extents := []blockio.Extent{{Off: 1000, Len: 20_000}, {Off: 50_000, Len: 40_000}}
+	for _, c := range []struct {
+		off, n int64
+		want   []blockio.Extent
+		head   bool // it is kept after that
+	}{
+		{0, 10, []blockio.Extent{{Off: 1000, Len: 10}}, false},
+		{head - 1, 2, []blockio.Extent{{Off: 1000 + head - 1, Len: 2}}, false},
+		{head, 2, []blockio.Extent{{Off: 1000 + head, Len: 2}}, true},
+		{19_990, 30, []blockio.Extent{{Off: 20_990, Len: 10}, {Off: 50_000, Len: 20}}, true},
+	} {
+		for _, kept := range []bool{true, false} {
+			below := &keeper{Source: &blockiotest.Source{Data: numbered(100_000)}}
+			var src blockio.Source = below
+			if !kept {
+				src = below.Source
+			}
+			s := openSection(t, src, extents...)
+			want := make([]byte, c.n)
+			if _, err := s.ReadAtContext(t.Context(), want, c.off); err != nil {
+				t.Fatal(err)
+			}
+			below.Asked()
+			p := make([]byte, c.n)
+			if n, err := blockio.ReadAgain(t.Context(), s, p, c.off); n != len(p) || err != nil || !bytes.Equal(p, want) {
+				t.Errorf("%d bytes at %d: %d, %v, or other bytes", c.n, c.off, n, err)
+			}
+			again := below.again
+			for _, r := range below.Asked() {
+				if r.Refetch {
+					again = append(again, r.Extent)
+				}
+			}
+			if diff := cmp.Diff(c.want, again); diff != "" {
+				t.Errorf("%d bytes at %d, kept below %v: asked for again (-want +got):\n%s", c.n, c.off, kept, diff)
+			}
+			if _, err := s.ReadAtContext(t.Context(), p[:1], 0); err != nil || (len(below.Asked()) == 0) != c.head {
+				t.Errorf("%d bytes at %d: %v; want that the head is kept: %v", c.n, c.off, err, c.head)
+			}
+		}
+	}
+}
+
 // An extent whose bytes do not come is an error, never passed over: the next
 // one's bytes would be taken for its.
 func TestSectionPassesNothingOver(t *testing.T) {

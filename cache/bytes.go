@@ -42,6 +42,17 @@ func (f *files) Bytes(src blockio.Source) *Bytes { return &Bytes{Source: src, fi
 // ReadAtContext reads bytes of the image. What is missing is asked for at once,
 // in whole chunks, and kept.
 func (b *Bytes) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
+	return b.read(ctx, p, off, false)
+}
+
+// ReadAgain reads bytes of the image from the source: what is kept of them makes no sense,
+// and is replaced.
+func (b *Bytes) ReadAgain(ctx context.Context, p []byte, off int64) (int, error) {
+	return b.read(ctx, p, off, true)
+}
+
+// read is ReadAtContext, or ReadAgain.
+func (b *Bytes) read(ctx context.Context, p []byte, off int64, again bool) (int, error) {
 	p, eof := blockio.Clip(p, off, b.Size())
 	if len(p) == 0 {
 		return 0, eof
@@ -51,6 +62,7 @@ func (b *Bytes) ReadAtContext(ctx context.Context, p []byte, off int64) (int, er
 	buf := make([]byte, c.Len)
 	gap := b.files.readChunks(buf, c.Off)
 	doubted, last := b.doubted(c)
+	doubted = doubted || again
 	var had []byte
 	if doubted {
 		had, gap = bytes.Clone(buf), blockio.Extent{Len: c.Len}

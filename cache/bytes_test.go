@@ -118,6 +118,13 @@ func TestBytesForget(t *testing.T) {
 		read(2, 1, true)
 		read(6, 5, true)
 		read(0, 20, false)
+		if _, err := b.ReadAgain(t.Context(), make([]byte, 5), 15*chunkSize); err != nil {
+			t.Error(err)
+		}
+		if asked := src.Asked(); len(asked) != 1 || !asked[0].Refetch || asked[0].Extent != (blockio.Extent{Off: 15 * chunkSize, Len: chunkSize}) {
+			t.Errorf("to read chunk 15 again, asked for %v", asked)
+		}
+		read(15, 1, false)
 		if m, err := readMeta(e.f); err != nil || m.Complete == damaged || !m.Kept {
 			t.Errorf("damaged %v: complete %v, kept %v, %v", damaged, m.Complete, m.Kept, err)
 		}

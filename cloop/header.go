@@ -43,7 +43,7 @@ type header struct {
 	disk      int64          // bytes of the disk
 	index     int64          // offset of the index
 	data      blockio.Extent // where stored blocks may lie
-	tail      []byte         // the image's last bytes, if the header is among them
+	tail      []byte         // the image's last bytes, if the header is among them; nil after Open
 }
 
 // readHeader finds the header: at the image's start, or at its end, where a

@@ -51,12 +51,14 @@ type Index struct {
 	// mu guards the fields below.
 	mu        sync.Mutex
 	forgotten int                             // pages, so far
+	doubted   map[int64]bool                  // pages that were forgotten, and not read since
 	pages     *simplelru.LRU[int64, []uint64] // entries of page k and the next one's first
 }
 
 // Open reads the header, and compares the index's ends with the image's size.
 // The error wraps ErrFormat, ErrUnsupported or ErrCorrupt if the image is at
-// fault. src must stay usable as long as the Index.
+// fault. src must stay usable as long as the Index. If it is a [blockio.Ranges], pages of the
+// index that make no sense are read again, past all that keeps them.
 func Open(ctx context.Context, src blockio.ReaderAt) (*Index, error) {
 	h, err := readHeader(ctx, src)
 	if err != nil {
@@ -66,12 +68,16 @@ func Open(ctx context.Context, src blockio.ReaderAt) (*Index, error) {
 	if err != nil {
 		panic("cloop: internal error: " + err.Error()) // only for a size below 1
 	}
-	ix := &Index{header: h, src: src, loading: make(chan struct{}, 1), load: 1, pages: pages}
+	ix := &Index{
+		header: h, src: src, loading: make(chan struct{}, 1), load: 1,
+		doubted: make(map[int64]bool), pages: pages,
+	}
 	for _, n := range []int64{0, h.blocks - 1} {
 		if _, err := ix.Extent(ctx, n); err != nil {
 			return nil, err
 		}
 	}
+	ix.tail = nil // what there was of the index in it is in pages
 	return ix, nil
 }
 
@@ -159,11 +165,10 @@ func (ix *Index) entry(ctx context.Context, n int64) (blockio.Extent, codec, err
 // maxForget bounds how many pages with bad entries are read again.
 const maxForget = 16
 
-// forget drops page k, and what the source keeps of it: it may have been damaged
-// on its way. It says whether the page is worth another look.
+// forget drops page k, to be read again: it may have been damaged on its way. It says
+// whether the page is worth another look.
 func (ix *Index) forget(k int64) bool {
-	src, ok := ix.src.(blockio.Forgetter)
-	if !ok { // so it is with a raw image, too
+	if _, ok := ix.src.(blockio.Ranges); !ok { // so it is with a raw image, too
 		return false
 	}
 	ix.mu.Lock()
@@ -173,7 +178,7 @@ func (ix *Index) forget(k int64) bool {
 	}
 	ix.forgotten++
 	ix.pages.Remove(k)
-	src.Forget(blockio.Extent{Off: ix.index + entrySize*pageEntries*k, Len: entrySize * (min(pageEntries, ix.blocks-pageEntries*k) + 1)})
+	ix.doubted[k] = true
 	return true
 }
 
@@ -276,9 +281,10 @@ func (ix *Index) page(ctx context.Context, k int64) ([]uint64, error) {
 		return page, nil
 	}
 	first := k * pageEntries
-	last := min(first+ix.missing(k)*pageEntries, ix.blocks)
+	count, again := ix.missing(k)
+	last := min(first+count*pageEntries, ix.blocks)
 	raw := make([]byte, entrySize*(last-first+1))
-	if err := ix.read(ctx, raw, ix.index+entrySize*first); err != nil {
+	if err := ix.read(ctx, raw, ix.index+entrySize*first, again); err != nil {
 		return nil, fmt.Errorf("read index: %w", err)
 	}
 	// Of an index that fits into memory everything is soon wanted; of a larger
@@ -295,6 +301,9 @@ func (ix *Index) page(ctx context.Context, k int64) ([]uint64, error) {
 	}
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
+	if again {
+		delete(ix.doubted, k)
+	}
 	for at := k; at*pageEntries < last; at++ {
 		from := (at - k) * pageEntries
 		// A page of its own: it must not keep its neighbours in memory.
@@ -303,8 +312,12 @@ func (ix *Index) page(ctx context.Context, k int64) ([]uint64, error) {
 	return entries[:min(pageEntries+1, len(entries))], nil
 }
 
-// read fills p from the image at off.
-func (ix *Index) read(ctx context.Context, p []byte, off int64) error {
+// read fills p from the image at off; again is for what made no sense.
+func (ix *Index) read(ctx context.Context, p []byte, off int64, again bool) error {
+	if src, ok := ix.src.(blockio.Ranges); ok && again {
+		_, err := blockio.ReadAgain(ctx, src, p, off)
+		return err
+	}
 	if from := off - (ix.src.Size() - int64(len(ix.tail))); from >= 0 && from <= int64(len(ix.tail)-len(p)) {
 		copy(p, ix.tail[from:])
 		return nil
@@ -313,15 +326,19 @@ func (ix *Index) read(ctx context.Context, p []byte, off int64) error {
 	return err
 }
 
-// missing is how many pages from k on are to be read: up to the next that is here.
-func (ix *Index) missing(k int64) int64 {
+// missing is how many pages from k on are to be read: up to the next that is here. A page
+// that is to be read again comes alone.
+func (ix *Index) missing(k int64) (n int64, again bool) {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	n := int64(1)
-	for n < ix.load && !ix.pages.Contains(k+n) {
+	if ix.doubted[k] {
+		return 1, true
+	}
+	n = 1
+	for n < ix.load && !ix.pages.Contains(k+n) && !ix.doubted[k+n] {
 		n++
 	}
-	return n
+	return n, false
 }
 
 func (ix *Index) cached(k int64) ([]uint64, bool) {

@@ -16,10 +16,8 @@ import (
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/blockio/blockiotest"
-	"github.com/cloopfs/cloopfs/cache"
 	"github.com/cloopfs/cloopfs/cloop"
 	"github.com/cloopfs/cloopfs/cloop/clooptest"
-	"github.com/cloopfs/cloopfs/fetch"
 )
 
 // A good image of 4 blocks of 512 bytes; entry i of its index is at 136+8i.
@@ -144,31 +142,24 @@ func TestBadEntry(t *testing.T) {
 	}
 }
 
-// forgetter counts how often it is told to forget.
-type forgetter struct {
-	*blockiotest.Source
-	times int
-}
-
-func (f *forgetter) Forget(blockio.Extent) { f.times++ }
-
 // Who does not wait learns of a bad entry, and takes nothing from others: its page is not
 // thrown away.
 func TestBadEntryAtOnce(t *testing.T) {
-	src := &forgetter{Source: &blockiotest.Source{Data: put64(136+8*2, 180)(goodImage())}}
+	src := &blockiotest.Source{Data: put64(136+8*2, 180)(goodImage())}
 	ix, err := cloop.Open(t.Context(), src)
 	if err != nil {
 		t.Fatal(err)
 	}
+	src.Asked()
 	for _, c := range []struct {
 		ctx  context.Context
-		want int // times
+		want int // requests
 	}{{blockio.AtOnce, 0}, {blockio.AtOnce, 0}, {t.Context(), 1}} {
 		if _, err := ix.Extent(c.ctx, 1); !errors.Is(err, cloop.ErrCorrupt) {
 			t.Errorf("Extent(1): %v, want ErrCorrupt", err)
 		}
-		if src.times != c.want {
-			t.Errorf("the page was thrown away %d times, want %d", src.times, c.want)
+		if n := len(src.Asked()); n != c.want {
+			t.Errorf("the page was read again %d times, want %d", n, c.want)
 		}
 	}
 }
@@ -176,82 +167,14 @@ func TestBadEntryAtOnce(t *testing.T) {
 // manyBlocks are those of the images of three pages of index, the last of 76 entries.
 const manyBlocks = 2*512 + 76
 
-func manyImage() []byte {
+func manyImage() []byte { return clooptest.Assemble(512, manyStored()) }
+
+func manyStored() [][]byte {
 	stored := make([][]byte, manyBlocks)
 	for i := range stored {
 		stored[i] = clooptest.Deflate(bytes.Repeat([]byte{byte(i)}, 512), 1)
 	}
-	return clooptest.Assemble(512, stored)
-}
-
-// mended is a source whose bytes were damaged on their way here: they are good after it was
-// told to forget them.
-type mended struct {
-	*blockiotest.Source
-	good      []byte
-	forgotten []blockio.Extent
-}
-
-func (m *mended) Forget(e blockio.Extent) {
-	m.forgotten = append(m.forgotten, e)
-	copy(m.Data[e.Off:e.End()], m.good[e.Off:e.End()])
-}
-
-// A page of the index that was damaged on its way is read again, be it that an entry makes
-// no sense, that a block does not decode where it says, or that somebody else knows; but not
-// on and on.
-func TestIndexIsMended(t *testing.T) {
-	pages := []blockio.Extent{{Off: 136, Len: 8 * 513}, {Off: 136 + 8*512, Len: 8 * 513}, {Off: 136 + 8*1024, Len: 8 * 77}}
-	good := manyImage()
-	for _, n := range []int64{300, 700, 1090} {
-		at := 136 + 8*int(n)
-		right := binary.BigEndian.Uint64(good[at:])
-		for name, entry := range map[string]uint64{"no sense": 1, "elsewhere": right + 1, "right": right} {
-			src := &mended{Source: &blockiotest.Source{Data: put64(at, entry)(bytes.Clone(good))}, good: good}
-			ix, err := cloop.Open(t.Context(), src)
-			if err != nil {
-				t.Fatal(err)
-			}
-			runs := fetch.New(src, ix, fetch.Options{})
-			defer runs.Close()
-			im := cloop.NewImage(ix, runs, cache.NewMemory(512, 512))
-			block := make([]byte, 512)
-			_, err = im.ReadAtContext(t.Context(), block, 512*n)
-			switch {
-			case name == "elsewhere" && !errors.Is(err, cloop.ErrCorrupt), name != "elsewhere" && err != nil:
-				t.Errorf("entry %d is %s: %v", n, name, err)
-			case name == "right":
-				if src.forgotten != nil || !ix.Doubt(n) {
-					t.Errorf("entry %d is right: %v was forgotten, or it can't be doubted", n, src.forgotten)
-				}
-				src.Asked()
-			}
-			if want := []blockio.Extent{pages[n/512]}; !slices.Equal(src.forgotten, want) {
-				t.Errorf("entry %d is %s: %v was forgotten, want %v", n, name, src.forgotten, want)
-			}
-			if _, err := im.ReadAtContext(t.Context(), block, 512*n); err != nil || !bytes.Equal(block, bytes.Repeat([]byte{byte(n)}, 512)) {
-				t.Errorf("entry %d was %s, read again: %v, or other bytes", n, name, err)
-			}
-			if e, err := ix.Extent(t.Context(), n); err != nil || e.Off != int64(right) {
-				t.Errorf("entry %d was %s: Extent is %v, %v; want %d", n, name, e, err, right)
-			}
-			if name == "right" && len(src.Asked()) == 0 {
-				t.Errorf("entry %d was doubted, and not read again", n)
-			}
-			for ix.Doubt(n) {
-			}
-			if len(src.forgotten) != 16 {
-				t.Errorf("pages were forgotten %d times, want 16", len(src.forgotten))
-			}
-		}
-	}
-	ix, err := cloop.Open(t.Context(), &blockiotest.Source{Data: good})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if ix.Doubt(700) {
-		t.Error("an index is said to be read again whose source forgets nothing")
-	}
+	return stored
 }
 
 // A page of the index is read once for all who want it, and who goes does not wait for it.

@@ -288,12 +288,8 @@ func (t *Tree) prove(l *load) ([]byte, error) {
 func (t *Tree) read(at place, again bool) ([]byte, error) {
 	e := t.shape.page(at.level, at.page)
 	page := make([]byte, e.Len)
-	kept, keeps := t.src.(blockio.Forgetter)
-	if again && keeps {
-		kept.Forget(e)
-	}
 	var err error
-	if again && !keeps {
+	if again {
 		_, err = blockio.ReadAgain(t.ctx, t.src, page, e.Off)
 	} else {
 		_, err = t.src.ReadAtContext(t.ctx, page, e.Off)

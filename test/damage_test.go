@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cloopfs/cloopfs/cloop/clooptest"
 	"github.com/cloopfs/cloopfs/internal/testserver"
 )
 
@@ -48,6 +49,50 @@ func TestMendedFaults(t *testing.T) {
 					t.Errorf("got %d requests, want %d: %v", st.Requests, test.requests, st.Ranges)
 				}
 				umount(t, dir)
+			})
+		}
+	}
+}
+
+// A page of the index that came wrong is read again, wherever it lies and is kept, and what is
+// kept of it after that is right.
+func TestMendedIndex(t *testing.T) {
+	const n, count = 700, 1000
+	s := makeImage(t, 64*kib, blocks(count, kib)...)
+	var stored [][]byte
+	for k := range count {
+		off, size := s.stored(k)
+		stored = append(stored, s.image[off:off+size])
+	}
+	iso := makeISO(t, map[string][]byte{"KNOPPIX/KNOPPIX": s.image})
+	last := clooptest.AssembleLast(64*kib, stored)
+	for _, test := range []struct {
+		name, inside string
+		file         []byte
+		index        int
+	}{
+		{"header first", "", s.image, 136},
+		{"header last", "", last, len(last) - 136 - 8*(count+1)},
+		{"inside an ISO", "#KNOPPIX/KNOPPIX", iso, bytes.Index(iso, s.image) + 136},
+	} {
+		_, cached := newCache(t)
+		for cache, flags := range map[string][]string{"cached": cached, "not cached": {"--cache-size", "0"}} {
+			t.Run(test.name+" "+cache, func(t *testing.T) {
+				srv, url := serve(t, test.file)
+				srv.Set(func(c *testserver.Config) { c.FlipTimes, c.FlipOffset = 1, int64(test.index+8*n) })
+				for range 2 {
+					dir := mount(t, url+test.inside, flags...)
+					for _, k := range []int{n - 1, n} {
+						args := directRead(diskOf(dir), k*64*kib, pageSize)
+						checkBytes(t, "disk", must(t, args[0], args[1:]...), s.block(k)[:pageSize])
+					}
+					umount(t, dir)
+				}
+				srv.Set(func(c *testserver.Config) {
+					if c.FlipTimes != 0 {
+						t.Error("nothing was flipped")
+					}
+				})
 			})
 		}
 	}

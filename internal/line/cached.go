@@ -249,15 +249,6 @@ func digest(list ...string) string {
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// Forget says that what is kept of e makes no sense. There is nothing better where
-// nobody can be asked, nor where nobody tells the versions of the file apart: what makes
-// no sense may lie in another by now, and that one's index would not be noticed.
-func (c *cached) Forget(e blockio.Extent) {
-	if src, ok := c.file.(*counting); ok && (c.proven || src.Validated()) {
-		c.Bytes.Forget(e)
-	}
-}
-
 // unclaimed is the blocks that are kept, for who never fetches any: he neither
 // claims nor waits.
 type unclaimed struct{ *cache.Blocks }

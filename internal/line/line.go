@@ -138,7 +138,11 @@ func (l *Line) find(ctx context.Context, format string) (err error) {
 	if err := l.proof.rightSize(l.source.Size()); err != nil {
 		return err
 	}
-	if l.index, l.kind, err = openIndex(ctx, l.source, format); err != nil {
+	var src blockio.ReaderAt = l.source
+	if !l.mayReadAgain() {
+		src = readOnce{src}
+	}
+	if l.index, l.kind, err = openIndex(ctx, src, format); err != nil {
 		return err
 	}
 	if l.proof != nil {
@@ -146,6 +150,17 @@ func (l *Line) find(ctx context.Context, format string) (err error) {
 	}
 	return l.proof.agrees(ctx, l.source.Size(), l.index)
 }
+
+// mayReadAgain says whether parts of the index that make no sense are read again. There is
+// nothing better where nobody can be asked, nor where nobody tells the versions of the file
+// apart: what makes no sense may lie in another by now, and that one's index would not be
+// noticed, but for a proof of each block.
+func (l *Line) mayReadAgain() bool {
+	return l.file.remote != nil && (l.proof != nil || l.file.remote.Validated())
+}
+
+// readOnce is the bytes of an image, and nothing else that their source can do.
+type readOnce struct{ blockio.ReaderAt }
 
 // spare says how many bytes may be fetched that perhaps nobody will ask for.
 func (l *Line) spare() int64 {

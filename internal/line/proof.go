@@ -355,10 +355,6 @@ func (n *note) read(ctx context.Context, readAt func(context.Context, []byte, in
 
 // again reads the text past all that keeps it.
 func (n *note) again(ctx context.Context) error {
-	if f := n.file.cached; f != nil {
-		f.Forget(blockio.Extent{Len: n.file.Size()})
-		return n.read(ctx, f.ReadAtContext)
-	}
 	return n.read(ctx, func(ctx context.Context, p []byte, off int64) (int, error) {
 		return blockio.ReadAgain(ctx, n.file.source, p, off)
 	})
