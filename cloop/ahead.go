@@ -10,9 +10,9 @@ import (
 	"github.com/cloopfs/cloopfs/blockio"
 )
 
-// errPassedOn is published of a block that could not be decoded ahead: its reader tries for
-// himself.
-var errPassedOn = errors.New("not decoded ahead")
+// errPassedOn is published of a block that was not loaded for no fault of its own, or could
+// not be decoded ahead: who wants it tries for himself.
+var errPassedOn = errors.New("left to who wants it")
 
 // ahead decodes what sequential readers will want next: those who come to the end of one
 // block after that of the one before.

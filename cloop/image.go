@@ -351,6 +351,16 @@ func abandoned(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errPassedOn)
 }
 
+// about is what a read that failed with err has to say of block n, which it was to load. Not
+// that another block is bad, or is not here: of those who wait for this one, one tries for
+// all. An outage he learns of at once: below, what has just failed is not asked for again.
+func about(n int64, err error) error {
+	if be, ok := errors.AsType[*blockio.BlockError](err); ok && be.Block != n {
+		return errPassedOn
+	}
+	return err
+}
+
 // release gives the partial blocks back, those not loaded with the reason.
 func (r *read) release(err error) {
 	for _, s := range r.partial[:r.partials] {
@@ -361,7 +371,7 @@ func (r *read) release(err error) {
 			if err == nil {
 				panic(fmt.Sprintf("cloop: internal error: block %d was not delivered", s.n))
 			}
-			s.block.Publish(err)
+			s.block.Publish(about(s.n, err))
 		}
 		s.block.Release()
 	}

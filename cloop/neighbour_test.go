@@ -1,0 +1,141 @@
+package cloop_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cloopfs/cloopfs/blockio"
+	"github.com/cloopfs/cloopfs/blockio/blockiotest"
+	"github.com/cloopfs/cloopfs/cache"
+	"github.com/cloopfs/cloopfs/cloop"
+	"github.com/cloopfs/cloopfs/cloop/clooptest"
+	"github.com/cloopfs/cloopfs/fetch"
+)
+
+// oneBad is runs of which one block is bad, and found to be before any other is delivered,
+// when it is told to be.
+type oneBad struct {
+	blockio.Runs
+	bad int64
+	now chan struct{}
+}
+
+func (o *oneBad) ReadRun(ctx context.Context, class blockio.Class, first, count int64,
+	deliver func(int64, []byte) error,
+) error {
+	if first <= o.bad && o.bad < first+count {
+		<-o.now
+		return &blockio.BlockError{Block: o.bad, Err: cloop.ErrCorrupt}
+	}
+	return o.Runs.ReadRun(ctx, class, first, count, deliver)
+}
+
+// Who waits for a block that another reader loads together with a bad one gets his block, and
+// who waits for the bad one the error.
+func TestBadNeighbour(t *testing.T) {
+	const bs = 4096
+	disk := mixed(2 * bs)
+	for bad := range int64(2) {
+		t.Run(fmt.Sprintf("block %d", bad), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				src := &blockiotest.Source{Data: clooptest.Build(disk, bs)}
+				ix, err := cloop.Open(t.Context(), src)
+				if err != nil {
+					t.Fatal(err)
+				}
+				runs := fetch.New(src, ix, fetch.Options{})
+				defer runs.Close()
+				held := &oneBad{Runs: runs, bad: bad, now: make(chan struct{})}
+				im := cloop.NewImage(ix, held, cache.NewMemory(16*bs, bs))
+				var wg sync.WaitGroup
+				read := func(off, n int64, want error) {
+					wg.Go(func() {
+						p := make([]byte, n)
+						_, err := im.ReadAtContext(t.Context(), p, off)
+						var be *blockio.BlockError
+						switch {
+						case want == nil && (err != nil || !bytes.Equal(p, disk[off:off+n])):
+							t.Errorf("%d bytes at %d: %v, or other bytes", n, off, err)
+						case want != nil && (!errors.Is(err, want) || !errors.As(err, &be) || be.Block != bad):
+							t.Errorf("%d bytes at %d: %v, want a BlockError of block %d with %v", n, off, err, bad, want)
+						}
+					})
+					synctest.Wait()
+				}
+				read(bs/2, bs, cloop.ErrCorrupt) // which loads both
+				read(bad*bs+10, 10, cloop.ErrCorrupt)
+				for range 3 {
+					read((1-bad)*bs+10, 10, nil)
+				}
+				close(held.now)
+				wg.Wait()
+			})
+		})
+	}
+}
+
+// What fails for all fails for those who wait for another reader's block, too, and for all of
+// them at once: they do not ask one after the other, nor for what has just failed.
+func TestNeighbourInAnOutage(t *testing.T) {
+	const (
+		bs      = 4096
+		timeout = 30 * time.Second
+	)
+	for _, c := range []struct {
+		name     string
+		opt      fetch.Options
+		requests int
+		took     time.Duration
+	}{
+		{"both in a request", fetch.Options{}, 1, timeout},
+		{"each in one", fetch.Options{MaxRequest: bs + 500}, 2, timeout},
+		{"each in one, of one at a time", fetch.Options{MaxRequest: bs + 500, Requests: func() int { return 1 }}, 2, 2 * timeout},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				src := &blockiotest.Source{Data: clooptest.Build(mixed(2*bs), bs)}
+				ix, err := cloop.Open(t.Context(), src)
+				if err != nil {
+					t.Fatal(err)
+				}
+				src.Asked()
+				down := errors.New("down")
+				src.Open = func(context.Context, blockio.Range, io.Reader) (io.Reader, error) {
+					time.Sleep(timeout)
+					return nil, down
+				}
+				runs := fetch.New(src, ix, c.opt)
+				defer runs.Close()
+				im := cloop.NewImage(ix, runs, cache.NewMemory(16*bs, bs))
+				begin := time.Now()
+				var wg sync.WaitGroup
+				read := func(off, n, block int64, took time.Duration) {
+					wg.Go(func() {
+						_, err := im.ReadAtContext(t.Context(), make([]byte, n), off)
+						var be *blockio.BlockError
+						if !errors.Is(err, down) || !errors.As(err, &be) || be.Block != block || time.Since(begin) != took {
+							t.Errorf("%d bytes at %d: %v after %v, want a BlockError of block %d with %v after %v", n, off, err, time.Since(begin), block, down, took)
+						}
+					})
+					synctest.Wait()
+					time.Sleep(time.Second)
+				}
+				read(bs/2, bs, 0, timeout) // which loads both
+				for range 5 {
+					read(bs+10, 10, 1, c.took)
+				}
+				wg.Wait()
+				if n := len(src.Asked()); n != c.requests {
+					t.Errorf("%d requests, want %d", n, c.requests)
+				}
+			})
+		})
+	}
+}
