@@ -112,14 +112,14 @@ func (b *Bytes) ForgetServed() bool {
 	b.served = nil
 	b.mu.Unlock()
 	for _, e := range served {
-		b.Forget(e)
+		b.forget(e)
 	}
 	return len(served) > 0
 }
 
-// Forget says that what is kept of e makes no sense: it is read from the source
+// forget says that what is kept of e makes no sense: it is read from the source
 // once more. Until then it stays: what was asked for may be what made no sense.
-func (b *Bytes) Forget(e blockio.Extent) {
+func (b *Bytes) forget(e blockio.Extent) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.doubts) < maxDoubts {

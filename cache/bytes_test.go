@@ -107,7 +107,7 @@ func TestBytesForget(t *testing.T) {
 				t.Errorf("chunks %d+%d are others", first, n)
 			}
 		}
-		b.Forget(blockio.Extent{Off: 2*chunkSize + 1, Len: 8 * chunkSize}) // 2 to 10
+		b.forget(blockio.Extent{Off: 2*chunkSize + 1, Len: 8 * chunkSize}) // 2 to 10
 		if n := holds(t, e.files, src.Data[:2*chunkSize]); n != 2*chunkSize {
 			t.Errorf("%d bytes before it are there", n)
 		}
@@ -223,7 +223,7 @@ func TestForgetServed(t *testing.T) {
 		}
 	}
 	for range 3 * maxDoubts {
-		b.Forget(blockio.Extent{Len: 1})
+		b.forget(blockio.Extent{Len: 1})
 	}
 	if len(b.doubts) != maxDoubts {
 		t.Errorf("%d extents are doubted, want %d", len(b.doubts), maxDoubts)
@@ -240,10 +240,10 @@ func TestForgetWhileRead(t *testing.T) {
 		b := e.Bytes(src)
 		bad := blockio.Extent{Off: chunkSize, Len: chunkSize}
 		if doubted {
-			b.Forget(bad)
+			b.forget(bad)
 		}
 		src.Open = func(_ context.Context, _ blockio.Range, body io.Reader) (io.Reader, error) {
-			b.Forget(bad)
+			b.forget(bad)
 			src.Open = nil
 			return body, nil
 		}
@@ -266,7 +266,7 @@ func TestRefetchFails(t *testing.T) {
 	e := openEntry(t, newDir(t, roomy), image("a", chunkSize))
 	fill(e, src.Data)
 	b := e.Bytes(src)
-	b.Forget(blockio.Extent{Len: 10})
+	b.forget(blockio.Extent{Len: 10})
 	for _, open := range []func(context.Context, blockio.Range, io.Reader) (io.Reader, error){
 		func(context.Context, blockio.Range, io.Reader) (io.Reader, error) { return nil, bad },
 		func(_ context.Context, _ blockio.Range, body io.Reader) (io.Reader, error) {

@@ -242,7 +242,7 @@ func TestBytesCloseAndCount(t *testing.T) {
 	}
 	read(EntryStats{Stored: chunkSize})
 	read(EntryStats{Stored: chunkSize, Hits: 1, HitBytes: 100})
-	b.Forget(blockio.Extent{Off: chunkSize, Len: 1})
+	b.forget(blockio.Extent{Off: chunkSize, Len: 1})
 	read(EntryStats{Stored: 2 * chunkSize, Hits: 1, HitBytes: 100})
 }
 
