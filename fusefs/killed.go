@@ -51,6 +51,17 @@ func (d *disk) gone() bool {
 	return e == syscall.ENODEV || e == syscall.ENOTCONN || e == syscall.ENOENT
 }
 
+// gone does not know of a connection that was closed as long as somebody uses the directory and
+// nobody has looked for the disk: of a directory the kernel tells only whether it is there.
+func (r *root) gone() bool {
+	_, e := r.ReadCache(0, make([]byte, 1))
+	if e == syscall.ENOENT {
+		return true
+	}
+	_, e = r.disk.ReadCache(int64(r.disk.attr.Size), make([]byte, 1))
+	return e == syscall.ENODEV || e == syscall.ENOTCONN
+}
+
 // dying says whether the thread with this number has been killed, be it by a signal
 // that it has no handler for (proc_pid_status(5)). One that can't be seen, because
 // it is in no PID namespace of ours, counts as killed.

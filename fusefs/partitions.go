@@ -39,17 +39,24 @@ func newPartitions(read func(context.Context) ([]Partition, error)) *partitions 
 	return p
 }
 
-// showPartitions puts the partitions' files into the directory, if they are not there yet.
+// showPartitions puts the partitions' files into the directory, if they are not there yet. It
+// waits as a write does: whoever looks for a file does not expect EINTR either.
 func (r *root) showPartitions(ctx context.Context) error {
-	p := r.partitions
-	if p.known.Load() {
+	if r.partitions.known.Load() {
 		return nil
 	}
-	if timeout := r.disk.timeout; timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, timeout+timeoutSlack)
-		defer cancel()
+	wait := r.disk.parking.enterOnce(ctx, r, r.disk.timeout)
+	defer wait.leave()
+	err := r.readPartitions(wait)
+	if err != nil && wait.evicted() {
+		return errCrowded
 	}
+	return err
+}
+
+// readPartitions is showPartitions within the time that ctx gives it.
+func (r *root) readPartitions(ctx context.Context) error {
+	p := r.partitions
 	select {
 	case p.reading <- struct{}{}:
 		defer func() { <-p.reading }()

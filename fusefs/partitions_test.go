@@ -253,3 +253,24 @@ func TestWaiterForTableGivesUp(t *testing.T) {
 		}
 	})
 }
+
+// Who waits for the table is one of those of whom there may be too many, and is told so.
+func TestCrowdAtTable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		r := tree(numbered(), Options{
+			Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			Partitions: func(ctx context.Context) ([]Partition, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			},
+		})
+		begin := time.Now()
+		if _, e := find(r, "disk.img.p1"); e != syscall.EIO || time.Since(begin) != minParked {
+			t.Errorf("Lookup: %v after %v, want EIO after %v", e, time.Since(begin), minParked)
+		}
+		if !bytes.Contains(log.Bytes(), []byte(errCrowded.Error())) {
+			t.Errorf("the log is %q, want the reason", log.Bytes())
+		}
+	})
+}
