@@ -63,13 +63,23 @@ func (r *root) gone() bool {
 }
 
 // dying says whether the thread with this number has been killed, be it by a signal
-// that it has no handler for (proc_pid_status(5)). One that can't be seen, because
-// it is in no PID namespace of ours, counts as killed.
+// that it has no handler for. One that can't be seen, because it is in no PID namespace of
+// ours, counts as killed.
 func dying(tid uint32) bool {
 	status, err := proc.ReadFile(fmt.Sprintf("%d/status", tid))
-	if err != nil {
-		return true
-	}
+	return err != nil || doomed(status)
+}
+
+// dumping are the signals that end a process, unless it handles them, and dump its core. Of
+// any other that does the kernel makes a SIGKILL at once; these wait until the thread comes
+// back from the kernel.
+const dumping = 1<<(syscall.SIGQUIT-1) | 1<<(syscall.SIGILL-1) | 1<<(syscall.SIGTRAP-1) | 1<<(syscall.SIGABRT-1) |
+	1<<(syscall.SIGBUS-1) | 1<<(syscall.SIGFPE-1) | 1<<(syscall.SIGSEGV-1) | 1<<(syscall.SIGXCPU-1) |
+	1<<(syscall.SIGXFSZ-1) | 1<<(syscall.SIGSYS-1)
+
+// doomed is dying, by a thread's status (proc_pid_status(5)).
+func doomed(status []byte) bool {
+	var pending, spared uint64
 	for line := range bytes.Lines(status) {
 		name, value, _ := bytes.Cut(bytes.TrimSpace(line), []byte(":"))
 		value = bytes.TrimSpace(value)
@@ -78,12 +88,24 @@ func dying(tid uint32) bool {
 			if len(value) > 0 && (value[0] == 'Z' || value[0] == 'X') {
 				return true
 			}
-		case "SigPnd", "ShdPnd":
-			pending, err := strconv.ParseUint(string(value), 16, 64)
-			if err == nil && pending>>(syscall.SIGKILL-1)&1 == 1 {
-				return true
+		case "TracerPid":
+			if string(value) != "0" { // a debugger may take any of them away, but SIGKILL
+				spared = ^uint64(0)
 			}
+		case "SigPnd", "ShdPnd":
+			pending |= signals(value)
+		case "SigBlk", "SigIgn", "SigCgt":
+			spared |= signals(value)
 		}
 	}
-	return false
+	return pending>>(syscall.SIGKILL-1)&1 == 1 || pending&^spared&dumping != 0
+}
+
+// signals is a set of signals, as status has them: bit 0 is signal 1.
+func signals(hex []byte) uint64 {
+	set, err := strconv.ParseUint(string(hex), 16, 64)
+	if err != nil {
+		return 0
+	}
+	return set
 }

@@ -5,6 +5,7 @@ package fusefs
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -444,6 +445,56 @@ func TestKernelInterrupted(t *testing.T) {
 				close(release)
 				if err := cmd.Wait(); err != nil || asked.Load() != 1 {
 					t.Errorf("%v, asked for %d times", err, asked.Load())
+				}
+			})
+		}
+	}
+}
+
+// Signals that dump the core of whom they kill are no SIGKILL to the kernel while he waits.
+func TestKernelCoreDumped(t *testing.T) {
+	for _, signal := range []syscall.Signal{
+		unix.SIGQUIT, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGXCPU, unix.SIGXFSZ, unix.SIGSYS,
+	} {
+		for _, blocked := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%v, blocked %v", signal, blocked), func(t *testing.T) {
+				dev := blockiotest.NewDevice(noise(1 << 20))
+				var asked, ended atomic.Int64
+				dev.OnRead = func(ctx context.Context, _ blockio.Extent) error {
+					asked.Add(1)
+					<-ctx.Done()
+					ended.Add(1)
+					return ctx.Err()
+				}
+				file, _ := mountDevice(t, dev, Options{})
+				script := `ulimit -c 0; exec env %s dd if="$1" of=/dev/null iflag=direct bs=4096 count=1 status=none`
+				option := ""
+				if blocked {
+					option = fmt.Sprintf("--block-signal=%d", signal)
+				}
+				cmd := exec.Command("sh", "-c", fmt.Sprintf(script, option), "sh", file)
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() {
+					_ = cmd.Process.Kill()
+					_ = cmd.Wait()
+				})
+				soon(t, "it waits", func() bool { return asked.Load() == 1 })
+				// The second has dd tell how far it is.
+				if err := errors.Join(cmd.Process.Signal(signal), cmd.Process.Signal(syscall.SIGUSR1)); err != nil {
+					t.Fatal(err)
+				}
+				if blocked {
+					time.Sleep(2 * killTime)
+					if ended.Load() != 0 {
+						t.Error("a signal that is blocked has ended it")
+					}
+					return
+				}
+				soon(t, "it has ended", func() bool { return ended.Load() == 1 })
+				if err := cmd.Wait(); !cmd.ProcessState.Sys().(syscall.WaitStatus).Signaled() {
+					t.Errorf("it was not killed: %v", err)
 				}
 			})
 		}
