@@ -185,3 +185,30 @@ func TestIndexIsDoubted(t *testing.T) {
 		t.Error("an index is said to be read again whose source can't")
 	}
 }
+
+// A page that was read again is one like others from then on.
+func TestIndexIsTrustedAgain(t *testing.T) {
+	const blocks = 1100 * 512 // more pages than are kept
+	src := &blockiotest.Source{Data: clooptest.Assemble(512, make([][]byte, blocks))}
+	ix, err := cloop.Open(t.Context(), src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, again := range []bool{true, false} {
+		if again && !ix.Doubt(5) {
+			t.Error("it can't be doubted")
+		}
+		src.Asked()
+		if _, err := ix.Extent(t.Context(), 5); err != nil {
+			t.Error(err)
+		}
+		if asked := src.Asked(); len(asked) != 1 || asked[0].Refetch != again {
+			t.Errorf("asked for %v, want one range, again: %v", asked, again)
+		}
+		for n := int64(512); n < blocks; n += 512 {
+			if _, err := ix.Extent(t.Context(), n); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}

@@ -88,6 +88,7 @@ var misbehaviours = []misbehaviour{
 	{name: "replaced", begin: replaced, later: true, fails: `image changed on the server (ETag`},
 	{name: "replaced, weak ETag", server: testserver.Config{ETag: `W/"a"`}, wrong: testserver.Config{ETag: `W/"b"`}, begin: replaced, later: true, fails: `image changed on the server (ETag W/"a" -> W/"b")`},
 	{name: "replaced, weak ETag that stays", server: testserver.Config{ETag: `W/"a"`}, wrong: testserver.Config{ETag: `W/"a"`}, begin: replaced, later: true, fails: "corrupt"},
+	{name: "replaced, weak ETag that stays, cached", at: cached, server: testserver.Config{ETag: `W/"a"`}, wrong: testserver.Config{ETag: `W/"a"`}, begin: replaced, later: true, fails: "corrupt"},
 	{name: "replaced, no ETag, Last-Modified that stays", server: testserver.Config{NoETag: true}, wrong: testserver.Config{NoETag: true}, begin: replaced, later: true, fails: "corrupt"},
 	{name: "replaced, no validator", server: noValidator, wrong: noValidator, begin: replaced, later: true, fails: "corrupt"},
 	{name: "replaced, no validator, cached", at: cached, server: noValidator, wrong: noValidator, begin: replaced, later: true, fails: "corrupt"},

@@ -152,11 +152,11 @@ func (l *Line) find(ctx context.Context, format string) (err error) {
 }
 
 // mayReadAgain says whether parts of the index that make no sense are read again. There is
-// nothing better where nobody can be asked, nor where nobody tells the versions of the file
-// apart: what makes no sense may lie in another by now, and that one's index would not be
-// noticed, but for a proof of each block.
+// nothing better where nobody can be asked, nor where the file may be replaced unnoticed: what
+// makes no sense may lie in another by now. As long as the index is that of one version, its
+// blocks are found to be bad in any other; only a proof of each block tells without that.
 func (l *Line) mayReadAgain() bool {
-	return l.file.remote != nil && (l.proof != nil || l.file.remote.Validated())
+	return l.file.remote != nil && (l.proof != nil || l.file.remote.Exact())
 }
 
 // readOnce is the bytes of an image, and nothing else that their source can do.

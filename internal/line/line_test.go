@@ -13,8 +13,8 @@ import (
 	"github.com/cloopfs/cloopfs/internal/cli"
 )
 
-// An index that came wrong is read again where the file's versions are told apart: if they are
-// not, what makes no sense may lie in another by now.
+// An index that came wrong is read again where another file is told: if it may not be, what
+// makes no sense may lie in that by now.
 func TestIndexIsReadAgain(t *testing.T) {
 	const bs, n = 512, 60
 	disk := make([]byte, 100*bs)
@@ -30,6 +30,8 @@ func TestIndexIsReadAgain(t *testing.T) {
 	}{
 		{"validated", `"1"`, false, true},
 		{"validated, kept", `"1"`, true, true},
+		{"validated weakly", `W/"1"`, false, false},
+		{"validated weakly, kept", `W/"1"`, true, false},
 		{"not validated", "", false, false},
 		{"not validated, kept nevertheless", "", true, false},
 	} {

@@ -98,6 +98,10 @@ func (c *counting) ReadAtContext(ctx context.Context, p []byte, off int64) (int,
 // be told.
 func (c *counting) Validated() bool { return c.Copy().Validator != "" }
 
+// Exact says whether any other file can be told: a time and a weak ETag may stay (RFC 9110,
+// 8.8.1).
+func (c *counting) Exact() bool { return strings.HasPrefix(c.Copy().Validator, `"`) }
+
 // sameServer says whether two URLs are of one server.
 func sameServer(a, b string) bool {
 	u, err := url.Parse(a)
