@@ -101,6 +101,31 @@ func TestAccountsAreClosed(t *testing.T) {
 	}
 }
 
+// What is wanted for a better reason than it was asked for counts as that.
+func TestAccountOfPromoted(t *testing.T) {
+	image := simImage{{Off: 0, Len: 100}, {Off: 100, Len: 50}}
+	s := New(stuckLine{}, image, Options{Requests: func() int { return 0 }}) // nothing is started
+	defer s.Close()
+	s.mu.Lock()
+	r := &request{rng: blockio.Range{Class: blockio.Speculation}, ahead: true}
+	for n, e := range image {
+		s.addLocked(r, located{n: int64(n), ext: e}).counted = true
+		s.ahead[blockio.Speculation] += e.Len
+	}
+	s.submitLocked(r)
+	for _, class := range []blockio.Class{blockio.Trace, blockio.Speculation, blockio.ReadAhead, blockio.Demand} {
+		s.promoteLocked(r, class)
+		want := [blockio.Classes]int64{}
+		if r.rng.Class > blockio.Demand {
+			want[r.rng.Class] = 150
+		}
+		if s.ahead != want || r.rng.Class > class {
+			t.Errorf("promoted to %v: it is of class %v, and %v bytes count; want %v", class, r.rng.Class, s.ahead, want)
+		}
+	}
+	s.mu.Unlock()
+}
+
 // stuckLine brings all of a request but its last bytes.
 type stuckLine struct {
 	*simLine

@@ -254,9 +254,13 @@ func (s *Scheduler) promoteLocked(r *request, class blockio.Class) {
 		return // with s closed it has failed
 	}
 	s.unqueueLocked(r)
-	if class == blockio.Demand {
-		for _, b := range r.blocks {
+	for _, b := range r.blocks {
+		switch {
+		case class == blockio.Demand:
 			s.uncountLocked(b) // it is no longer brought for nobody
+		case b.counted:
+			s.ahead[r.rng.Class] -= b.ext.Len
+			s.ahead[class] += b.ext.Len
 		}
 	}
 	r.rng.Class = class
