@@ -2,7 +2,7 @@
 GO ?= go
 TOOL = $(GO) tool -modfile=tools/go.mod
 # Seconds for each fuzz target.
-FUZZTIME ?= 5
+FUZZTIME ?= 3
 export CGO_ENABLED = 0
 
 .PHONY: help build demo check test lint unit race fuzz integration soak bench bench-units bench-inflate bench-path bench-cache bench-prefetch bench-create bench-overlay bench-wan cover install uninstall clean
@@ -44,7 +44,7 @@ race: ## unit tests with the race detector, in random order; those of code for o
 	$(GO) test -tags purego -count=1 ./internal/inflate
 	GOARCH=arm64 $(GO) test -exec qemu-aarch64 -count=1 -run 'Adler32|Damaged' ./internal/inflate
 
-fuzz: ## each fuzz target for FUZZTIME seconds (5)
+fuzz: ## each fuzz target for FUZZTIME seconds (3)
 	test/fuzz $(FUZZTIME)
 
 # How long those long tests run that can run for any time, and how often the process
