@@ -37,9 +37,9 @@ func (r *run) flies(b *block) bool {
 	return false
 }
 
-// reserve takes n bytes of the budget, which 0 need not wait for. While the run still has blocks ahead it
-// does not wait for room: runs that hold some of it and wait for more could
-// wait for each other.
+// reserve takes n bytes of the budget; none need no room. While the run still has blocks
+// ahead it does not wait: runs that hold some of it and wait for more could wait for each
+// other.
 func (r *run) reserve(n int64) (ok bool, err error) {
 	n = min(n, r.budget.size)
 	ok = n == 0 || r.budget.sem.TryAcquire(n)
@@ -63,7 +63,7 @@ func (r *run) unreserve(n int64) {
 }
 
 // giveStored is Scheduler.giveStored, with room for the bytes if they are for a reader. Who
-// holds it waits for nothing but the disk.
+// holds it waits for nothing but the disk, and the hashes of a signed image.
 func (r *run) giveStored(b *block, deliver func(n int64, stored []byte) error) (here, good bool) {
 	if r.class == blockio.Demand {
 		local := &r.s.local

@@ -63,10 +63,10 @@ func TestRandomFaults(t *testing.T) {
 		// What was asked for meanwhile may still fail; what is after the bound may not.
 		time.Sleep(time.Duration(rnd.Int64N(int64(time.Second))))
 		if rnd.IntN(3) == 0 {
-			time.Sleep(3 * faultBound)
+			time.Sleep(2 * faultBound)
 		}
 	}
-	time.Sleep(afterFault + time.Second)
+	time.Sleep(faultBound + time.Second)
 	var reports []crewReport
 	for _, k := range soaks {
 		reports = append(reports, k.crew.recall(t))
@@ -96,18 +96,12 @@ func goWrongAtRandom(t *testing.T, o *origin, rnd *rand.Rand) window {
 	}
 }
 
-// afterFault is how long after a fault reads may still fail: one that began while it lasted
-// fails within faultBound, and for a second from then on the same bytes are waited for no longer
-// than 300 ms (docs/decisions/0002). Of a crowd that reads as fast as it can some have been seen
-// to wait in vain for more than a second after that; nobody knows yet for what.
-const afterFault = 2 * faultBound
-
 // checkCrew checks what a crew has seen of a server that was wrong at times.
 func checkCrew(t *testing.T, got crewReport, windows []window) {
 	t.Helper()
 	wrongAt := func(began, ended time.Time) bool {
 		return slices.ContainsFunc(windows, func(w window) bool {
-			return began.Before(w.end.Add(afterFault)) && ended.After(w.begin)
+			return began.Before(w.end.Add(faultBound)) && ended.After(w.begin)
 		})
 	}
 	unexpected := []string{}
