@@ -18,10 +18,12 @@ func TestDrip(t *testing.T) {
 		name     string
 		bytes    int // of each piece
 		pause    time.Duration
+		refused  int64 // requests before it
 		requests int64
 	}{
-		{"a few bytes at a time", 2, stall / 20, 2},
-		{"in the last moment", 300, stall / 2, 1},
+		{"a few bytes at a time", 2, stall / 20, 0, 2},
+		{"after refusals", 2, stall / 20, 3, 5},
+		{"in the last moment", 300, stall / 2, 0, 1},
 	}
 	data := random(20_000)
 	for _, tt := range tests {
@@ -29,11 +31,14 @@ func TestDrip(t *testing.T) {
 			virtual(t, func(t *testing.T, net *network) {
 				var requests atomic.Int64
 				url := net.serve(t, func(w http.ResponseWriter, r *http.Request) {
-					if requests.Add(1) != 2 { // the first is that of Open
+					switch n := requests.Add(1) - 1; { // the first is that of Open
+					case n > 0 && n <= tt.refused:
+						w.WriteHeader(http.StatusServiceUnavailable)
+					case n == tt.refused+1:
+						content(&dripping{w, r, tt.bytes, tt.pause}, r, data)
+					default:
 						content(w, r, data)
-						return
 					}
-					content(&dripping{w, r, tt.bytes, tt.pause}, r, data)
 				})
 				s := net.open(t, url, httpblock.Options{Timeout: soon})
 				httpblock.SetStall(s, stall)

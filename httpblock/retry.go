@@ -39,8 +39,9 @@ func (p patience) among(n int) patience {
 const maxDoublings = 5
 
 // stallTime is the patience with a first attempt: short enough for another
-// within the timeout. Each further attempt gets twice that of the one before,
-// for servers that are slow to respond.
+// within the timeout. After one that took so long the next gets twice as much, for
+// servers that are slow to respond; not after one that failed sooner: that says
+// nothing of them, and so long an answer that drips would be borne.
 func stallTime(timeout time.Duration) time.Duration {
 	if timeout == 0 {
 		return 10 * time.Second
@@ -69,7 +70,7 @@ func (s *Source) giveUp(start time.Time) time.Time {
 // retry calls try until it succeeds, fails for good, or Timeout has passed
 // since start.
 func (s *Source) retry(ctx context.Context, start time.Time, try func(patience) (int, error)) (int, error) {
-	until, tries := s.giveUp(start), 0
+	until, slow := s.giveUp(start), 0
 	if !until.IsZero() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadlineCause(ctx, until, errStalled)
@@ -77,10 +78,13 @@ func (s *Source) retry(ctx context.Context, start time.Time, try func(patience) 
 	}
 	var last error
 	n, err := backoff.Retry(ctx, func() (int, error) {
-		n, err := try(patience{stall: s.stall << min(tries, maxDoublings), until: until})
-		tries++
+		begin, p := time.Now(), patience{stall: s.stall << min(slow, maxDoublings), until: until}
+		n, err := try(p)
 		if err == nil {
 			return n, nil
+		}
+		if time.Since(begin) >= p.stall {
+			slow++
 		}
 		if last == nil || !errors.Is(err, errStalled) {
 			last = err // being cut short at the end says less than what was wrong before

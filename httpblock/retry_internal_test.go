@@ -51,7 +51,7 @@ func TestRetry(t *testing.T) {
 		says   string
 		tries  int
 	}{
-		{"cut short at the end", true, []error{&StatusError{Code: 503}, errStalled}, "gave up after 5s: server answered 503", 2},
+		{"cut short at the end", true, []error{&StatusError{Code: 503}, errStalled}, "gave up after 5s: server answered 503", 3},
 		{"cut short at first", true, []error{errStalled}, "gave up after 5s: no data arrived", 2},
 		{"an unknown name at first", false, []error{unknown}, "lookup : no such host", 1},
 		{"an unknown name later", true, []error{unknown, unknown, unknown, &StatusError{Code: 404}}, "server answered 404", 4},
