@@ -211,6 +211,41 @@ func TestTinyBlocksAreBounded(t *testing.T) {
 	})
 }
 
+// Without a store no more small blocks are brought than are kept until they are read.
+func TestTinyBlocksAreKept(t *testing.T) {
+	const size = 80
+	tests := []struct {
+		name   string
+		blocks int64
+		mbit   float64
+		trace  []blockio.Span
+	}{
+		{"sequential", 12 * maxAhead, 10_000, nil},
+		{"trace", 4 * maxAhead, 100, []blockio.Span{{First: 0, Count: 4 * maxAhead}}},
+	}
+	for _, test := range tests {
+		synctest.Test(t, func(t *testing.T) {
+			image := make(simImage, test.blocks)
+			for n := range image {
+				image[n] = blockio.Extent{Off: int64(n) * size, Len: size}
+			}
+			line := newSimLine(50*time.Millisecond, test.mbit)
+			s := New(line, image, Options{Trip: line.Trip, Ahead: test.trace == nil})
+			defer s.Close()
+			s.Replay(test.trace)
+			time.Sleep(time.Minute)
+			for n := int64(0); n < test.blocks; n += 2 {
+				if err := s.ReadRun(t.Context(), blockio.Demand, n, 2, func(int64, []byte) error { return nil }); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := s.Stats().Class[blockio.Demand].Bytes; got > test.blocks*size/20 {
+				t.Errorf("%s: %d of %d bytes were asked for when they were wanted", test.name, got, test.blocks*size)
+			}
+		})
+	}
+}
+
 // A copy of a block may be shorter than the one in whose place it comes: the index was read
 // anew meanwhile. The rest of the run is delivered, and no room stays taken.
 func TestShorterCopy(t *testing.T) {

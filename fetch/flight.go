@@ -136,6 +136,7 @@ func (s *Scheduler) stream(r *request, blocks []*block) error {
 		if b.counted && !storing {
 			b.loose = true
 			s.loose += b.ext.Len
+			s.looseN++
 		}
 		b.fetched = true
 		if s.opt.Store != nil && rng.Class > blockio.Demand {

@@ -157,7 +157,8 @@ func (s *Scheduler) maySpeculateLocked(p *pending) bool {
 
 // roomLocked says whether what is brought now will still be here when somebody wants it.
 func (s *Scheduler) roomLocked(p *pending) bool {
-	return s.storing || s.loose+s.due+p.bytes < s.opt.Keep/2
+	flying := len(s.blocks) - len(s.kept)
+	return s.storing || s.loose+s.due+p.bytes < s.opt.Keep/2 && s.looseN+flying+len(p.blocks) < maxAhead/2
 }
 
 // uncountLocked says that b is no longer brought ahead of readers: one has read it, or
@@ -170,6 +171,7 @@ func (s *Scheduler) uncountLocked(b *block) {
 	if b.loose {
 		b.loose = false
 		s.loose -= b.ext.Len
+		s.looseN--
 	}
 }
 

@@ -75,6 +75,7 @@ type Scheduler struct {
 	read      int64                  // bytes of blocks that readers have had
 	ahead     [blockio.Classes]int64 // bytes that the pump has asked for and nobody has read, by class
 	loose     int64                  // of those that have come, what is not in the store
+	looseN    int                    // the blocks that these are of
 	storing   bool                   // the last block that came is in the store
 	longest   int64                  // block that the pump has looked at, in bytes
 	pause     time.Time              // until then the pump brings nothing
