@@ -22,7 +22,8 @@ type attempt struct {
 	header   http.Header
 	span     span
 	left     int64         // bytes of span that have not been read
-	waited   time.Duration // for the next minProgress bytes, of the patience
+	least    int           // bytes that have to arrive for the patience to begin anew
+	waited   time.Duration // for these, of the patience
 	progress int           // bytes that have arrived meanwhile
 	sample   sampling
 	pace     pace
@@ -32,7 +33,7 @@ type attempt struct {
 
 // newAttempt returns an attempt whose patience begins to run. Close it.
 func (v *server) newAttempt(ctx context.Context, p patience) *attempt {
-	a := &attempt{srv: v, patience: p, pace: pace{of: &v.speed}}
+	a := &attempt{srv: v, patience: p, least: minProgress, pace: pace{of: &v.speed}}
 	a.ctx, a.cancel = context.WithCancelCause(ctx)
 	a.timer = time.AfterFunc(p.wait(), func() {
 		// Those that are kept may be dead, too: a router between forgets them all.
@@ -94,8 +95,8 @@ func (a *attempt) fail(ctx context.Context, err error) {
 	a.Close()
 }
 
-// minProgress is how many bytes have to arrive for the patience to begin anew: with one
-// now and then a response would keep its readers waiting, where the next might come at once.
+// minProgress is how many bytes have to arrive at least for the patience to begin anew: with
+// one now and then a response would keep its readers waiting, where the next might come at once.
 const minProgress = 256
 
 // renew lets what is left of the patience run, until pause: what the reader does between
@@ -109,7 +110,7 @@ func (a *attempt) arrived(n int, wait time.Duration) {
 	a.left -= int64(n)
 	a.pace.moved(n, wait)
 	a.waited += wait
-	if a.progress += n; a.progress >= minProgress {
+	if a.progress += n; a.progress >= a.least {
 		a.waited, a.progress = 0, 0
 	}
 }

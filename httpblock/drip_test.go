@@ -19,11 +19,13 @@ func TestDrip(t *testing.T) {
 		bytes    int // of each piece
 		pause    time.Duration
 		refused  int64 // requests before it
+		silent   int64 // likewise, after these
 		requests int64
 	}{
-		{"a few bytes at a time", 2, stall / 20, 0, 2},
-		{"after refusals", 2, stall / 20, 3, 5},
-		{"in the last moment", 300, stall / 2, 0, 1},
+		{"a few bytes at a time", 2, stall / 20, 0, 0, 2},
+		{"after refusals", 2, stall / 20, 3, 0, 5},
+		{"after silence", 10, stall / 20, 0, 1, 3},
+		{"in the last moment", 300, stall / 2, 0, 0, 1},
 	}
 	data := random(20_000)
 	for _, tt := range tests {
@@ -34,7 +36,9 @@ func TestDrip(t *testing.T) {
 					switch n := requests.Add(1) - 1; { // the first is that of Open
 					case n > 0 && n <= tt.refused:
 						w.WriteHeader(http.StatusServiceUnavailable)
-					case n == tt.refused+1:
+					case n > 0 && n <= tt.refused+tt.silent:
+						hang(r)
+					case n == tt.refused+tt.silent+1:
 						content(&dripping{w, r, tt.bytes, tt.pause}, r, data)
 					default:
 						content(w, r, data)
@@ -44,6 +48,48 @@ func TestDrip(t *testing.T) {
 				httpblock.SetStall(s, stall)
 				within(t, func() { readRange(t, s, data, 10_000, 2000) })
 				if got := requests.Load() - 1; got != tt.requests {
+					t.Errorf("got %d requests, want %d", got, tt.requests)
+				}
+			})
+		})
+	}
+}
+
+// An answer that brings far less than others have is given up, where the next may bring more;
+// not for ever where that is as slow, and not where nothing better was seen.
+func TestCrawl(t *testing.T) {
+	const size = 200_000
+	tests := []struct {
+		name     string
+		warm     bool  // other answers were fast
+		crawling int64 // answers, before those that are fast again
+		requests int64
+	}{
+		{"one answer", true, 1, 2},
+		{"all answers", true, 100, 4},
+		{"nothing known", false, 1, 1},
+	}
+	data := random(size)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			virtual(t, func(t *testing.T, net *network) {
+				var crawling, requests atomic.Int64
+				url := net.serve(t, func(w http.ResponseWriter, r *http.Request) {
+					requests.Add(1)
+					d := &dripping{w, r, 16 << 10, 10 * time.Millisecond}
+					if crawling.Add(-1) >= 0 {
+						d.bytes, d.pause = 300, 5*time.Second
+					}
+					content(d, r, data)
+				})
+				s := net.open(t, url, httpblock.Options{Timeout: 30 * time.Second})
+				if tt.warm {
+					readRange(t, s, data, 0, size/2)
+				}
+				crawling.Store(tt.crawling)
+				requests.Store(0)
+				readRange(t, s, data, size/2, 10_000)
+				if got := requests.Load(); got != tt.requests {
 					t.Errorf("got %d requests, want %d", got, tt.requests)
 				}
 			})

@@ -90,6 +90,9 @@ func (s *Source) retry(ctx context.Context, start time.Time, try func(patience) 
 			last = err // being cut short at the end says less than what was wrong before
 		}
 		plea := pleaOf(err)
+		if most := time.Until(until) - s.stall; most > 0 {
+			plea = min(plea, most) // it is asked once more, in the end
+		}
 		switch {
 		case permanent(err, s.first == nil):
 			return n, backoff.Permanent(err)

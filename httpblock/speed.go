@@ -101,6 +101,20 @@ func (s *speed) cost(n int64, unknown float64) float64 {
 	return s.first + float64(s.due+n)/rate
 }
 
+const (
+	// crawl is how many bytes a second are worth waiting for, whatever others bring.
+	crawl = 1600
+	// crawlShare is which part of its share of the rate makes a body crawl.
+	crawlShare = 1. / 32
+)
+
+// least is how many bytes of a body should come within d, after what the server has done
+// lately: fewer, and the rest is likely to come sooner by another request.
+func (s *speed) least(d time.Duration) int {
+	share := s.rate() / float64(max(1, s.busy()))
+	return int(min(crawl, share*crawlShare) * d.Seconds())
+}
+
 // latency is how long a response takes to begin; 0 if none is known.
 func (s *speed) latency() time.Duration {
 	s.mu.Lock()

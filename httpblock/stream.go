@@ -2,6 +2,7 @@ package httpblock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -17,6 +18,7 @@ type stream struct {
 	left    blockio.Range // what has not been read yet
 	avoid   *server       // who is tried last: he has sent it wrong; may be nil
 	attempt *attempt      // nil: the next Read makes a request
+	crawls  int           // answers that were given up after a part had come
 }
 
 func (st *stream) Read(buf []byte) (int, error) {
@@ -30,9 +32,13 @@ func (st *stream) Read(buf []byte) (int, error) {
 	start := time.Now()
 	if st.attempt != nil {
 		st.attempt.patience.until = st.src.giveUp(start)
-		if n, err := st.readOnce(buf, st.attempt.patience); err == nil {
+		n, err := st.readOnce(buf, st.attempt.patience)
+		if err == nil {
 			return n, nil
 		} // an error is a reason for another request
+		if errors.Is(err, errStalled) {
+			st.crawls++
+		}
 	}
 	return st.src.retry(st.ctx, start, func(p patience) (int, error) {
 		if st.attempt == nil {
@@ -41,9 +47,19 @@ func (st *stream) Read(buf []byte) (int, error) {
 				return 0, err
 			}
 			st.attempt = a
+			st.responded(p.until)
 		}
 		return st.readOnce(buf, p)
 	})
+}
+
+// responded says that the body of a response comes now. However slow that was to begin, it is
+// not to pause for longer than that of a first attempt, nor to crawl; but each that was given
+// up for that asks for a quarter as much of the next: perhaps there is nothing better.
+func (st *stream) responded(until time.Time) {
+	a := st.attempt
+	a.patience = st.src.group.patience(a.srv, patience{stall: st.src.stall, until: until}, 0)
+	a.least = max(minProgress, a.srv.speed.least(a.patience.stall)>>min(2*st.crawls, 30))
 }
 
 // readOnce reads from the response at hand. It fails if that brings nothing
