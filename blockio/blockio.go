@@ -168,14 +168,15 @@ type BlockStore interface {
 type BlockCache interface {
 	// Peek returns block n if it is loaded.
 	Peek(n int64) (b CachedBlock, ok bool)
-	// Reserve waits until blocks more blocks, 1 or 2, may be loaded: it bounds
-	// the memory of loads under way. A reader reserves all that it is about to
-	// Acquire at once, and calls Unreserve with the same number when it has
-	// published those that it had to load, before it waits for any other.
-	Reserve(ctx context.Context, blocks int) error
-	Unreserve(blocks int)
+	// Reserve waits until another block may be filled: it bounds the memory of loads under
+	// way. A loader calls it before b.Bytes(), and Unreserve when it has published; in
+	// between it waits for nothing but, where the bytes were bad, for better ones.
+	Reserve()
+	// TryReserve is Reserve for who does not wait: false means that there is no room.
+	TryReserve() bool
+	Unreserve()
 	// Acquire returns block n. If load is true the caller has become its
-	// loader: it fills b.Bytes() and calls b.Publish once. Else it calls
+	// loader: it fills b.Bytes(), when it may, and calls b.Publish once. Else it calls
 	// b.Wait before it looks at b.Bytes().
 	Acquire(n int64) (b CachedBlock, load bool)
 }
@@ -183,7 +184,7 @@ type BlockCache interface {
 // CachedBlock is a decoded block, held in memory until Release is called.
 type CachedBlock interface {
 	// Bytes is the block, as long as every block of the disk. Only the loader
-	// may write to it, before Publish.
+	// may write to it, before Publish; it takes no memory before its first call.
 	Bytes() []byte
 	// Publish ends loading. With an error the block is forgotten and every
 	// waiter gets the error.

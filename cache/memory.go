@@ -15,10 +15,11 @@ import (
 //
 // Its buffers are counted references: a block that is dropped while a reader
 // holds it goes back to the pool when the reader is done, so Memory's size is
-// its bound plus what readers load or copy at the moment.
+// its bound plus what readers fill or copy at the moment.
 type Memory struct {
 	blockSize int
-	pool      sync.Pool // of *memoryBlock
+	places    sync.Pool // of *memoryBlock
+	buffers   sync.Pool // of *buffer
 	loads     *semaphore.Weighted
 
 	// mu guards the fields below and the refs of every block.
@@ -47,7 +48,7 @@ func (m *Memory) Stats() MemoryStats {
 }
 
 // NewMemory returns a Memory of at most size bytes for blocks of blockSize
-// bytes each. It always holds at least one block, and lets two be loaded.
+// bytes each. It always holds at least one block, and lets two be filled.
 func NewMemory(size int64, blockSize int) *Memory {
 	blocks := int(max(1, size/int64(blockSize)))
 	m := &Memory{
@@ -76,17 +77,16 @@ func (m *Memory) Peek(n int64) (blockio.CachedBlock, bool) {
 	return b, true
 }
 
-// Reserve waits until so many more blocks may be loaded: in all, as many as
-// Memory may hold.
-func (m *Memory) Reserve(ctx context.Context, blocks int) error {
-	if m.loads.TryAcquire(int64(blocks)) {
-		return nil // without a look at ctx, which may cost a reader its place
-	}
-	return m.loads.Acquire(ctx, int64(blocks))
+// Reserve waits until another block may be filled: at a time, as many as Memory may hold.
+func (m *Memory) Reserve() {
+	_ = m.loads.Acquire(context.Background(), 1) // fails with its context only
 }
 
+// TryReserve is Reserve for who does not wait.
+func (m *Memory) TryReserve() bool { return m.loads.TryAcquire(1) }
+
 // Unreserve ends what Reserve began.
-func (m *Memory) Unreserve(blocks int) { m.loads.Release(int64(blocks)) }
+func (m *Memory) Unreserve() { m.loads.Release(1) }
 
 // Acquire returns block n, to be loaded by the caller if load is true.
 func (m *Memory) Acquire(n int64) (block blockio.CachedBlock, load bool) {
@@ -108,19 +108,22 @@ func (m *Memory) Acquire(n int64) (block blockio.CachedBlock, load bool) {
 }
 
 func (m *Memory) newBlock(n int64) *memoryBlock {
-	b, ok := m.pool.Get().(*memoryBlock)
+	b, ok := m.places.Get().(*memoryBlock)
 	if !ok {
-		b = &memoryBlock{memory: m, bytes: make([]byte, m.blockSize)}
+		b = new(memoryBlock)
 	}
-	b.n, b.loaded, b.err, b.ready = n, false, nil, nil
+	*b = memoryBlock{memory: m, n: n}
 	return b
 }
 
-// memoryBlock is one block's buffer.
+// buffer is what a block is decoded into.
+type buffer struct{ bytes []byte }
+
+// memoryBlock is one block's place.
 type memoryBlock struct {
 	memory *Memory
 	n      int64
-	bytes  []byte
+	buffer *buffer // nil until the loader fills it: while it waits for the network there is none
 
 	// Guarded by memory.mu.
 	refs   int           // holders, and one for the LRU
@@ -129,7 +132,15 @@ type memoryBlock struct {
 	ready  chan struct{} // closed by Publish; nil while nobody waits
 }
 
-func (b *memoryBlock) Bytes() []byte { return b.bytes }
+func (b *memoryBlock) Bytes() []byte {
+	if b.buffer == nil {
+		var ok bool
+		if b.buffer, ok = b.memory.buffers.Get().(*buffer); !ok {
+			b.buffer = &buffer{make([]byte, b.memory.blockSize)}
+		}
+	}
+	return b.buffer.bytes
+}
 
 func (b *memoryBlock) Publish(err error) {
 	b.memory.mu.Lock()
@@ -178,9 +189,14 @@ func (b *memoryBlock) Release() {
 	b.unrefLocked()
 }
 
-// unrefLocked drops one reference and recycles the buffer after the last.
+// unrefLocked drops one reference, and recycles place and buffer after the last.
 func (b *memoryBlock) unrefLocked() {
-	if b.refs--; b.refs == 0 {
-		b.memory.pool.Put(b)
+	if b.refs--; b.refs > 0 {
+		return
 	}
+	if b.buffer != nil {
+		b.memory.buffers.Put(b.buffer)
+		b.buffer = nil
+	}
+	b.memory.places.Put(b)
 }

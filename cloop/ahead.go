@@ -185,10 +185,10 @@ func (im *Image) keep(n int64, stored []byte) error {
 	if err != nil {
 		return err
 	}
-	if im.blocks.Reserve(blockio.AtOnce, 1) != nil {
+	if !im.blocks.TryReserve() {
 		return errPassedOn
 	}
-	defer im.blocks.Unreserve(1)
+	defer im.blocks.Unreserve()
 	block, load := im.blocks.Acquire(n)
 	defer block.Release()
 	if !load {

@@ -100,12 +100,7 @@ type slowMemory struct {
 	full bool
 }
 
-func (m *slowMemory) Reserve(ctx context.Context, blocks int) error {
-	if m.full && ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return m.BlockCache.Reserve(ctx, blocks)
-}
+func (m *slowMemory) TryReserve() bool { return !m.full && m.BlockCache.TryReserve() }
 
 func (m *slowMemory) Peek(n int64) (blockio.CachedBlock, bool) {
 	b, ok := m.BlockCache.Peek(n)

@@ -91,10 +91,27 @@ func (r *read) recycle() {
 }
 
 type partial struct {
-	n     int64
-	block blockio.CachedBlock // nil until it was acquired
-	load  bool                // this read is the block's loader
-	done  bool                // its bytes have been copied
+	n        int64
+	block    blockio.CachedBlock // nil until it was acquired, and when it was given back
+	load     bool                // this read is the block's loader
+	reserved bool                // it may be filled
+	done     bool                // its bytes have been copied
+}
+
+// publish ends the loading of s.
+func (s *partial) publish(blocks blockio.BlockCache, err error) {
+	s.block.Publish(err)
+	s.giveBack()
+	if s.reserved {
+		s.reserved = false
+		blocks.Unreserve()
+	}
+}
+
+// giveBack ends the use of s.block: nothing is held while another block is waited for.
+func (s *partial) giveBack() {
+	s.block.Release()
+	s.block = nil
 }
 
 // ready says whether its loader has done with it.
@@ -144,12 +161,6 @@ func (r *read) atHand(n int64) whereabouts {
 // load reads the blocks [first, end) that are not in memory, except those that
 // another reader is loading.
 func (r *read) load(ctx context.Context, first, end int64) error {
-	if n := r.missing(); n > 0 {
-		if err := r.im.blocks.Reserve(ctx, n); err != nil {
-			return err
-		}
-		defer r.im.blocks.Unreserve(n)
-	}
 	start, need := first, first // the run to be read
 	for n := first; n < end; n++ {
 		switch r.want(n) {
@@ -167,18 +178,6 @@ func (r *read) load(ctx context.Context, first, end int64) error {
 		}
 	}
 	return r.readRun(ctx, start, need)
-}
-
-// missing is the number of blocks that the read covers in part and that were
-// not in memory.
-func (r *read) missing() int {
-	n := 0
-	for _, s := range r.partial[:r.partials] {
-		if !s.done {
-			n++
-		}
-	}
-	return n
 }
 
 // find returns block n's place among those that the read covers in part, nil
@@ -277,6 +276,10 @@ func (r *read) deliver(n int64, stored []byte) error {
 		_, err := r.im.decode(n, c, dst, stored)
 		return err
 	}
+	if !s.reserved { // else its bytes were bad, and have come once more
+		r.im.blocks.Reserve()
+		s.reserved = true
+	}
 	empty, err := r.im.decode(n, c, s.block.Bytes(), stored)
 	if err != nil {
 		return err
@@ -286,7 +289,7 @@ func (r *read) deliver(n int64, stored []byte) error {
 	if empty {
 		err = errZeros
 	}
-	s.block.Publish(err)
+	s.publish(r.im.blocks, err)
 	r.im.loaded(n)
 	return nil
 }
@@ -327,10 +330,12 @@ func (r *read) awaitOne(ctx context.Context, s *partial) error {
 	switch err {
 	case nil:
 		copy(dst, s.block.Bytes()[skip:])
+		s.giveBack()
 		s.done = true
 		r.im.had(s.n)
 		return nil
 	case errZeros:
+		s.giveBack()
 		clear(dst)
 		s.done = true
 		return nil
@@ -341,8 +346,7 @@ func (r *read) awaitOne(ctx context.Context, s *partial) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}
-	s.block.Release()
-	s.block = nil
+	s.giveBack()
 	return r.load(ctx, s.n, s.n+1)
 }
 
@@ -361,18 +365,18 @@ func about(n int64, err error) error {
 	return err
 }
 
-// release gives the partial blocks back, those not loaded with the reason.
+// release gives back the partial blocks that are still held, those not loaded with the reason.
 func (r *read) release(err error) {
-	for _, s := range r.partial[:r.partials] {
-		if s.block == nil {
-			continue
+	for i := range r.partial[:r.partials] {
+		s := &r.partial[i]
+		switch {
+		case s.block == nil:
+		case !s.load:
+			s.giveBack()
+		case err == nil:
+			panic(fmt.Sprintf("cloop: internal error: block %d was not delivered", s.n))
+		default:
+			s.publish(r.im.blocks, about(s.n, err))
 		}
-		if s.load && !s.done {
-			if err == nil {
-				panic(fmt.Sprintf("cloop: internal error: block %d was not delivered", s.n))
-			}
-			s.block.Publish(about(s.n, err))
-		}
-		s.block.Release()
 	}
 }
