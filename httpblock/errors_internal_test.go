@@ -9,6 +9,8 @@ import (
 	"net"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/cloopfs/cloopfs/blockio"
 )
@@ -86,5 +88,26 @@ func TestCauseHidesNetHTTP(t *testing.T) {
 	}
 	if other := fmt.Errorf("read: %w", said); cause(t.Context(), other) != other {
 		t.Error("another error has been changed")
+	}
+}
+
+// Connections that are refused now and then leave some requests, a plea for less one.
+func TestRefusedNowAndThen(t *testing.T) {
+	for want, err := range map[int64]error{
+		minRefused: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED},
+		1:          &StatusError{Code: 429},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var c counter
+			c.allowed.Store(32)
+			for range 10 {
+				c.received(1)
+				c.failure(err)
+				time.Sleep(halveTime)
+			}
+			if got := c.allowed.Load(); got != want {
+				t.Errorf("after ten times %v: %d requests, want %d", err, got, want)
+			}
+		})
 	}
 }

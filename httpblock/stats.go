@@ -71,21 +71,31 @@ func (c *counter) failure(err error) {
 	if busy {
 		c.overloaded.Store(true)
 	}
-	if busy || errors.Is(err, syscall.ECONNREFUSED) {
-		c.halveLocked()
+	switch {
+	case busy:
+		c.halveLocked(1)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		c.halveLocked(minRefused)
 	}
 	c.last, c.lastAt = err, time.Now()
 	c.failed++
 }
 
-// halveTime is how long to see what came of it before allowed is halved again.
-const halveTime = time.Second
+const (
+	// halveTime is how long to see what came of it before allowed is halved again.
+	halveTime = time.Second
+	// minRefused is how many requests there may be however often connections are refused:
+	// a server that is started anew now and then does so, too.
+	minRefused = 4
+)
 
-// halveLocked halves how many requests the server may be sent at a time, for good: that is
-// what it asks for. Who serves nobody any more, and says so again and again, asks for nothing.
-func (c *counter) halveLocked() {
+// halveLocked halves how many requests the server may be sent at a time, but not below least,
+// for good: that is what it asks for. Who serves nobody any more, and says so again and again,
+// asks for nothing.
+func (c *counter) halveLocked(least int64) {
 	if now := c.bytes.Load(); now > c.had && time.Since(c.halved) >= halveTime {
-		c.allowed.Store(max(1, c.allowed.Load()/2))
+		allowed := c.allowed.Load()
+		c.allowed.Store(max(min(least, allowed), allowed/2))
 		c.halved, c.had = time.Now(), now
 	}
 }
