@@ -1,6 +1,7 @@
 package httpblock_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -33,4 +34,33 @@ func TestOverloaded(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A body that breaks off is a failure of its server; that its reader goes away is none.
+func TestBrokenBodiesCount(t *testing.T) {
+	data := random(100_000)
+	tests := []struct {
+		name  string
+		wrong testserver.Config
+		want  int64
+	}{
+		{"short", testserver.Config{Truncate: 2}, 2},
+		{"reset", testserver.Config{Wrong: testserver.ResetInBody, WrongTimes: 2}, 2},
+		{"left by its reader", testserver.Config{Hang: testserver.HangMidBody}, 0},
+	}
+	for _, tt := range tests {
+		virtual(t, func(t *testing.T, net *network) {
+			srv := net.newServer(t, data)
+			s := net.open(t, srv.URL("f"), httpblock.Options{Timeout: 30 * time.Second})
+			srv.Set(func(c *testserver.Config) { *c = tt.wrong })
+			ctx, cancel := context.WithCancel(t.Context())
+			defer time.AfterFunc(time.Second, cancel).Stop()
+			if _, err := readAt(ctx, s, 20_000, 50_000); (err == nil) != (tt.want > 0) {
+				t.Errorf("%s: error %v", tt.name, err)
+			}
+			if got := s.Servers()[0].Failed; got != tt.want {
+				t.Errorf("%s: %d failures, want %d", tt.name, got, tt.want)
+			}
+		})
+	}
 }
