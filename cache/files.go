@@ -230,14 +230,15 @@ func (f *files) writeChunks(p []byte, off int64) {
 	}
 }
 
-// forgetChunks says that the bytes of e are not to be used.
-func (f *files) forgetChunks(e blockio.Extent) {
-	if !f.write || e.Len == 0 {
-		return
+// forgetChunks says that the bytes of e are not to be used. It returns false if that
+// can't be written down: then they are as they were.
+func (f *files) forgetChunks(e blockio.Extent) bool {
+	if e.Len == 0 {
+		return true
 	}
 	f.spoilt()
 	c := f.cover(e)
-	f.wrote(f.chunks.clear(c.Off/chunkSize, (c.Len+chunkSize-1)/chunkSize))
+	return f.write && f.wrote(f.chunks.clear(c.Off/chunkSize, (c.Len+chunkSize-1)/chunkSize))
 }
 
 // own is the chunks that e shares with nothing else; empty if there are none.
