@@ -1028,29 +1028,40 @@ func TestCompletedInside(t *testing.T) {
 	}
 }
 
+// cutEntry makes an entry for an image of size bytes. cut is its files after a power cut
+// that keeps nothing but what was synced.
+func cutEntry(t *testing.T, size int64) (e *Entry, cut func() *files) {
+	t.Helper()
+	e = openEntry(t, newDir(t, roomy), image("a", size))
+	e.closeFiles()
+	mem := newMemFiles(size)
+	open := func(mem *memFiles) *files {
+		t.Helper()
+		f, err := openFiles(memDir{memFiles: mem}, size, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	e.files = open(mem)
+	return e, func() *files {
+		return open(mem.crash(func(string, int, int) int { return 0 }))
+	}
+}
+
 // What is said to be here, and to stay, is here after a power cut, too: it is durable
 // before that is written down.
 func TestCompletedIsDurable(t *testing.T) {
 	const size, tail = 20*chunkSize + 100, 5 * chunkSize
 	p := random(size)
-	e := openEntry(t, newDir(t, roomy), image("a", size))
-	e.closeFiles()
-	mem := newMemFiles(size)
-	var err error
-	if e.files, err = openFiles(memDir{memFiles: mem}, size, true); err != nil {
-		t.Fatal(err)
-	}
+	e, cut := cutEntry(t, size)
 	b := wholeBlocks(t, e, false)
 	at := blockio.Extent{Off: tail, Len: size - tail}
 	e.writeChunks(p[:tail], 0)
 	b.Put(7, at, p[tail:])
-	oldest := func(string, int, int) int { return 0 }
 	left := func() (chunks int64, block bool) {
 		t.Helper()
-		files, err := openFiles(memDir{memFiles: mem.crash(oldest)}, size, true)
-		if err != nil {
-			t.Fatal(err)
-		}
+		files := cut()
 		after, err := files.Blocks([]blockio.Extent{{Len: size}}, false)
 		if err != nil {
 			t.Fatal(err)
@@ -1077,6 +1088,27 @@ func TestCompletedIsDurable(t *testing.T) {
 	}
 	if chunks, block := left(); chunks != tail || !block {
 		t.Errorf("%d bytes and the block (%v) are there, want %d and the block", chunks, block, tail)
+	}
+}
+
+// What has come since something was kept is durable, too, when that is said once more: of
+// another profile, or another image inside. Where nothing can be written, nothing has come.
+func TestCompletedAgainIsDurable(t *testing.T) {
+	const size = 20 * chunkSize
+	p := random(size)
+	e, cut := cutEntry(t, size)
+	for _, n := range []int64{5, 12, 20} {
+		e.writeChunks(p[:n*chunkSize], 0)
+		if err := e.Completed(false, true); err != nil {
+			t.Fatal(err)
+		}
+		if got := holds(t, cut(), p); got != n*chunkSize {
+			t.Errorf("%d bytes are there, want %d", got, n*chunkSize)
+		}
+	}
+	e.write, e.data = false, &spy{file: e.data, sync: func() error { return unix.EINVAL }}
+	if err := e.Completed(false, true); err != nil {
+		t.Errorf("on a read-only file system: %v", err)
 	}
 }
 

@@ -112,8 +112,12 @@ func (f *files) closeFiles() {
 	}
 }
 
-// sync returns when what is here would be after a power cut, too.
+// sync returns when what is here would be after a power cut, too. Where nothing can be
+// written it does nothing: a read-only file system may refuse.
 func (f *files) sync() error {
+	if !f.write {
+		return nil
+	}
 	f.mu.Lock()
 	open := append([]file{f.data, f.chunks.file}, f.tables...)
 	f.mu.Unlock()
