@@ -291,6 +291,34 @@ func TestFitsBesideOthers(t *testing.T) {
 	fits(6 * mib)
 }
 
+// Where the disk is what limits, all that may go counts as free, but for MinFree.
+func TestFitsOnTheDisk(t *testing.T) {
+	const minFree = 16 * mib
+	d := newDir(t, Options{Size: 1 << 60, MinFree: minFree})
+	stays, goes := openEntry(t, d, image("a", 2*mib)), openEntry(t, d, image("b", 4*mib))
+	fill(stays, random(2*mib))
+	fill(goes, random(4*mib))
+	for range 100 { // others use the disk meanwhile
+		before, err := d.free()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := d.Fits(stays)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if after, err := d.free(); err != nil || after != before {
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		if want := before - minFree + 4*mib; got < want || got > want+mib/2 {
+			t.Errorf("with %d bytes free: room for %d, want about %d", before, got, want)
+		}
+		return
+	}
+	t.Skip("others use the disk all the time")
+}
+
 // Who looks whether an entry is pinned does not keep others from pinning it.
 func TestPinnedWhileOthersLook(t *testing.T) {
 	d := newDir(t, roomy)
@@ -663,6 +691,15 @@ func TestHalfRemoved(t *testing.T) {
 	evict(t, d, 0, false)
 	if got := entries(t, d.Path()); len(got) != 0 {
 		t.Errorf("left behind: %v", got)
+	}
+	// The same where it is in the way of a new one.
+	e = openEntry(t, d, image("a", int64(len(p))))
+	edit(t, filepath.Dir(e.Path()), nil)
+	if err := os.Mkdir(inWay, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.create(image("a", int64(len(p))), someTime); err == nil || exists(filepath.Dir(e.Path())) {
+		t.Errorf("made anew: %v; want an error, and nothing under its name", err)
 	}
 }
 
