@@ -78,12 +78,11 @@ func (b *Bytes) read(ctx context.Context, p []byte, off int64, again bool) (int,
 		if err != nil {
 			return 0, err
 		}
-		if doubted && !bytes.Equal(buf, had) {
-			b.files.spoilt()
-		}
+		// What is wrong goes before the right bytes come: there may be no room for these.
+		settled := !doubted || bytes.Equal(buf, had) || b.files.forgetChunks(c)
 		b.files.writeChunks(missing, c.Off+gap.Off)
 		if doubted {
-			b.believe(c, last)
+			b.believe(c, last, settled)
 		}
 	} else {
 		b.files.count.hits.Add(1)
@@ -143,9 +142,10 @@ func (b *Bytes) doubted(e blockio.Extent) (doubted bool, last int64) {
 	return slices.ContainsFunc(b.doubts, func(d doubt) bool { return d.Off < e.End() && e.Off < d.End() }), b.forgets
 }
 
-// believe says that e has been read from the source since the doubt of that number.
-// Later ones may be of what was read by then.
-func (b *Bytes) believe(e blockio.Extent, last int64) {
+// believe says that e has been read from the source since the doubt of that number, and
+// whether what is kept of it can do no harm now; else it stays in doubt. Later doubts may
+// be of what was read by then.
+func (b *Bytes) believe(e blockio.Extent, last int64, settled bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var left []doubt
@@ -161,6 +161,10 @@ func (b *Bytes) believe(e blockio.Extent, last int64) {
 			from := max(d.Off, e.End())
 			left = append(left, doubt{blockio.Extent{Off: from, Len: d.End() - from}, d.number})
 		}
+	}
+	if !settled && len(left) < maxDoubts {
+		b.forgets++
+		left = append(left, doubt{e, b.forgets})
 	}
 	b.doubts = left
 }

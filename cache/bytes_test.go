@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"testing"
 	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/cloopfs/cloopfs/blockio"
 	"github.com/cloopfs/cloopfs/blockio/blockiotest"
@@ -225,6 +227,7 @@ func TestForgetServed(t *testing.T) {
 	for range 3 * maxDoubts {
 		b.forget(blockio.Extent{Len: 1})
 	}
+	b.believe(blockio.Extent{Off: chunkSize, Len: 1}, b.forgets, false)
 	if len(b.doubts) != maxDoubts {
 		t.Errorf("%d extents are doubted, want %d", len(b.doubts), maxDoubts)
 	}
@@ -282,6 +285,57 @@ func TestRefetchFails(t *testing.T) {
 	src.Asked()
 	if _, err := b.ReadAtContext(t.Context(), make([]byte, 5), 0); err != nil || len(src.Asked()) != 1 {
 		t.Errorf("%v; want that it is read from the source", err)
+	}
+}
+
+// What was wrong is not served once more, nor said to be here, where what replaces it can't
+// be stored.
+func TestReadAgainNotStored(t *testing.T) {
+	const size = 4 * chunkSize
+	failing := func(f file) file { return &spy{file: f, write: func() error { return unix.EIO }} }
+	for _, c := range []struct {
+		name  string
+		spoil func(*Entry)
+		stays bool // what was wrong can't be cleared either
+	}{
+		{"no room", func(e *Entry) { e.admit = func(int64) bool { return false } }, false},
+		{"data fails", func(e *Entry) { e.data = failing(e.data) }, false},
+		{"the table fails", func(e *Entry) { e.chunks.file = failing(e.chunks.file) }, true},
+		{"not to be written", func(e *Entry) { e.write = false }, true},
+	} {
+		for _, again := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, at once %v", c.name, again), func(t *testing.T) {
+				src := &blockiotest.Source{Data: random(size)}
+				e := openEntry(t, newDir(t, roomy), image("a", size))
+				bad := bytes.Clone(src.Data)
+				bad[2*chunkSize+100] ^= 1
+				fill(e, bad)
+				if err := e.Completed(true, true); err != nil {
+					t.Fatal(err)
+				}
+				c.spoil(e)
+				b, p := e.Bytes(src), make([]byte, 200)
+				if again {
+					if _, err := b.ReadAgain(t.Context(), p, 2*chunkSize); err != nil {
+						t.Fatal(err)
+					}
+				} else {
+					b.forget(blockio.Extent{Off: 2 * chunkSize, Len: 1})
+				}
+				for i := range 3 {
+					if _, err := b.ReadAtContext(t.Context(), p, 2*chunkSize); err != nil || !bytes.Equal(p, src.Data[2*chunkSize:][:200]) {
+						t.Errorf("read %d: wrong bytes, %v", i, err)
+					}
+				}
+				whole := []blockio.Extent{{Len: size}}
+				if here := e.HaveBytes(whole, whole[0]); here != c.stays {
+					t.Errorf("said to be here: %v, want %v", here, c.stays)
+				}
+				if m, err := readMeta(e.f); err != nil || m.Complete || len(b.doubts) > 1 {
+					t.Errorf("complete %v, %v, %d doubts; want not complete and one doubt at most", m.Complete, err, len(b.doubts))
+				}
+			})
+		}
 	}
 }
 

@@ -223,6 +223,9 @@ func TestUnsafeDirectory(t *testing.T) {
 			e := openEntry(t, d, id)
 			entry := filepath.Dir(e.Path())
 			e.Close()
+			if err := openEntry(t, d, image("b", 10_000)).Saw(id); err != nil { // in whose place this is not taken
+				t.Fatal(err)
+			}
 			spoil(entry)
 			e, err = d.Open(id, "", someTime)
 			if !errors.Is(err, c.want) {
@@ -429,6 +432,16 @@ func TestOtherVersion(t *testing.T) {
 			if n := holds(t, other.files, random(id.Size)); n != id.Size {
 				t.Errorf("%d bytes of another image are there, want all", n)
 			}
+			// Not even one that was seen there takes its place.
+			if err := other.Saw(id); err != nil {
+				t.Fatal(err)
+			}
+			if e, err := d.Open(id, "", someTime); !errors.Is(err, errVersion) {
+				if err == nil {
+					e.Close()
+				}
+				t.Errorf("Open, with another that was seen there: %v, want errVersion", err)
+			}
 		})
 	}
 }
@@ -484,6 +497,17 @@ func TestSaw(t *testing.T) {
 	if e := openEntry(t, d, changed); e.Path() == first.Path() {
 		t.Error("what is at the mirror has changed, and is the same entry")
 	}
+	// Where several were seen to be it, it is the one that was made for it.
+	other := openEntry(t, d, image("b", 100_000))
+	if err := errors.Join(first.Saw(image("b", 100_000)), other.Saw(id)); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []*Entry{first, other} {
+		seen := Identity{Key: e.key, Validator: id.Validator, Size: id.Size}
+		if again := openEntry(t, d, seen); again.Path() != e.Path() {
+			t.Errorf("%s: another entry, which was seen there, too", e.key)
+		}
+	}
 }
 
 // What an entry says of its image is what was said when it was made or completed.
@@ -493,6 +517,11 @@ func TestEntry(t *testing.T) {
 	e := openEntry(t, d, id)
 	if e.Complete() || e.Removed() || e.Validator() != id.Validator {
 		t.Errorf("complete %v, removed %v, validator %s", e.Complete(), e.Removed(), e.Validator())
+	}
+	if info, err := os.Stat(e.Path()); err != nil {
+		t.Error(err)
+	} else if info.Size() != id.Size {
+		t.Errorf("the file has %d bytes, the image %d", info.Size(), id.Size)
 	}
 	if err := e.Completed(true, true); err != nil {
 		t.Fatal(err)
@@ -604,6 +633,13 @@ func TestFindByAddress(t *testing.T) {
 	}
 	find("?f=b&also", b, nil)
 	find("?f=b", b, nil)
+	// It is known from the start: whoever makes an entry may not come further.
+	made := image("dl", 1000)
+	made.Validator, made.Address = "4", "?f=d"
+	if err := d.create(made, someTime); err != nil {
+		t.Fatal(err)
+	}
+	find("?f=d", filepath.Join(d.Path(), made.name(), dataName), nil)
 }
 
 // What is confirmed last is found, also within one tick of the clock, or after that
@@ -652,6 +688,7 @@ func TestDamagedMeta(t *testing.T) {
 		"truncated":    good[:len(good)/2],
 		"garbage":      random(300),
 		"no image":     []byte(`{"version": 1}`),
+		"seen nowhere": []byte(`{"version": 1, "size": 100000}`),
 		"size 0":       bytes.Replace(good, []byte("100000"), []byte("0"), 1),
 		"another size": bytes.Replace(good, []byte("100000"), []byte("5000"), 1),
 		"negative":     bytes.Replace(good, []byte("100000"), []byte("-100000"), 1),
@@ -671,8 +708,9 @@ func TestDamagedMeta(t *testing.T) {
 				e.Close()
 				t.Errorf("Find: %v, want ErrNotCached", err)
 			}
-			if _, others, err := d.List(); others != 0 || err != nil {
-				t.Errorf("List: %d others, %v", others, err)
+			another := strings.HasPrefix(name, "another") // that is of an image
+			if list, others, err := d.List(); others != 0 || err != nil || (len(list) == 1) != another {
+				t.Errorf("List: %v, %d others, %v; want an entry: %v", list, others, err, another)
 			}
 			e = openEntry(t, d, id)
 			if n := holds(t, e.files, p); n != 0 {
@@ -740,12 +778,16 @@ func TestDamagedEntriesGo(t *testing.T) {
 	}
 }
 
-// What is found in the way of a new entry may have been made by another version.
-func TestOtherVersionInTheWay(t *testing.T) {
+// What is found in the way of a new entry may be that, which another process has made, or
+// have been made by another version.
+func TestEntryInTheWay(t *testing.T) {
 	d := newDir(t, roomy)
 	id := image("a", 1000)
 	entry := filepath.Dir(openEntry(t, d, id).Path())
 	e := openEntry(t, d, id)
+	if err := d.create(id, someTime); err != nil || e.Removed() {
+		t.Errorf("made by another: %v, removed %v; want neither", err, e.Removed())
+	}
 	const other = `{"version": 2}`
 	edit(t, entry, []byte(other))
 	if err := d.create(id, someTime); !errors.Is(err, errVersion) {
@@ -1028,29 +1070,40 @@ func TestCompletedInside(t *testing.T) {
 	}
 }
 
+// cutEntry makes an entry for an image of size bytes. cut is its files after a power cut
+// that keeps nothing but what was synced.
+func cutEntry(t *testing.T, size int64) (e *Entry, cut func() *files) {
+	t.Helper()
+	e = openEntry(t, newDir(t, roomy), image("a", size))
+	e.closeFiles()
+	mem := newMemFiles(size)
+	open := func(mem *memFiles) *files {
+		t.Helper()
+		f, err := openFiles(memDir{memFiles: mem}, size, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	e.files = open(mem)
+	return e, func() *files {
+		return open(mem.crash(func(string, int, int) int { return 0 }))
+	}
+}
+
 // What is said to be here, and to stay, is here after a power cut, too: it is durable
 // before that is written down.
 func TestCompletedIsDurable(t *testing.T) {
 	const size, tail = 20*chunkSize + 100, 5 * chunkSize
 	p := random(size)
-	e := openEntry(t, newDir(t, roomy), image("a", size))
-	e.closeFiles()
-	mem := newMemFiles(size)
-	var err error
-	if e.files, err = openFiles(memDir{memFiles: mem}, size, true); err != nil {
-		t.Fatal(err)
-	}
+	e, cut := cutEntry(t, size)
 	b := wholeBlocks(t, e, false)
 	at := blockio.Extent{Off: tail, Len: size - tail}
 	e.writeChunks(p[:tail], 0)
 	b.Put(7, at, p[tail:])
-	oldest := func(string, int, int) int { return 0 }
 	left := func() (chunks int64, block bool) {
 		t.Helper()
-		files, err := openFiles(memDir{memFiles: mem.crash(oldest)}, size, true)
-		if err != nil {
-			t.Fatal(err)
-		}
+		files := cut()
 		after, err := files.Blocks([]blockio.Extent{{Len: size}}, false)
 		if err != nil {
 			t.Fatal(err)
@@ -1080,16 +1133,40 @@ func TestCompletedIsDurable(t *testing.T) {
 	}
 }
 
+// What has come since something was kept is durable, too, when that is said once more: of
+// another profile, or another image inside. Where nothing can be written, nothing has come.
+func TestCompletedAgainIsDurable(t *testing.T) {
+	const size = 20 * chunkSize
+	p := random(size)
+	e, cut := cutEntry(t, size)
+	for _, n := range []int64{5, 12, 20} {
+		e.writeChunks(p[:n*chunkSize], 0)
+		if err := e.Completed(false, true); err != nil {
+			t.Fatal(err)
+		}
+		if got := holds(t, cut(), p); got != n*chunkSize {
+			t.Errorf("%d bytes are there, want %d", got, n*chunkSize)
+		}
+	}
+	e.write, e.data = false, &spy{file: e.data, sync: func() error { return unix.EINVAL }}
+	if err := e.Completed(false, true); err != nil {
+		t.Errorf("on a read-only file system: %v", err)
+	}
+}
+
+// metaFile is the inode of an entry's meta file: another one once that was written again.
+func metaFile(t *testing.T, e *Entry) uint64 {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Fstatat(int(e.f.Fd()), metaName, &st, 0); err != nil {
+		t.Fatal(err)
+	}
+	return st.Ino
+}
+
 // What is known already is not written again: there may be no room for that.
 func TestCompletedAgain(t *testing.T) {
 	e := openEntry(t, newDir(t, roomy), image("a", 1000))
-	file := func() (n uint64) {
-		var st unix.Stat_t
-		if err := unix.Fstatat(int(e.f.Fd()), metaName, &st, 0); err != nil {
-			t.Fatal(err)
-		}
-		return st.Ino
-	}
 	for _, c := range []struct{ whole, keep, writes bool }{
 		{false, false, false},
 		{true, false, true},
@@ -1103,9 +1180,9 @@ func TestCompletedAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		was := file()
-		if err := e.Completed(c.whole, c.keep); err != nil || (file() != was) != c.writes {
-			t.Errorf("whole %v, keep %v: written %v, %v; want %v", c.whole, c.keep, file() != was, err, c.writes)
+		was := metaFile(t, e)
+		if err := e.Completed(c.whole, c.keep); err != nil || (metaFile(t, e) != was) != c.writes {
+			t.Errorf("whole %v, keep %v: written %v, %v; want %v", c.whole, c.keep, metaFile(t, e) != was, err, c.writes)
 		}
 		before.Close()
 	}
@@ -1154,6 +1231,11 @@ func TestDamagedIsNotComplete(t *testing.T) {
 		c.find(e, b)
 		if m, err := readMeta(e.f); err != nil || m.Complete || !m.Kept {
 			t.Errorf("%s: complete %v, kept %v, %v; want that it is kept alone", c.name, m.Complete, m.Kept, err)
+		}
+		was := metaFile(t, e)
+		c.find(e, b)
+		if metaFile(t, e) != was {
+			t.Errorf("%s once more: that is written down again", c.name)
 		}
 	}
 }

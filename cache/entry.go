@@ -92,12 +92,16 @@ func (e *Entry) Saw(id Identity) error {
 // keep says that it has to stay. That one inside is here takes nothing back. It has to
 // be pinned: nothing looks whether all of it is still here.
 func (e *Entry) Completed(whole, keep bool) error {
-	if m, err := readMeta(e.f); err == nil && (m.Complete || !whole) && (m.Kept || !keep) {
-		return nil // nothing to be written, where there may be no room
+	if !whole && !keep {
+		return nil
 	}
-	// What meta says is durable, and so has to be what it says it of.
+	// What meta says is durable, and so has to be what it says it of: also if it says so
+	// already, of less.
 	if err := e.sync(); err != nil {
 		return err
+	}
+	if m, err := readMeta(e.f); err == nil && (m.Complete || !whole) && (m.Kept || !keep) {
+		return nil // nothing to be written, where there may be no room
 	}
 	return e.update(func(m *meta) {
 		m.Complete = m.Complete || whole

@@ -38,19 +38,22 @@ type candidate struct {
 }
 
 // maxEvict is about how many bytes are thrown away at a time: others wait for the lock
-// meanwhile, and readers for room. A variable for the tests' sake.
+// meanwhile, and readers for room. It is more where to find them takes longer than to
+// throw them away. A variable for the tests' sake.
 var maxEvict int64 = 4 * maxStep
 
-// evict throws away about want bytes, or maxEvict, what was used longest ago first.
-// keptToo is to touch what is kept as well, once nothing else is left. It returns what
-// has become free. What can't be thrown away is passed over: it is an error if nothing
-// else could be.
+// evict throws away about want bytes, or a part of them: about maxEvict, or as many as
+// go in the time that it has taken to list what there is. It begins with what was used
+// longest ago. keptToo is to touch what is kept as well, once nothing else is left. It
+// returns what has become free. What can't be thrown away is passed over: it is an error
+// if nothing else could be.
 func (d *Dir) evict(want int64, keptToo bool) (freed int64, err error) {
 	unlock, err := d.lock(time.Second)
 	if err != nil {
 		return 0, err
 	}
 	defer unlock()
+	began := time.Now()
 	d.removeOld()
 	freed, err = d.removeDamaged()
 	if err != nil {
@@ -75,17 +78,8 @@ func (d *Dir) evict(want int64, keptToo bool) (freed int64, err error) {
 	slices.SortStableFunc(regions, func(a, b region) int {
 		return cmp.Or(compareBool(a.kept, b.kept), compareBool(a.pinned, b.pinned), cmp.Compare(a.minute, b.minute))
 	})
-	var failed error
-	for _, r := range regions {
-		if freed >= min(want, maxEvict) {
-			break
-		}
-		n, err := r.entry.punch(r.off)
-		if err != nil && failed == nil {
-			failed = err
-		}
-		freed += n
-	}
+	n, failed := throwAway(regions, want-freed, time.Since(began))
+	freed += n
 	for _, c := range list {
 		if c.empty() {
 			d.removeEmpty(c)
@@ -95,6 +89,24 @@ func (d *Dir) evict(want int64, keptToo bool) (freed int64, err error) {
 		return freed, nil
 	}
 	return 0, failed
+}
+
+// throwAway throws away the first of the regions: want bytes, or maxEvict at least and for
+// at least as long as listing them took. With less each byte would cost the more, the more
+// there are. It returns what has become free, and the first error.
+func throwAway(regions []region, want int64, listing time.Duration) (freed int64, failed error) {
+	began := time.Now()
+	for _, r := range regions {
+		if freed >= want || freed >= maxEvict && time.Since(began) >= listing {
+			break
+		}
+		n, err := r.entry.punch(r.off)
+		if err != nil && failed == nil {
+			failed = err
+		}
+		freed += n
+	}
+	return freed, failed
 }
 
 func compareBool(a, b bool) int {

@@ -112,8 +112,12 @@ func (f *files) closeFiles() {
 	}
 }
 
-// sync returns when what is here would be after a power cut, too.
+// sync returns when what is here would be after a power cut, too. Where nothing can be
+// written it does nothing: a read-only file system may refuse.
 func (f *files) sync() error {
+	if !f.write {
+		return nil
+	}
 	f.mu.Lock()
 	open := append([]file{f.data, f.chunks.file}, f.tables...)
 	f.mu.Unlock()
@@ -230,14 +234,15 @@ func (f *files) writeChunks(p []byte, off int64) {
 	}
 }
 
-// forgetChunks says that the bytes of e are not to be used.
-func (f *files) forgetChunks(e blockio.Extent) {
-	if !f.write || e.Len == 0 {
-		return
+// forgetChunks says that the bytes of e are not to be used. It returns false if that
+// can't be written down: then they are as they were.
+func (f *files) forgetChunks(e blockio.Extent) bool {
+	if e.Len == 0 {
+		return true
 	}
 	f.spoilt()
 	c := f.cover(e)
-	f.wrote(f.chunks.clear(c.Off/chunkSize, (c.Len+chunkSize-1)/chunkSize))
+	return f.write && f.wrote(f.chunks.clear(c.Off/chunkSize, (c.Len+chunkSize-1)/chunkSize))
 }
 
 // own is the chunks that e shares with nothing else; empty if there are none.

@@ -115,38 +115,86 @@ func TestEvictedInPieces(t *testing.T) {
 		"Trim":    func(ctx context.Context, d *Dir) error { return second(d.Trim(ctx)) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := newDir(t, roomy)
-			fill(openEntry(t, d, image("a", 12*mib)), random(12*mib))
-			if n := evict(t, d, 1<<40, true); n != 2*mib {
-				t.Errorf("%d bytes thrown away at a time", n)
-			}
-			small := openDir(t, d.Path(), Options{Size: mib})
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			pieces := 0
-			onLock(t, func(path string, _ int) {
-				if filepath.Base(path) != lockName {
-					return
-				}
-				if !small.room.mu.TryLock() {
-					t.Error("who stores has to wait")
-				} else {
-					small.room.mu.Unlock()
-				}
-				if pieces++; pieces == 2 {
-					cancel()
-				}
-			})
-			if err := shrink(ctx, small); !errors.Is(err, context.Canceled) || pieces != 2 {
-				t.Errorf("broken off after %d pieces: %v", pieces, err)
-			}
-			if err := shrink(t.Context(), small); err != nil || pieces != 5 {
-				t.Errorf("done after %d pieces, want 5: %v", pieces, err)
-			}
-			if used, err := small.usage(); err != nil || used > mib {
-				t.Errorf("%d bytes taken, %v; want %d at most", used, err, mib)
-			}
+			synctest.Test(t, func(t *testing.T) { evictedInPieces(t, shrink) }) // nothing takes any time
 		})
+	}
+}
+
+func evictedInPieces(t *testing.T, shrink func(context.Context, *Dir) error) {
+	d := newDir(t, roomy)
+	fill(openEntry(t, d, image("a", 12*mib)), random(12*mib))
+	if n := evict(t, d, 1<<40, true); n != 2*mib {
+		t.Errorf("%d bytes thrown away at a time", n)
+	}
+	small := openDir(t, d.Path(), Options{Size: mib})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	pieces := 0
+	onLock(t, func(path string, _ int) {
+		if filepath.Base(path) != lockName {
+			return
+		}
+		if !small.room.mu.TryLock() {
+			t.Error("who stores has to wait")
+		} else {
+			small.room.mu.Unlock()
+		}
+		if pieces++; pieces == 2 {
+			cancel()
+		}
+	})
+	if err := shrink(ctx, small); !errors.Is(err, context.Canceled) || pieces != 2 {
+		t.Errorf("broken off after %d pieces: %v", pieces, err)
+	}
+	if err := shrink(t.Context(), small); err != nil || pieces != 5 {
+		t.Errorf("done after %d pieces, want 5: %v", pieces, err)
+	}
+	if used, err := small.usage(); err != nil || used > mib {
+		t.Errorf("%d bytes taken, %v; want %d at most", used, err, mib)
+	}
+}
+
+// A piece is larger where to find it takes longer than to throw it away: each look is at
+// all that is there, and the more of that there is, the more looks there would be.
+func TestLargerPiecesOfMore(t *testing.T) { synctest.Test(t, largerPiecesOfMore) }
+
+func largerPiecesOfMore(t *testing.T) {
+	inPieces(t, 2*mib)
+	const hour = time.Hour
+	for _, c := range []struct {
+		want    int64
+		listing time.Duration // a region goes in a second
+		freed   int64
+	}{
+		{10 * mib, 0, 2 * mib},
+		{10 * mib, 2 * time.Second, 2 * mib},
+		{10 * mib, 5 * time.Second, 5 * mib},
+		{10 * mib, hour, 8 * mib}, // all
+		{3 * mib, hour, 3 * mib},
+		{1, hour, mib},
+		{0, hour, 0},
+	} {
+		d := newDir(t, roomy)
+		e := openEntry(t, d, image("a", 8*mib))
+		fill(e, random(8*mib))
+		one := openCandidate(t, d, e.name)
+		one.files.data = &spy{file: one.files.data, punched: func() { time.Sleep(time.Second) }}
+		if n, err := throwAway(one.regions(nil), c.want, c.listing); n != c.freed || err != nil {
+			t.Errorf("of %d bytes, listed in %v, %d are thrown away, %v; want %d", c.want, c.listing, n, err, c.freed)
+		}
+	}
+	d := newDir(t, roomy)
+	fill(openEntry(t, d, image("a", 40*mib)), random(40*mib))
+	small := openDir(t, d.Path(), Options{Size: mib})
+	lists := 0
+	onLock(t, func(path string, _ int) {
+		if filepath.Base(path) == pinName {
+			lists++
+			time.Sleep(time.Minute)
+		}
+	})
+	if err := small.Enforce(t.Context()); err != nil || lists != 1 {
+		t.Errorf("listed %d times, %v; want once", lists, err)
 	}
 }
 

@@ -20,7 +20,8 @@ const (
 	minStep = 64 << 10
 	maxStep = 16 << 20
 	// fullTime is how long nothing is stored after there was no room, and
-	// brokenTime after a write has failed.
+	// brokenTime after a write has failed. Where the lock was not free it is fullTime
+	// at first, and twice as long each time that it still is not, up to brokenTime.
 	fullTime   = time.Second
 	brokenTime = 30 * time.Second
 	// lookTime is for how long a look throws away what it takes: readers wait for it.
@@ -39,7 +40,8 @@ type room struct {
 	closed    atomic.Int64 // nanoseconds since start until which nothing is stored
 	warned    atomic.Bool
 
-	mu sync.Mutex // held by who looks
+	mu     sync.Mutex    // held by who looks; it guards the field below
+	locked time.Duration // for how long nothing was stored as the lock was not free; 0 if it was
 }
 
 // admit says whether n more bytes may be stored in e now. It throws away what it
@@ -60,7 +62,14 @@ func (r *room) admit(e *Entry, n int64) bool {
 		return true
 	}
 	left, step, err := r.look(e, n)
+	if !errors.Is(err, errLocked) {
+		r.locked = 0
+	}
 	switch {
+	case errors.Is(err, errLocked):
+		// It passes, unless that process was stopped: then each look keeps readers waiting.
+		r.locked = min(max(fullTime, 2*r.locked), brokenTime)
+		r.close(r.locked, "what is fetched is not kept for now", err)
 	case err != nil:
 		r.close(brokenTime, "what is fetched is not kept", err)
 	case left < n:
