@@ -169,8 +169,8 @@ type BlockCache interface {
 	// Peek returns block n if it is loaded.
 	Peek(n int64) (b CachedBlock, ok bool)
 	// Reserve waits until another block may be filled: it bounds the memory of loads under
-	// way. A loader calls it before b.Bytes(), and Unreserve when it has published; in
-	// between it waits for nothing but, where the bytes were bad, for better ones.
+	// way. A loader calls it before b.Bytes(), and Unreserve when it has published or
+	// discarded that; in between it waits for nothing.
 	Reserve()
 	// TryReserve is Reserve for who does not wait: false means that there is no room.
 	TryReserve() bool
@@ -186,6 +186,9 @@ type CachedBlock interface {
 	// Bytes is the block, as long as every block of the disk. Only the loader
 	// may write to it, before Publish; it takes no memory before its first call.
 	Bytes() []byte
+	// Discard gives back what Bytes has taken, until it is called again: the loader has
+	// nothing to fill it with yet.
+	Discard()
 	// Publish ends loading. With an error the block is forgotten and every
 	// waiter gets the error.
 	Publish(err error)

@@ -142,6 +142,13 @@ func (b *memoryBlock) Bytes() []byte {
 	return b.buffer.bytes
 }
 
+func (b *memoryBlock) Discard() {
+	if b.buffer != nil {
+		b.memory.buffers.Put(b.buffer)
+		b.buffer = nil
+	}
+}
+
 func (b *memoryBlock) Publish(err error) {
 	b.memory.mu.Lock()
 	defer b.memory.mu.Unlock()
@@ -194,9 +201,6 @@ func (b *memoryBlock) unrefLocked() {
 	if b.refs--; b.refs > 0 {
 		return
 	}
-	if b.buffer != nil {
-		b.memory.buffers.Put(b.buffer)
-		b.buffer = nil
-	}
+	b.Discard()
 	b.memory.places.Put(b)
 }

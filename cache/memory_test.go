@@ -1,6 +1,7 @@
 package cache_test
 
 import (
+	"runtime"
 	"testing"
 
 	"github.com/cloopfs/cloopfs/blockio"
@@ -67,5 +68,41 @@ func TestMemoryStats(t *testing.T) {
 	m.Peek(9)
 	if got, want := m.Stats(), (cache.MemoryStats{Blocks: 2, Bytes: 1024, Hits: 2, Loads: 3}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+// A block takes memory from when it is filled, and none after it was discarded: its loader may
+// wait for the network.
+func TestLoadingTakesNoMemory(t *testing.T) {
+	const blocks, size = 50, 1 << 20
+	m := cache.NewMemory(size, size)
+	inUse := func() int64 {
+		var st runtime.MemStats
+		runtime.GC() // the second drops what is kept to be used again
+		runtime.GC()
+		runtime.ReadMemStats(&st)
+		return int64(st.HeapAlloc)
+	}
+	before := inUse()
+	held := make([]blockio.CachedBlock, blocks)
+	for n := range held {
+		held[n], _ = m.Acquire(int64(n))
+		if n%2 == 1 {
+			held[n].Bytes()[0] = 1
+			held[n].Discard()
+		}
+	}
+	if took := inUse() - before; took > blocks*size/4 {
+		t.Errorf("%d blocks that are being loaded take %d KiB", blocks, took>>10)
+	}
+	for _, b := range held {
+		b.Bytes()[0] = 1
+	}
+	if took := inUse() - before; took < blocks*size {
+		t.Errorf("%d blocks that were filled take %d KiB", blocks, took>>10)
+	}
+	for _, b := range held {
+		b.Publish(nil)
+		b.Release()
 	}
 }

@@ -91,21 +91,10 @@ func (r *read) recycle() {
 }
 
 type partial struct {
-	n        int64
-	block    blockio.CachedBlock // nil until it was acquired, and when it was given back
-	load     bool                // this read is the block's loader
-	reserved bool                // it may be filled
-	done     bool                // its bytes have been copied
-}
-
-// publish ends the loading of s.
-func (s *partial) publish(blocks blockio.BlockCache, err error) {
-	s.block.Publish(err)
-	s.giveBack()
-	if s.reserved {
-		s.reserved = false
-		blocks.Unreserve()
-	}
+	n     int64
+	block blockio.CachedBlock // nil until it was acquired, and when it was given back
+	load  bool                // this read is the block's loader
+	done  bool                // its bytes have been copied
 }
 
 // giveBack ends the use of s.block: nothing is held while another block is waited for.
@@ -276,12 +265,11 @@ func (r *read) deliver(n int64, stored []byte) error {
 		_, err := r.im.decode(n, c, dst, stored)
 		return err
 	}
-	if !s.reserved { // else its bytes were bad, and have come once more
-		r.im.blocks.Reserve()
-		s.reserved = true
-	}
+	r.im.blocks.Reserve()
+	defer r.im.blocks.Unreserve()
 	empty, err := r.im.decode(n, c, s.block.Bytes(), stored)
 	if err != nil {
+		s.block.Discard() // others come to be decoded, until better bytes have come
 		return err
 	}
 	copy(dst, s.block.Bytes()[skip:])
@@ -289,7 +277,8 @@ func (r *read) deliver(n int64, stored []byte) error {
 	if empty {
 		err = errZeros
 	}
-	s.publish(r.im.blocks, err)
+	s.block.Publish(err)
+	s.giveBack()
 	r.im.loaded(n)
 	return nil
 }
@@ -376,7 +365,8 @@ func (r *read) release(err error) {
 		case err == nil:
 			panic(fmt.Sprintf("cloop: internal error: block %d was not delivered", s.n))
 		default:
-			s.publish(r.im.blocks, about(s.n, err))
+			s.block.Publish(about(s.n, err))
+			s.giveBack()
 		}
 	}
 }
