@@ -51,7 +51,7 @@ type Index struct {
 	// mu guards the fields below.
 	mu        sync.Mutex
 	forgotten int                             // pages, so far
-	doubted   map[int64]bool                  // pages that were forgotten, and not read since
+	doubted   map[int64]bool                  // pages to be read again; they stay until that is done
 	pages     *simplelru.LRU[int64, []uint64] // entries of page k and the next one's first
 }
 
@@ -150,7 +150,7 @@ func (ix *Index) entry(ctx context.Context, n int64) (blockio.Extent, codec, err
 	}
 	ext, c, bad, err := ix.locate(ctx, n)
 	// Who does not wait could not read the page again.
-	if bad != "" && ctx.Err() == nil && ix.forget(n/pageEntries) {
+	if bad != "" && err == nil && ctx.Err() == nil && ix.forget(n/pageEntries) {
 		ext, c, bad, err = ix.locate(ctx, n)
 	}
 	switch {
@@ -165,21 +165,36 @@ func (ix *Index) entry(ctx context.Context, n int64) (blockio.Extent, codec, err
 // maxForget bounds how many pages with bad entries are read again.
 const maxForget = 16
 
-// forget drops page k, to be read again: it may have been damaged on its way. It says
-// whether the page is worth another look.
+// forget has page k read again: it may have been damaged on its way. It says whether the page
+// is worth another look.
 func (ix *Index) forget(k int64) bool {
 	if _, ok := ix.src.(blockio.Ranges); !ok { // so it is with a raw image, too
 		return false
 	}
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
+	if ix.doubted[k] {
+		return true
+	}
 	if ix.forgotten >= maxForget {
 		return false
 	}
 	ix.forgotten++
-	ix.pages.Remove(k)
 	ix.doubted[k] = true
 	return true
+}
+
+// believe takes a doubt of page k back, which can't be read again: its blocks may be at hand. It
+// returns the page, nil if it is not here: then it has to be read again all the same.
+func (ix *Index) believe(k int64) []uint64 {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	page, ok := ix.pages.Get(k)
+	if ok && ix.doubted[k] {
+		delete(ix.doubted, k)
+		ix.forgotten--
+	}
+	return page
 }
 
 // What may be wrong with an entry.
@@ -192,14 +207,15 @@ const (
 )
 
 // locate is entry for n in range. What is wrong with the entry is one of the
-// constants above, and no error yet: Stats may meet millions of them.
+// constants above, and no error yet: Stats may meet millions of them. It is an error if the
+// page was to be read again, and could not be.
 func (ix *Index) locate(ctx context.Context, n int64) (ext blockio.Extent, c codec, bad string, err error) {
 	if ix.raw {
 		off := n * rawBlockSize
 		return blockio.Extent{Off: off, Len: min(rawBlockSize, ix.disk-off)}, codecStored, "", nil
 	}
 	page, err := ix.page(ctx, n/pageEntries)
-	if err != nil {
+	if page == nil {
 		return blockio.Extent{}, 0, "", err
 	}
 	off, c := ix.split(page[n%pageEntries])
@@ -215,8 +231,10 @@ func (ix *Index) locate(ctx context.Context, n int64) (ext blockio.Extent, c cod
 		bad = tooLarge
 	case c >= codecs:
 		bad = unknownCodec
+	default:
+		err = nil
 	}
-	return blockio.Extent{Off: off, Len: end - off}, c, bad, nil
+	return blockio.Extent{Off: off, Len: end - off}, c, bad, err
 }
 
 // EntryError says that an entry of the index locates no block. It wraps
@@ -263,7 +281,8 @@ func (ix *Index) split(entry uint64) (off int64, c codec) {
 // own worst case, but not this.
 func (ix *Index) maxStored() int64 { return 2*int64(ix.blockSize) + 64<<10 }
 
-// page returns page k: its entries and the one behind them.
+// page returns page k: its entries and the one behind them. With an error too if that is the page
+// as it was, since it could not be read again.
 func (ix *Index) page(ctx context.Context, k int64) ([]uint64, error) {
 	if page, ok := ix.cached(k); ok {
 		return page, nil
@@ -285,7 +304,11 @@ func (ix *Index) page(ctx context.Context, k int64) ([]uint64, error) {
 	last := min(first+count*pageEntries, ix.blocks)
 	raw := make([]byte, entrySize*(last-first+1))
 	if err := ix.read(ctx, raw, ix.index+entrySize*first, again); err != nil {
-		return nil, fmt.Errorf("read index: %w", err)
+		err = fmt.Errorf("read index: %w", err)
+		if again {
+			return ix.believe(k), err
+		}
+		return nil, err
 	}
 	// Of an index that fits into memory everything is soon wanted; of a larger
 	// one what follows, if that is how it is read.
@@ -341,8 +364,12 @@ func (ix *Index) missing(k int64) (n int64, again bool) {
 	return n, false
 }
 
+// cached returns page k if it is here, and not to be read again.
 func (ix *Index) cached(k int64) ([]uint64, bool) {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
+	if ix.doubted[k] {
+		return nil, false
+	}
 	return ix.pages.Get(k)
 }

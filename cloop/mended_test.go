@@ -134,7 +134,7 @@ func TestIndexIsMended(t *testing.T) {
 }
 
 // A page of the index is read again when somebody else knows that it is wrong, and alone; but
-// not on and on, and only where there may be something better.
+// not on and on, and only where there may be something better. Until that comes it is used.
 func TestIndexIsDoubted(t *testing.T) {
 	pages := []blockio.Extent{{Off: 136, Len: 8 * 513}, {Off: 136 + 8*512, Len: 8 * 513}, {Off: 136 + 8*1024, Len: 8 * 77}}
 	src := &blockiotest.Source{Data: manyImage()}
@@ -157,22 +157,24 @@ func TestIndexIsDoubted(t *testing.T) {
 			t.Errorf("entry %d: asked for %v, want %v", n, asked, want)
 		}
 	}
-	for n := int64(300); ix.Doubt(n); n = (n + 400) % manyBlocks {
+	for n := int64(300); times < 100 && ix.Doubt(n); n = (n + 400) % manyBlocks {
 		times++
-		down := errors.New("down")
-		src.Open = func(context.Context, blockio.Range, io.Reader) (io.Reader, error) { return nil, down }
-		if _, err := ix.Extent(t.Context(), n); !errors.Is(err, down) {
-			t.Errorf("Extent(%d): %v, want %v", n, err, down)
-		}
-		src.Open = nil
-		for range 2 {
-			if _, err := ix.Extent(t.Context(), n); err != nil {
-				t.Error(err)
+		for _, down := range []error{errors.New("down"), nil} {
+			if down != nil { // what is here is as good as before, and the next doubt has its turn
+				src.Open = func(context.Context, blockio.Range, io.Reader) (io.Reader, error) { return nil, down }
+			} else if !ix.Doubt(n) {
+				t.Errorf("Doubt(%d): not a second time", n)
 			}
-		}
-		want := blockio.Range{Extent: pages[n/512], Refetch: true}
-		if asked := src.Asked(); !slices.Equal(asked, []blockio.Range{want, want}) {
-			t.Errorf("entry %d: asked for %v, want %v, until it came", n, asked, want)
+			for range 2 {
+				if _, err := ix.Extent(t.Context(), n); err != nil {
+					t.Errorf("Extent(%d), %v: %v", n, down, err)
+				}
+			}
+			src.Open = nil
+			want := blockio.Range{Extent: pages[n/512], Refetch: true}
+			if asked := src.Asked(); !slices.Equal(asked, []blockio.Range{want}) {
+				t.Errorf("entry %d, %v: asked for %v, want %v", n, down, asked, want)
+			}
 		}
 	}
 	if times != 16 {
@@ -183,6 +185,34 @@ func TestIndexIsDoubted(t *testing.T) {
 	}
 	if ix.Doubt(700) {
 		t.Error("an index is said to be read again whose source can't")
+	}
+}
+
+// Where an entry makes no sense and its page can't be read again, that is said, not that the
+// image is corrupt; the page's other entries locate their blocks.
+func TestIndexCanNotBeMended(t *testing.T) {
+	good := manyImage()
+	src := onceBad(good, 136+8*700, 1<<62)
+	ix, err := cloop.Open(t.Context(), src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ix.Extent(t.Context(), 701); err != nil {
+		t.Error(err)
+	}
+	open, down := src.Open, errors.New("down")
+	src.Open = func(context.Context, blockio.Range, io.Reader) (io.Reader, error) { return nil, down }
+	for range 20 { // more often than a page is read again
+		if _, err := ix.Extent(t.Context(), 700); !errors.Is(err, down) || errors.Is(err, cloop.ErrCorrupt) {
+			t.Errorf("Extent(700): %v, want %v", err, down)
+		}
+		if _, err := ix.Extent(t.Context(), 702); err != nil {
+			t.Errorf("Extent(702): %v", err)
+		}
+	}
+	src.Open = open
+	if _, err := ix.Extent(t.Context(), 700); err != nil {
+		t.Errorf("Extent(700) after that: %v", err)
 	}
 }
 

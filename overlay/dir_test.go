@@ -534,26 +534,35 @@ func TestLockGoesLast(t *testing.T) {
 	}
 }
 
-// What is discarded is gone, and the directory can be used anew.
+// What is discarded is gone, also from an open Disk, and the directory can be used anew.
 func TestDiscard(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "overlay")
-	written(t, path)
-	d, err := Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := d.Discard(); err != nil {
-		t.Fatal(err)
-	}
-	if names, err := os.ReadDir(path); err != nil || len(names) > 0 {
-		t.Errorf("it has left %v, %v", names, err)
-	}
-	disk := opened(t, path)
-	if disk.Changed() != 0 {
-		t.Error("what was written is there again")
-	}
-	if err := disk.Close(); err != nil {
-		t.Error(err)
+	for name, open := range map[string]func() interface{ Discard() error }{
+		"a Dir": func() interface{ Discard() error } {
+			d, err := Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return d
+		},
+		"a Disk": func() interface{ Discard() error } { return opened(t, path) },
+	} {
+		written(t, path)
+		fdtest.NoLeak(t, func() {
+			if err := open().Discard(); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if names, err := os.ReadDir(path); err != nil || len(names) > 0 {
+			t.Errorf("%s: it has left %v, %v", name, names, err)
+		}
+		disk := opened(t, path)
+		if disk.Changed() != 0 {
+			t.Errorf("%s: what was written is there again", name)
+		}
+		if err := disk.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -32,6 +32,7 @@ type Disk struct {
 	failed   error // why no flush can succeed any more; guarded by flushing
 
 	modTime time.Time
+	dir     *Dir // nil if the overlay is not to be kept
 	// end lets go of the files, after the last flush.
 	end   func(flushed bool) error
 	timer *time.Timer // of the next flush that nobody asked for; nil if there is none
@@ -183,6 +184,20 @@ func (d *Disk) MapAt(ctx context.Context, off int64) (n int64, zeros bool, err e
 
 // Close flushes, and lets go of the overlay. Reads and writes must have ended.
 func (d *Disk) Close() error {
+	return d.close(func() error {
+		err := d.flush()
+		return errors.Join(err, d.end(err == nil))
+	})
+}
+
+// Discard is Close, but throws the overlay of a [Dir] away, as [Dir.Discard] does: nobody else
+// has it between the two.
+func (d *Disk) Discard() error {
+	return d.close(func() error { return errors.Join(d.closeFiles(), d.dir.Discard()) })
+}
+
+// close has end let go of the overlay, unless that has been done.
+func (d *Disk) close(end func() error) error {
 	d.flushing <- struct{}{}
 	defer func() { <-d.flushing }()
 	if d.failed == errClosed {
@@ -191,7 +206,7 @@ func (d *Disk) Close() error {
 	if d.timer != nil {
 		d.timer.Stop()
 	}
-	err := d.flush()
+	err := end()
 	d.failed = errClosed
-	return errors.Join(err, d.end(err == nil))
+	return err
 }

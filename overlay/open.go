@@ -78,6 +78,7 @@ func (d *Dir) view(below blockio.ReaderAt, base Base, flags int) (*Disk, error) 
 		return nil, err
 	}
 	disk := newDisk(below, data, bits)
+	disk.dir = d
 	if err := disk.here.read(bits, clusterEnd(base.Size)); err != nil {
 		disk.closeFiles()
 		return nil, err

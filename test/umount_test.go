@@ -11,9 +11,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cloopfs/cloopfs/cloop/clooptest"
+	"github.com/cloopfs/cloopfs/internal/testserver"
 )
 
 // What is no mount of ours can't be unmounted.
@@ -412,6 +416,25 @@ func TestUmountElsewhere(t *testing.T) {
 	checkBytes(t, "disk after a signal", must(t, "cat", diskOf(other)), s.disk)
 	must(t, "umount", other)
 	waitFor(t, "the process has ended", func() bool { return len(daemons(dir)) == 0 })
+}
+
+// A process that is writing to its cache still is waited for, however long that takes.
+func TestUmountSlowCache(t *testing.T) {
+	srv, url := serve(t, clooptest.Assemble(512, make([][]byte, 100_000)))
+	srv.Set(func(c *testserver.Config) { c.RTT = time.Second })
+	_, disk := makeExt4(t, t.TempDir(), "64m")
+	dir := mount(t, url, append(cacheFlags(filepath.Join(disk, "cache"), "1GiB"), "--background-fill")...)
+	// The rest of the index is on its way, and can't be stored.
+	must(t, "fsfreeze", "--freeze", disk)
+	thaw := sync.OnceFunc(func() { must(t, "fsfreeze", "--unfreeze", disk) })
+	defer thaw()
+	time.Sleep(2 * time.Second)
+	p := start(t, cloopfs, "umount", dir)
+	p.endsWithin(12 * time.Second) // after ten it asks
+	thaw()
+	if r := p.result(t); r.code != 0 || r.stderr != "" || mounted(dir) {
+		t.Errorf("umount: %v, and still mounted: %v", r, mounted(dir))
+	}
 }
 
 // The shell completes the mountpoints that one may unmount.

@@ -26,7 +26,8 @@ func newCacheVerifyCmd() *cobra.Command {
 		Long: `Compare what is in the cache with its checksums, decode every block, and throw away
 what is bad: it is fetched again when it is read. The exit status is 3 if there was
 any. Blocks that can't be found because their image's index is not in the cache are
-left as they are, and the exit status is 4.`,
+left as they are, and the exit status is 4. An image of which something is not there
+is no longer said to be complete.`,
 	}, func(cmd *cobra.Command) error {
 		var bad, lost int64
 		for _, s := range c.list {
@@ -60,6 +61,7 @@ type verified struct {
 	right, bad, absent   atomic.Int64 // blocks
 	lost                 atomic.Int64 // blocks of which nobody knows where they lie
 	rightPages, badPages int64        // of what is kept in pages: header, index, disks that are not compressed
+	gone                 bool         // something is not there, and was said to be
 }
 
 func (v *verified) String() string {
@@ -67,6 +69,9 @@ func (v *verified) String() string {
 		v.right.Load(), v.bad.Load(), v.absent.Load(), v.rightPages, v.badPages)
 	if n := v.lost.Load(); n > 0 {
 		s += fmt.Sprintf("; %d blocks were not compared: the index that says where they lie is not there", n)
+	}
+	if v.gone {
+		s += "; it is no longer complete"
 	}
 	return s
 }
@@ -96,10 +101,39 @@ func (c *cacheCommand) verify(ctx context.Context, s cache.Stat) (*verified, err
 	for _, n := range listed {
 		v.lost.Add(n)
 	}
-	if v.bad.Load()+v.badPages > 0 {
+	if entry.Complete() {
+		if v.gone, err = c.isGone(ctx, entry, s.Sources); err != nil {
+			return nil, err
+		}
+	}
+	if v.bad.Load()+v.badPages > 0 || v.gone {
 		return v, entry.Incomplete()
 	}
 	return v, nil
+}
+
+// isGone says whether something is not there of an entry that is complete, as it says: a table
+// of checksums may have been lost.
+func (c *cacheCommand) isGone(ctx context.Context, entry *cache.Entry, sources []string) (bool, error) {
+	for _, source := range sources {
+		at, err := line.Parse(source)
+		if err != nil || at.Inside != "" {
+			continue
+		}
+		l, err := line.OpenEntry(ctx, c.dir, entry, at)
+		var missing int64
+		if err == nil {
+			missing, err = bytesMissing(ctx, l)
+			l.Close()
+		}
+		switch {
+		case errors.Is(err, line.ErrOffline):
+			return true, nil
+		case err == nil, !line.ImageFault(err):
+			return missing > 0, err
+		}
+	}
+	return false, nil
 }
 
 // verifyImage looks at the blocks that an entry has of one of its images, and takes

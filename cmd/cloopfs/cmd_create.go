@@ -211,7 +211,10 @@ func (o *createOptions) create(cmd *cobra.Command, in *input, output string) err
 	}
 	var err error
 	if output == "-" {
-		err = write(cloop.Sequential(cmd.OutOrStdout()))
+		out := cmd.OutOrStdout()
+		if err = write(cloop.Sequential(out)); err == nil {
+			err = syncOutput(out)
+		}
 	} else {
 		err = newFile(output, o.force, func(f *os.File) error { return write(f) })
 	}

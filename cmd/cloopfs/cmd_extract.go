@@ -72,15 +72,15 @@ func extractInto(ctx context.Context, l *line.Line, path string) error {
 	if err != nil {
 		return outputFailure(err)
 	}
-	if err = extract(ctx, l, f); err == nil {
-		err = outputFailure(syncFile(f)) // a device takes what it then may fail to write
-	}
-	return errors.Join(err, outputFailure(f.Close()))
+	return errors.Join(extract(ctx, l, f), outputFailure(f.Close()))
 }
 
-// extract writes the disk to w.
+// extract writes the disk to w, and makes it durable if w is a file.
 func extract(ctx context.Context, l *line.Line, w io.Writer) error {
 	err := copyDisk(ctx, w, l.Disk(), l.Index().BlockSize())
+	if err == nil {
+		err = tagOutput(syncOutput(w))
+	}
 	var out *outputError
 	var block *blockio.BlockError
 	switch {

@@ -23,6 +23,9 @@ func fill(ctx context.Context, l *line.Line, log *slog.Logger) {
 	b := &bringing{line: l, class: blockio.Fill, workers: 1}
 	for {
 		err := b.fill(ctx, log)
+		if err != nil && l.Entry().Removed() {
+			err = l.NotStored() // whatever else: nothing is, from now on
+		}
 		switch {
 		case err == nil, ctx.Err() != nil:
 			return

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"slices"
 	"sync/atomic"
 	"testing"
 
@@ -73,6 +74,34 @@ func TestFillWhileOthersEvict(t *testing.T) {
 	evict()
 	if complete, allocated := marked(t, dir); complete || allocated != 0 {
 		t.Errorf("after it: complete %v, and %d bytes are there", complete, allocated)
+	}
+}
+
+// An image that is removed from the cache when all of it is there, and that is not yet written
+// down, is not filled on and on.
+func TestFillOfRemoved(t *testing.T) {
+	_, image := smallImage()
+	url := serve(t, func(w http.ResponseWriter, r *http.Request) { content(w, r, image) })
+	dir := t.TempDir()
+	l := openLine(t, []string{"--cache-size=1GiB", "--min-free=0", "--cache-dir", dir}, url)
+	ctx, cancel := context.WithCancel(t.Context())
+	var said []string
+	fill(ctx, l, slog.New(onLine(func(message string) {
+		switch said = append(said, message); len(said) {
+		case 1:
+			list, _, err := l.CacheDir().List()
+			if err != nil || len(list) != 1 {
+				t.Fatalf("%+v in the cache, %v; want one image", list, err)
+			}
+			if err := l.CacheDir().Remove(list[0].Name); err != nil {
+				t.Fatal(err)
+			}
+		case 2:
+			cancel() // else it may go on
+		}
+	})))
+	if want := []string{"all of the image is in the cache", "no longer filling in the background"}; !slices.Equal(said, want) {
+		t.Errorf("it said %q, want %q", said, want)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -226,6 +227,15 @@ func syncDir(path string) error {
 	}
 	defer dir.Close()
 	return syncFile(dir)
+}
+
+// syncOutput is syncFile for what was written in place, if that is a file: a device takes
+// what it then may fail to write.
+func syncOutput(w io.Writer) error {
+	if f, ok := w.(*os.File); ok {
+		return syncFile(f)
+	}
+	return nil
 }
 
 // syncFile makes f durable, if it is what can be: a pipe can't, nor directories of

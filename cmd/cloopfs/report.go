@@ -21,6 +21,9 @@ type mountReport struct {
 	PID        int       `json:"pid"`
 	Since      time.Time `json:"since"`
 	DiskSize   int64     `json:"disk_size"`
+	// Unmounted says that it is, wherever it was mounted, and its process about to end: status
+	// finds no such mount, but who has unmounted it asks.
+	Unmounted bool `json:"unmounted,omitempty"`
 	// Servers are the image's, empty for a local one.
 	Servers []serverReport `json:"servers"`
 	Offline bool           `json:"offline"` // no server is asked
@@ -110,9 +113,9 @@ type readReport struct {
 	LastErrorAt *time.Time `json:"last_error_at,omitempty"`
 }
 
-// reporter returns the function that answers for a mount. It only reads
-// counters: no file, which may lie on the disk that is served.
-func reporter(o mountOptions, l *line.Line, disk blockio.ReaderAt, written *writes, server *fusefs.Server) func() []byte {
+// reporter returns the function that answers for a mount, which has ended when ended is closed.
+// It only reads counters: no file, which may lie on the disk that is served.
+func reporter(o mountOptions, l *line.Line, disk blockio.ReaderAt, written *writes, server *fusefs.Server, ended <-chan struct{}) func() []byte {
 	since, source := time.Now(), o.Source.String()
 	return func() []byte {
 		causes := causesOf(l) // first: what arrives meanwhile must not be more than all
@@ -128,6 +131,11 @@ func reporter(o mountOptions, l *line.Line, disk blockio.ReaderAt, written *writ
 			Memory:   memoryOf(l.MemoryStats()),
 			Reads:    readsOf(stats),
 			Overlay:  written.report(),
+		}
+		select {
+		case <-ended:
+			r.Unmounted = true
+		default:
 		}
 		if r.Overlay != nil {
 			r.Writes = &writeReport{stats.Writes, stats.Written, stats.Flushes, stats.WriteErrors}

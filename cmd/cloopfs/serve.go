@@ -69,6 +69,11 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 		d.written.giveUp()
 		return err
 	}
+	ended := make(chan struct{})
+	go func() {
+		server.Wait()
+		close(ended)
+	}()
 	m, found, err := mounts.At(o.Mountpoint)
 	if err == nil && !found {
 		err = errors.New("not in /proc/self/mountinfo")
@@ -78,7 +83,7 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	}
 	var socket *control.Listener
 	if err == nil {
-		socket, err = control.Listen(m.Device, reporter(o, d.line, disk, d.written, server))
+		socket, err = control.Listen(m.Device, reporter(o, d.line, disk, d.written, server, ended))
 	}
 	if err != nil {
 		log.Warn("umount will not be able to wait for this process", "error", err)
@@ -95,11 +100,6 @@ func serveMount(ctx context.Context, o mountOptions, log *slog.Logger, ready fun
 	ready(r)
 	defer d.beside(ctx)()
 
-	ended := make(chan struct{})
-	go func() {
-		server.Wait()
-		close(ended)
-	}()
 	if err := awaitEnd(ended, signals, m, d.written.flush, log); err != nil {
 		return err // somebody may be writing still
 	}

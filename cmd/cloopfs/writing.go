@@ -97,13 +97,12 @@ func (w *writes) flush() {
 }
 
 // giveUp lets go of an overlay that was not used after all; what was made for that
-// goes.
+// goes, before anybody else can write to it.
 func (w *writes) giveUp() {
-	_ = w.Close()
 	if w.made {
-		if dir, err := overlay.Open(w.path); err == nil {
-			_ = dir.Discard()
-		}
+		_ = w.disk.Discard()
+	} else {
+		_ = w.Close()
 	}
 	if w.madeDir {
 		_ = os.Remove(w.path) // unless something else is in it

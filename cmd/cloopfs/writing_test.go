@@ -2,6 +2,9 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
@@ -104,5 +107,69 @@ func TestBase(t *testing.T) {
 	etag = ""
 	if identity(web, cached(true)) != identity(web, line.Options{}) {
 		t.Error("--trust-size makes it another")
+	}
+}
+
+// What was made for a mount that fails is gone again before anybody else can have it; what
+// was there stays.
+func TestGiveUp(t *testing.T) {
+	image := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(image, clooptest.Build(make([]byte, 1<<20), 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := line.Open(t.Context(), line.Location{Path: image}, line.Options{}, 0, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	path := filepath.Join(t.TempDir(), "overlay")
+	meta := filepath.Join(path, "meta")
+	o := writeOptions{Overlay: cli.Name(path)}
+	open := func() *writes {
+		t.Helper()
+		w, err := o.open(t.Context(), l, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}
+	for _, c := range []struct {
+		name   string
+		before func() error
+		left   string // that and no more of directory and overlay
+	}{
+		{"nothing there", func() error { return nil }, ""},
+		{"a directory", func() error { return os.Mkdir(path, 0o700) }, path},
+		{"an overlay", func() error { return open().Close() }, meta},
+	} {
+		if err := c.before(); err != nil {
+			t.Fatal(err)
+		}
+		w := open()
+		state, err := os.Open(filepath.Join(path, "state"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer state.Close()
+		w.giveUp()
+		// Who closes it writes that down, and lets others have it.
+		said, err := io.ReadAll(state)
+		if closed := string(said) == "clean\n"; err != nil || closed != (c.left == meta) {
+			t.Errorf("%s: it was closed: %v, %v", c.name, closed, err)
+		}
+		left := ""
+		for _, at := range []string{path, meta} {
+			if _, err := os.Stat(at); err == nil {
+				left = at
+			} else if !errors.Is(err, fs.ErrNotExist) {
+				t.Error(err)
+			}
+		}
+		if left != c.left {
+			t.Errorf("%s: left is %q, want %q", c.name, left, c.left)
+		}
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
