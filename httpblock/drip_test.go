@@ -55,19 +55,55 @@ func TestDrip(t *testing.T) {
 	}
 }
 
+// A body that begins late is waited for longer each time, as late headers are.
+func TestLateBody(t *testing.T) {
+	const stall = 200 * time.Millisecond
+	data := random(20_000)
+	virtual(t, func(t *testing.T, net *network) {
+		var requests atomic.Int64
+		url := net.serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if requests.Add(1) > 1 {
+				w = &late{w, 3 * stall}
+			}
+			content(w, r, data)
+		})
+		s := net.open(t, url, httpblock.Options{Timeout: soon})
+		httpblock.SetStall(s, stall)
+		requests.Store(1)
+		within(t, func() { readRange(t, s, data, 10_000, 2000) })
+		if got := requests.Load() - 1; got != 3 {
+			t.Errorf("got %d requests, want 3: for %v, twice that, and four times", got, stall)
+		}
+	})
+}
+
+// late sends a body late.
+type late struct {
+	http.ResponseWriter
+	by time.Duration
+}
+
+func (l *late) Write(p []byte) (int, error) {
+	l.ResponseWriter.(http.Flusher).Flush()
+	time.Sleep(l.by)
+	return l.ResponseWriter.Write(p)
+}
+
 // An answer that brings far less than others have is given up, where the next may bring more;
 // not for ever where that is as slow, and not where nothing better was seen.
 func TestCrawl(t *testing.T) {
 	const size = 200_000
 	tests := []struct {
 		name     string
-		warm     bool  // other answers were fast
-		crawling int64 // answers, before those that are fast again
+		warm     bool          // other answers were fast
+		idle     time.Duration // since then
+		crawling int64         // answers, before those that are fast again
 		requests int64
 	}{
-		{"one answer", true, 1, 2},
-		{"all answers", true, 100, 4},
-		{"nothing known", false, 1, 1},
+		{"one answer", true, 0, 1, 2},
+		{"all answers", true, 0, 100, 3},
+		{"long ago", true, 11 * time.Second, 1, 1},
+		{"nothing known", false, 0, 1, 1},
 	}
 	data := random(size)
 	for _, tt := range tests {
@@ -78,14 +114,16 @@ func TestCrawl(t *testing.T) {
 					requests.Add(1)
 					d := &dripping{w, r, 16 << 10, 10 * time.Millisecond}
 					if crawling.Add(-1) >= 0 {
-						d.bytes, d.pause = 300, 5*time.Second
+						d.bytes, d.pause = 100, time.Second/2
 					}
 					content(d, r, data)
 				})
 				s := net.open(t, url, httpblock.Options{Timeout: 30 * time.Second})
+				httpblock.SetStall(s, 2*time.Second)
 				if tt.warm {
 					readRange(t, s, data, 0, size/2)
 				}
+				time.Sleep(tt.idle)
 				crawling.Store(tt.crawling)
 				requests.Store(0)
 				readRange(t, s, data, size/2, 10_000)

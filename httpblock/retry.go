@@ -90,7 +90,7 @@ func (s *Source) retry(ctx context.Context, start time.Time, try func(patience) 
 			last = err // being cut short at the end says less than what was wrong before
 		}
 		plea := pleaOf(err)
-		if most := time.Until(until) - s.stall; most > 0 {
+		if most := time.Until(until) - s.stall; !until.IsZero() && most > 0 {
 			plea = min(plea, most) // it is asked once more, in the end
 		}
 		switch {

@@ -86,6 +86,13 @@ func (s *speed) rate() float64 {
 	return s.bytes / s.seconds
 }
 
+// idle is for how long no bytes of a body have come that say how fast it is.
+func (s *speed) idle() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Since(s.cameAt)
+}
+
 // cost is about how many seconds it takes until n bytes more are here. unknown is the
 // rate of a server that has shown none, 0 for any.
 func (s *speed) cost(n int64, unknown float64) float64 {
@@ -108,9 +115,12 @@ const (
 	crawlShare = 1. / 32
 )
 
-// least is how many bytes of a body should come within d, after what the server has done
-// lately: fewer, and the rest is likely to come sooner by another request.
+// least is how many bytes of a body should come within d, after what the server has just
+// done, 0 if nothing: fewer, and the rest is likely to come sooner by another request.
 func (s *speed) least(d time.Duration) int {
+	if s.idle() > 10*stale {
+		return 0
+	}
 	share := s.rate() / float64(max(1, s.busy()))
 	return int(min(crawl, share*crawlShare) * d.Seconds())
 }

@@ -41,25 +41,30 @@ func (st *stream) Read(buf []byte) (int, error) {
 		}
 	}
 	return st.src.retry(st.ctx, start, func(p patience) (int, error) {
-		if st.attempt == nil {
+		begins := st.attempt == nil
+		if begins {
 			a, err := st.src.attempt(st.ctx, st.left, p, st.avoid)
 			if err != nil {
 				return 0, err
 			}
 			st.attempt = a
-			st.responded(p.until)
 		}
-		return st.readOnce(buf, p)
+		n, err := st.readOnce(buf, p)
+		if begins && st.attempt != nil {
+			st.begun(p.until)
+		}
+		return n, err
 	})
 }
 
-// responded says that the body of a response comes now. However slow that was to begin, it is
-// not to pause for longer than that of a first attempt, nor to crawl; but each that was given
-// up for that asks for a quarter as much of the next: perhaps there is nothing better.
-func (st *stream) responded(until time.Time) {
+// begun says that a body has begun to come. However late that was, it is not to pause for
+// longer than that of a first attempt, nor to crawl; but each that was given up for that asks
+// for a quarter as much of the next: perhaps there is nothing better.
+func (st *stream) begun(until time.Time) {
 	a := st.attempt
 	a.patience = st.src.group.patience(a.srv, patience{stall: st.src.stall, until: until}, 0)
 	a.least = max(minProgress, a.srv.speed.least(a.patience.stall)>>min(2*st.crawls, 30))
+	a.waited, a.progress = 0, 0
 }
 
 // readOnce reads from the response at hand. It fails if that brings nothing
