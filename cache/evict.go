@@ -78,7 +78,7 @@ func (d *Dir) evict(want int64, keptToo bool) (freed int64, err error) {
 	slices.SortStableFunc(regions, func(a, b region) int {
 		return cmp.Or(compareBool(a.kept, b.kept), compareBool(a.pinned, b.pinned), cmp.Compare(a.minute, b.minute))
 	})
-	n, failed := throwAway(regions, want-freed, time.Since(began))
+	n, failed := throwAway(regions, want-freed, min(time.Since(began), lookTime))
 	freed += n
 	for _, c := range list {
 		if c.empty() {

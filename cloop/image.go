@@ -92,12 +92,11 @@ func (r *read) recycle() {
 
 type partial struct {
 	n     int64
-	block blockio.CachedBlock // nil until it was acquired, and when it was given back
-	load  bool                // this read is the block's loader
+	block blockio.CachedBlock // nil but while this read loads it, or waits for it
 	done  bool                // its bytes have been copied
 }
 
-// giveBack ends the use of s.block: nothing is held while another block is waited for.
+// giveBack ends the use of s.block.
 func (s *partial) giveBack() {
 	s.block.Release()
 	s.block = nil
@@ -208,10 +207,11 @@ func (r *read) want(n int64) whereabouts {
 	case s.done:
 		return here
 	}
-	s.block, s.load = r.im.blocks.Acquire(n)
-	if s.load {
+	var load bool
+	if s.block, load = r.im.blocks.Acquire(n); load {
 		return wanted
 	}
+	r.take(s, s.block.Wait(blockio.AtOnce))
 	return here
 }
 
@@ -295,14 +295,10 @@ func (im *Image) decode(n int64, c codec, dst, stored []byte) (empty bool, err e
 	return empty, err
 }
 
-// await copies what other readers have been loading. Who waits has time to decode what
-// comes next.
+// await copies what other readers have been loading.
 func (r *read) await(ctx context.Context) error {
 	for i := range r.partial[:r.partials] {
-		s := &r.partial[i]
-		for !s.done && ctx.Err() == nil && !s.ready() && r.im.lend(s.n) {
-		}
-		for !s.done {
+		for s := &r.partial[i]; !s.done; {
 			if err := r.awaitOne(ctx, s); err != nil {
 				return err
 			}
@@ -311,32 +307,40 @@ func (r *read) await(ctx context.Context) error {
 	return nil
 }
 
-// awaitOne waits for the loader of s. If that reader went away before it was
-// done, this one takes its place.
+// awaitOne waits for the loader of s. If that reader went away before it was done, one of
+// those who wait takes its place. Who waits has time to decode what comes next.
 func (r *read) awaitOne(ctx context.Context, s *partial) error {
+	var load bool
+	if s.block, load = r.im.blocks.Acquire(s.n); load {
+		return r.readRun(ctx, s.n, s.n+1)
+	}
+	for ctx.Err() == nil && !s.ready() && r.im.lend(s.n) {
+	}
 	err := s.block.Wait(ctx)
+	r.take(s, err)
+	switch {
+	case s.done, abandoned(err) && ctx.Err() == nil:
+		return nil
+	case abandoned(err):
+		return ctx.Err()
+	}
+	return err
+}
+
+// take copies what another reader has loaded, if Wait says so by err, and gives the block
+// back: it is not to stay in memory while this read waits for the network.
+func (r *read) take(s *partial, err error) {
 	dst, skip := r.span(s.n)
 	switch err {
 	case nil:
 		copy(dst, s.block.Bytes()[skip:])
-		s.giveBack()
 		s.done = true
 		r.im.had(s.n)
-		return nil
 	case errZeros:
-		s.giveBack()
 		clear(dst)
 		s.done = true
-		return nil
-	}
-	switch {
-	case !abandoned(err):
-		return err
-	case ctx.Err() != nil:
-		return ctx.Err()
 	}
 	s.giveBack()
-	return r.load(ctx, s.n, s.n+1)
 }
 
 // abandoned says that a block's loader stopped for a reason of its own.
@@ -354,14 +358,12 @@ func about(n int64, err error) error {
 	return err
 }
 
-// release gives back the partial blocks that are still held, those not loaded with the reason.
+// release gives back the partial blocks that were not loaded, with the reason.
 func (r *read) release(err error) {
 	for i := range r.partial[:r.partials] {
 		s := &r.partial[i]
 		switch {
 		case s.block == nil:
-		case !s.load:
-			s.giveBack()
 		case err == nil:
 			panic(fmt.Sprintf("cloop: internal error: block %d was not delivered", s.n))
 		default:

@@ -305,7 +305,7 @@ func (ix *Index) page(ctx context.Context, k int64) ([]uint64, error) {
 	raw := make([]byte, entrySize*(last-first+1))
 	if err := ix.read(ctx, raw, ix.index+entrySize*first, again); err != nil {
 		err = fmt.Errorf("read index: %w", err)
-		if again {
+		if again && ctx.Err() == nil { // whose reader has gone may be there to be read all the same
 			return ix.believe(k), err
 		}
 		return nil, err

@@ -191,3 +191,36 @@ func TestRoomForWhatIsAtHand(t *testing.T) {
 		}
 	})
 }
+
+// What another reader has loaded meanwhile is not held while a read waits for the network.
+func TestNothingIsHeldMeanwhile(t *testing.T) {
+	const bs = 4096
+	disk := mixed(4 * bs)
+	synctest.Test(t, func(t *testing.T) {
+		src := &blockiotest.Source{Data: clooptest.Build(disk, bs)}
+		ix, err := cloop.Open(t.Context(), src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		runs := fetch.New(src, ix, fetch.Options{})
+		defer runs.Close()
+		memory := &slowMemory{BlockCache: cache.NewMemory(bs, bs), gate: map[int64]chan struct{}{1: make(chan struct{})}}
+		im := cloop.NewImage(ix, &stuck{runs, 1}, memory)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		read := func(off, n int64) {
+			go func() { _, _ = im.ReadAtContext(ctx, make([]byte, n), off) }()
+			synctest.Wait()
+		}
+		read(bs+10, 10)  // loads block 1
+		read(bs-10, 100) // loads block 0, and will wait for block 1
+		if held := memory.held.Load(); held != 2 {
+			t.Errorf("%d blocks are held while two are being loaded", held)
+		}
+		close(memory.gate[1])
+		synctest.Wait()
+		if held := memory.held.Load(); held != 1 {
+			t.Errorf("%d blocks are held while one is being loaded", held)
+		}
+	})
+}
