@@ -242,3 +242,31 @@ func TestIndexIsTrustedAgain(t *testing.T) {
 		}
 	}
 }
+
+// That the reader who reads it again goes away says nothing of a page.
+func TestDoubtOutlivesReader(t *testing.T) {
+	src := &blockiotest.Source{Data: manyImage()}
+	ix, err := cloop.Open(t.Context(), src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ix.Extent(t.Context(), 5); err != nil || !ix.Doubt(5) {
+		t.Fatalf("%v, or it can't be doubted", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	src.Open = func(context.Context, blockio.Range, io.Reader) (io.Reader, error) {
+		cancel()
+		return nil, ctx.Err()
+	}
+	if _, err := ix.Extent(ctx, 5); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want that the reader has gone", err)
+	}
+	src.Open = nil
+	src.Asked()
+	if _, err := ix.Extent(t.Context(), 5); err != nil {
+		t.Error(err)
+	}
+	if asked := src.Asked(); len(asked) != 1 || !asked[0].Refetch {
+		t.Errorf("asked for %v, want one range, again", asked)
+	}
+}
