@@ -45,12 +45,7 @@ func TestBadNeighbour(t *testing.T) {
 	for bad := range int64(2) {
 		t.Run(fmt.Sprintf("block %d", bad), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				src := &blockiotest.Source{Data: clooptest.Build(disk, bs)}
-				ix, err := cloop.Open(t.Context(), src)
-				if err != nil {
-					t.Fatal(err)
-				}
-				runs := fetch.New(src, ix, fetch.Options{})
+				ix, runs := openRuns(t, disk, bs)
 				defer runs.Close()
 				held := &oneBad{Runs: runs, bad: bad, now: make(chan struct{})}
 				im := cloop.NewImage(ix, held, cache.NewMemory(16*bs, bs))
@@ -140,6 +135,17 @@ func TestNeighbourInAnOutage(t *testing.T) {
 	}
 }
 
+// openRuns returns the index of an image of disk, and what brings its blocks.
+func openRuns(t *testing.T, disk []byte, blockSize int) (*cloop.Index, *fetch.Scheduler) {
+	t.Helper()
+	src := &blockiotest.Source{Data: clooptest.Build(disk, blockSize)}
+	ix, err := cloop.Open(t.Context(), src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ix, fetch.New(src, ix, fetch.Options{})
+}
+
 // stuck is runs whose first blocks don't come before the reader's time is over; those with odd
 // numbers come once, and bad.
 type stuck struct {
@@ -166,12 +172,7 @@ func TestRoomForWhatIsAtHand(t *testing.T) {
 	const bs, waiting = 4096, 16
 	disk := mixed(2 * waiting * bs)
 	synctest.Test(t, func(t *testing.T) {
-		src := &blockiotest.Source{Data: clooptest.Build(disk, bs)}
-		ix, err := cloop.Open(t.Context(), src)
-		if err != nil {
-			t.Fatal(err)
-		}
-		runs := fetch.New(src, ix, fetch.Options{})
+		ix, runs := openRuns(t, disk, bs)
 		defer runs.Close()
 		im := cloop.NewImage(ix, &stuck{runs, waiting}, cache.NewMemory(bs, bs))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -197,12 +198,7 @@ func TestNothingIsHeldMeanwhile(t *testing.T) {
 	const bs = 4096
 	disk := mixed(4 * bs)
 	synctest.Test(t, func(t *testing.T) {
-		src := &blockiotest.Source{Data: clooptest.Build(disk, bs)}
-		ix, err := cloop.Open(t.Context(), src)
-		if err != nil {
-			t.Fatal(err)
-		}
-		runs := fetch.New(src, ix, fetch.Options{})
+		ix, runs := openRuns(t, disk, bs)
 		defer runs.Close()
 		memory := &slowMemory{BlockCache: cache.NewMemory(bs, bs), gate: map[int64]chan struct{}{1: make(chan struct{})}}
 		im := cloop.NewImage(ix, &stuck{runs, 1}, memory)
